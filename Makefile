@@ -1,0 +1,27 @@
+# Each target sets up what it needs, in .venv, from constraints.txt. Python 3.11 and make are enough to start.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: demo test check clean
+
+demo: $(READY)  ## train on 100 drawings with the demo teacher (a few minutes on two CPU cores)
+	$(PY) train.py --kd=demo --data=demo
+
+test: $(READY)  ## the test suite: CPU only, no network
+	$(PY) -m pytest
+
+check: $(READY)  ## what a change must pass: format, lint, types, tests
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(PY) -m pytest
+
+$(READY): constraints.txt setup.py
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info build

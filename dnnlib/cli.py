@@ -1,0 +1,49 @@
+"""How the scripts speak: a mistake of the user's is one line on stderr and exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NoReturn, ParamSpec, TypeVar
+
+import click
+
+from dnnlib.errors import UserError
+from kd_plugin.errors import KDError
+
+__all__ = ["parse_seeds", "user_errors"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Mistake(click.ClickException):
+    exit_code = 2
+
+
+def user_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Decorates a click callback: UserError and KDError end the program with their text."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except (UserError, KDError) as error:
+            _fail(error)
+
+    return wrapped
+
+
+def _fail(error: Exception) -> NoReturn:
+    raise _Mistake(str(error)) from error
+
+
+def parse_seeds(context: click.Context, parameter: click.Parameter, value: str) -> list[int]:
+    """'0-31' or '1,5,7-9' -> a list of seeds; a click callback."""
+    seeds: list[int] = []
+    for part in value.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+            raise click.BadParameter(f"'{part.strip()}' is not a seed or a range of seeds; give e.g. 0-31 or 1,5,7-9")
+        seeds.extend(range(int(first), int(last or first) + 1))
+    return seeds

@@ -1,0 +1,12 @@
+"""The host's side of KDError: something the user gave cannot be used."""
+
+from __future__ import annotations
+
+__all__ = ["UserError"]
+
+
+class UserError(ValueError):
+    """A user's mistake. The message is one line: what came, what was expected, what to do.
+
+    Scripts print it without a traceback and exit with 2.
+    """

@@ -1,0 +1,90 @@
+"""Generate images from a network snapshot.
+
+\b
+    python generate.py --network=runs/00000-.../network-snapshot-000300.safetensors --seeds=0-31 --trunc=0.7
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from dnnlib.cli import parse_seeds, user_errors
+from dnnlib.errors import UserError
+from dnnlib.files import require_writable
+from torch_utils.device import pick_device
+from training.checkpoint import load_snapshot
+from training.networks import Generator
+from training.snapshots import save_grid, save_image, to_pixels
+
+
+@click.command(help=__doc__, context_settings={"max_content_width": 120, "show_default": True})
+@click.option("--network", metavar="FILE", required=True, help="A network-snapshot-*.safetensors")
+@click.option("--seeds", metavar="SEEDS", required=True, callback=parse_seeds, help="Such as 0-31 or 1,5,7-9")
+@click.option("--trunc", "truncation_psi", metavar="PSI", type=float, default=1.0, help="Truncation psi; 1: none")
+@click.option("--trunc-cutoff", metavar="N", type=int, default=None, help="Truncate only the first N layers")
+@click.option("--class", "class_index", metavar="INDEX", type=int, default=None, help="Class of a conditional network")
+@click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", help="Noise inputs")
+@click.option("--columns", metavar="N", type=click.IntRange(min=1), default=8, help="Columns of the grid")
+@click.option("--batch", metavar="N", type=click.IntRange(min=1), default=16, help="Images at a time")
+@click.option("--outdir", metavar="DIR", default="out", help="Where seed0000.png ... and grid.png go")
+@click.option("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N")
+@user_errors
+@torch.no_grad()
+def main(
+    network: str,
+    seeds: list[int],
+    truncation_psi: float,
+    trunc_cutoff: int | None,
+    class_index: int | None,
+    noise_mode: str,
+    columns: int,
+    batch: int,
+    outdir: str,
+    device: str,
+) -> None:
+    where = pick_device(device)
+    snapshot = load_snapshot(network, where)
+    G = snapshot.G_ema
+    label = class_label(G, class_index, snapshot.meta.get("class_names")).to(where)
+    require_writable(outdir)
+    folder = Path(outdir)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    made = []
+    for start in range(0, len(seeds), batch):
+        part = seeds[start : start + batch]
+        # A seed's latent is numpy's, as in the official tools: the same seed means the same z everywhere.
+        z = np.concatenate([np.random.RandomState(seed).randn(1, G.z_dim) for seed in part])
+        images = G(
+            torch.from_numpy(z).float().to(where),
+            label.expand(len(part), -1),
+            truncation_psi=truncation_psi,
+            truncation_cutoff=trunc_cutoff,
+            noise_mode=noise_mode,
+        )
+        for seed, pixels in zip(part, to_pixels(images), strict=True):
+            save_image(pixels, folder / f"seed{seed:04d}.png")
+        made.append(images.float().cpu())
+    save_grid(torch.cat(made), folder / "grid.png", min(columns, len(seeds)))
+    click.echo(f"{len(seeds)} images and grid.png are in {folder}")
+
+
+def class_label(G: Generator, index: int | None, class_names: list[str] | None) -> torch.Tensor:
+    """The one-hot label [1, c_dim] of a class; [1, 0] for an unconditional network."""
+    if G.c_dim == 0:
+        if index is not None:
+            raise UserError(f"--class: {index} was given, but the network was trained without labels")
+        return torch.zeros([1, 0])
+    if index is None or not 0 <= index < G.c_dim:
+        names = "" if not class_names else f" ({', '.join(f'{i} {n}' for i, n in enumerate(class_names))})"
+        came = "nothing" if index is None else index
+        raise UserError(f"--class: {came} was given; the network is conditional, give 0 to {G.c_dim - 1}{names}")
+    return torch.nn.functional.one_hot(torch.tensor([index]), G.c_dim).float()
+
+
+if __name__ == "__main__":
+    main()

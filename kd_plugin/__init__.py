@@ -1,0 +1,34 @@
+"""CLIP knowledge distillation for any GAN's discriminator (KD-DLGAN, CVPR 2023), in five lines:
+
+kd = kd_plugin.attach(D, layer="b4.fc", teacher="clip", prompts=["a photo of a cat", "a sketch of a cat"])
+opt_d.add_param_group({"params": kd.parameters()})
+with kd.capture("real", clean=real): d_real = D(augment(real))
+with kd.capture("fake", clean=fake): d_fake = D(augment(fake.detach()))
+loss_d = your_loss(d_real, d_fake) + kd().total
+"""
+
+from kd_plugin.attaching import attach
+from kd_plugin.config import KDConfig
+from kd_plugin.distiller import Distiller
+from kd_plugin.errors import CaptureError, KDError, LayerError, PromptError, TeacherError
+from kd_plugin.prompts import PromptBank, choose_prompts
+from kd_plugin.records import Captured, DistillBatch, Distilled
+from kd_plugin.teachers import Teacher, load_teacher
+
+__all__ = [
+    "CaptureError",
+    "Captured",
+    "DistillBatch",
+    "Distilled",
+    "Distiller",
+    "KDConfig",
+    "KDError",
+    "LayerError",
+    "PromptBank",
+    "PromptError",
+    "Teacher",
+    "TeacherError",
+    "attach",
+    "choose_prompts",
+    "load_teacher",
+]

@@ -1,0 +1,124 @@
+"""How a distiller comes to a discriminator: options in, checked and assembled parts out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from kd_plugin.config import KDConfig, check_weight
+from kd_plugin.distiller import DIVERSITY, Distiller
+from kd_plugin.errors import KDError, LayerError, PromptError, TeacherError, nearest
+from kd_plugin.heads import make_head, student_width
+from kd_plugin.losses import LOSSES
+from kd_plugin.options import from_dict, to_dict
+from kd_plugin.prompts import PromptBank, read_prompts
+from kd_plugin.tap import FeatureTap
+from kd_plugin.teachers import Teacher, load_teacher
+from kd_plugin.teachers.base import freeze
+
+__all__ = ["attach"]
+
+TEACHER = "clip"  # for whoever calls attach() and names none; on the command line distillation is off by default
+TEACHER_HAS = ("name", "embed_dim", "fingerprint", "vocabulary", "embed_images", "embed_texts")
+
+
+def attach(
+    discriminator: nn.Module,
+    *,
+    teacher: str | Teacher | None = None,
+    prompts: Sequence[str] | None = None,
+    losses: Mapping[str, float] | None = None,
+    config: KDConfig | None = None,
+    width: int | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    **overrides: Any,
+) -> Distiller:
+    """Makes a Distiller for `discriminator`, which itself is left untouched.
+
+    Args:
+        discriminator: D, also inside DistributedDataParallel.
+        teacher: a spec for `load_teacher`, or a Teacher; by default that of `config`, else "clip".
+        prompts: texts to compare images with; by default those in the file `config.prompts`. Needed by the terms
+            cgkd and diversity.
+        losses: weight by name; a name that is not in it has weight 0. By default the weights of `config`.
+        config: all other choices; by default KDConfig().
+        width: F, the number of features of the layer, where the layer itself does not tell.
+        seed: of the head's start and of the coin; the same on all ranks.
+        device: of head and teacher; by default D's.
+        overrides: fields of KDConfig by name (layer=, view=, head=, p=, ...), which replace those of `config`.
+
+    Raises:
+        KDError: an unknown loss or option, a value out of range, or something missing; the message says what to do.
+    """
+    config = from_dict(KDConfig, {**to_dict(config or KDConfig()), **overrides}, what="option of attach()")
+    weights = config.weights if losses is None else _checked_weights(losses, overrides)
+    tap = FeatureTap(discriminator, config.layer)
+    device = torch.device(device) if device is not None else tap.device
+    student = width or student_width(tap.layer)
+    if student is None:
+        raise LayerError(
+            f"--kd-layer: '{config.layer}' ({type(tap.layer).__name__}) does not tell how many features it gives; "
+            "pass width= to attach()"
+        )
+    if teacher is None:
+        teacher = config.teacher if config.enabled else TEACHER
+    if isinstance(teacher, str):
+        teacher = load_teacher(teacher, device=device)
+    _check_teacher(teacher)
+    bank = _prompt_bank(teacher, prompts, config, weights)
+    head = make_head(config.head, student, teacher.embed_dim, seed).to(device)
+    effective: dict[str, Any] = {name: weights.get(name, 0.0) for name in config.weights}
+    config = dataclasses.replace(config, **effective)
+    return Distiller(tap, teacher, head, bank, config, weights, seed)
+
+
+def _checked_weights(losses: Mapping[str, float], overrides: Mapping[str, Any]) -> dict[str, float]:
+    known = [*LOSSES, DIVERSITY]
+    for name, weight in losses.items():
+        if name not in known:
+            raise KDError(f"unknown loss '{name}'{nearest(name, known)}")
+        if name in overrides:
+            raise KDError(f"the weight of '{name}' is given twice: in losses= and as {name}=")
+        check_weight(name, weight)
+    return dict(losses)
+
+
+def _check_teacher(teacher: Any) -> None:
+    """Refuses what is no teacher, and freezes one that is a bare nn.Module."""
+    missing = [name for name in TEACHER_HAS if not hasattr(teacher, name)]
+    if missing:
+        raise TeacherError(
+            f"teacher: {type(teacher).__name__} has no {', '.join(missing)}; give a spec such as 'clip', or an object "
+            "that follows kd_plugin.Teacher"
+        )
+    if isinstance(teacher, nn.Module):
+        freeze(teacher)
+
+
+def _prompt_bank(
+    teacher: Teacher, prompts: Sequence[str] | None, config: KDConfig, weights: Mapping[str, float]
+) -> PromptBank | None:
+    """The texts, where a term with a weight needs them."""
+    readers = [
+        name for name, weight in weights.items() if weight > 0 and (name == DIVERSITY or LOSSES[name].needs_texts)
+    ]
+    if not readers:
+        return None
+    if prompts is None:
+        if config.prompts is None:
+            raise PromptError(
+                f"{' and '.join(readers)} compare images with texts: pass prompts=[...] (or --kd-prompts=FILE), or "
+                f"set {' and '.join(f'--kd-{name}=0' for name in readers)}"
+            )
+        prompts = read_prompts(config.prompts)
+    bank = PromptBank(prompts, teacher)
+    if len(bank) < 2:
+        raise PromptError(
+            f"--kd-prompts: {' and '.join(readers)} need at least 2 different prompts, got 1 ('{bank.texts[0]}')"
+        )
+    return bank

@@ -1,0 +1,42 @@
+"""The errors the plug-in raises, and how it suggests the name that was meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["CaptureError", "KDError", "LayerError", "PromptError", "TeacherError", "nearest"]
+
+
+class KDError(ValueError):
+    """Something the user gave cannot be used. The message says what came, what was expected and what to do."""
+
+
+class LayerError(KDError):
+    """The named layer is not in the discriminator, or its output cannot serve as a student feature."""
+
+
+class CaptureError(KDError):
+    """Distillation was asked for, but no features were captured (or only for one of real and fake)."""
+
+
+class TeacherError(KDError):
+    """The teacher cannot be found, read or used."""
+
+
+class PromptError(KDError):
+    """The prompts are missing, empty, too long or unknown to the teacher."""
+
+
+def nearest(name: str, options: Iterable[str], n: int = 3) -> str:
+    """`"; nearest: 'b4.fc', 'b4.conv'"`, or all the options where nothing is similar and they are few.
+
+    Made to be appended to an error message; empty where there is nothing to say.
+    """
+    known = list(options)
+    close = difflib.get_close_matches(name, known, n=n, cutoff=0.5)
+    if close:
+        return "; nearest: " + ", ".join(f"'{option}'" for option in close)
+    if 0 < len(known) <= 12:
+        return "; known: " + ", ".join(f"'{option}'" for option in known)
+    return ""

@@ -1,0 +1,110 @@
+"""From the discriminator's feature to the teacher's width: [N, F] or [N, F, h, w] -> [N, E]."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kd_plugin.errors import KDError, LayerError
+
+__all__ = ["IdentityHead", "LinearHead", "make_head", "pooled", "student_width"]
+
+
+def student_width(layer: nn.Module) -> int | None:
+    """How many features a layer gives, as far as its attributes say; None where they do not.
+
+    Asked of the layer rather than of a first forward pass: the head's parameters must exist when the optimiser is
+    made, which is before D has seen an image.
+    """
+    for attribute in ("out_features", "out_channels", "num_features"):
+        width = getattr(layer, attribute, None)
+        if isinstance(width, int):
+            return width
+    # The official StyleGAN2 layers keep nothing but their weight, [F, in] or [F, in, k, k].
+    weight = getattr(layer, "weight", None)
+    if isinstance(weight, Tensor) and weight.ndim in (2, 4) and not isinstance(layer, nn.Embedding):
+        return int(weight.shape[0])
+    return None
+
+
+def pooled(features: Tensor) -> Tensor:
+    """[N, F], or the spatial mean of [N, F, h, w]; float64 stays, every other type becomes float32.
+
+    Raises:
+        LayerError: another number of dimensions.
+    """
+    features = features if features.dtype == torch.float64 else features.float()
+    if features.ndim == 4:
+        return features.mean(dim=(2, 3))
+    if features.ndim == 2:
+        return features
+    raise LayerError(
+        f"--kd-layer: its output has the shape {list(features.shape)}; a student feature is [N, F] or [N, F, h, w]"
+    )
+
+
+def _checked(features: Tensor, width: int) -> Tensor:
+    features = pooled(features)
+    if features.shape[1] != width:
+        raise LayerError(
+            f"--kd-layer: gives {features.shape[1]} features where the head expects {width}; "
+            f"pass width={features.shape[1]} to attach()"
+        )
+    return features
+
+
+class IdentityHead(nn.Module):
+    """The discriminator's feature as it is: no parameters, so that D itself must come to the teacher."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, features: Tensor) -> Tensor:
+        return _checked(features, self.width)  # [N, E]
+
+    def extra_repr(self) -> str:
+        return f"width={self.width}"
+
+
+class LinearHead(nn.Module):
+    """One affine map F -> E. Rows start at about unit length, drawn from `generator` only."""
+
+    def __init__(self, student: int, teacher: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(teacher, student, generator=generator) / math.sqrt(student))
+        self.bias = nn.Parameter(torch.zeros(teacher))
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = _checked(features, self.weight.shape[1])
+        return functional.linear(features.to(self.weight.dtype), self.weight, self.bias)  # [N, E]
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[1]} -> {self.weight.shape[0]}"
+
+
+def make_head(kind: str, student: int, teacher: int, seed: int) -> nn.Module:
+    """
+    Args:
+        kind: `identity`, `linear`, or `auto` (identity where the widths agree, else linear).
+        student: F, the discriminator's width.
+        teacher: E, the teacher's width.
+        seed: of the linear head. The global random state stays untouched, so that distillation with weight 0
+            leaves a training run as it was.
+
+    Raises:
+        KDError: `identity` for two widths, or an unknown kind.
+    """
+    if kind == "identity" and student != teacher:
+        raise KDError(
+            f"--kd-head: 'identity' needs equal widths, but the layer gives {student} features and the teacher "
+            f"{teacher}; use --kd-head=linear"
+        )
+    if kind == "identity" or (kind == "auto" and student == teacher):
+        return IdentityHead(teacher)
+    if kind in ("auto", "linear"):
+        return LinearHead(student, teacher, torch.Generator().manual_seed(seed))
+    raise KDError(f"--kd-head: '{kind}' is unknown")

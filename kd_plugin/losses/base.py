@@ -1,0 +1,48 @@
+"""What a distillation loss is, the table of them, and the algebra they share."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from kd_plugin.records import DistillBatch
+from kd_plugin.registry import Registry
+
+__all__ = ["LOSSES", "DistillLoss", "correlations", "row_normalised"]
+
+SHORTEST_ROW = 1e-12
+
+
+class DistillLoss(nn.Module):
+    """One term of the discriminator's loss: called once for the real and once for the fake images of a step."""
+
+    needs_texts: ClassVar[bool] = False  # reads DistillBatch.texts
+    needs_other: ClassVar[bool] = False  # reads DistillBatch.teacher_other, row by row
+
+    def forward(self, batch: DistillBatch) -> Tensor:
+        """Returns a scalar with gradient into `batch.student` alone."""
+        raise NotImplementedError
+
+
+LOSSES: Registry[type[DistillLoss]] = Registry("distillation loss")
+
+
+def row_normalised(rows: Tensor) -> Tensor:
+    """Each row of [N, P] divided by its L2 norm.
+
+    Computed in float64 for float64, else in float32: norms of half-precision rows overflow. A row shorter than
+    1e-12 is left as it is, so that neither it nor its gradient blows up.
+    """
+    rows = rows if rows.dtype == torch.float64 else rows.float()
+    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)  # [N, 1]
+    return rows / torch.where(length > SHORTEST_ROW, length, torch.ones_like(length))
+
+
+def correlations(embeddings: Tensor, texts: Tensor) -> Tensor:
+    """How each image relates to every prompt: [N, E] and [P, E] -> rows of unit length, [N, P].
+
+    Source: KD-DLGAN (arXiv 2303.17158), the matrices C_T and C_S of the correlated distillation.
+    """
+    return row_normalised(embeddings @ texts.T)

@@ -1,0 +1,54 @@
+"""The records handed from one part of the plug-in to the next. All are frozen; none owns a parameter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+__all__ = ["ROLES", "Captured", "DistillBatch", "Distilled", "Role"]
+
+Role = Literal["real", "fake"]
+ROLES: tuple[Role, Role] = ("real", "fake")
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What one `capture(role)` block saw.
+
+    features: [N, F] or [N, F, h, w], the tapped layer's output, attached to D's graph.
+    seen:     [N, C, H, W], what D was given (augmented), detached; None where D's input is no such tensor.
+    clean:    [N, C, H, W] before augmentation, in [-1, 1], or None where the caller did not say.
+    """
+
+    features: Tensor
+    seen: Tensor | None
+    clean: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class DistillBatch:
+    """All that a distillation loss may look at, for one role.
+
+    student:       [N, E] projected discriminator features of this role's images, with gradient.
+    teacher:       [N, E] teacher embeddings of the same images, without gradient.
+    teacher_other: [M, E] teacher embeddings of the other role's images (for the crossed pairs).
+    texts:         [P, E] teacher embeddings of the prompts; None where no loss asked for them.
+    coin:          whether the crossed pairs count in this step (q < p, q uniform in [0, 1)).
+    """
+
+    role: Role
+    student: Tensor
+    teacher: Tensor
+    teacher_other: Tensor
+    texts: Tensor | None
+    coin: bool
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """The result of a step. `total` is what the host adds to its loss; `terms` are unweighted, detached scalars."""
+
+    total: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)

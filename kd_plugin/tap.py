@@ -1,0 +1,139 @@
+"""Reading a discriminator from the outside: a named layer's output, and D's own input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from kd_plugin.errors import CaptureError, LayerError, nearest
+from kd_plugin.records import ROLES, Captured, Role
+
+__all__ = ["FeatureTap"]
+
+
+@dataclass
+class _Sightings:
+    """What the hooks saw since the block began; one entry a call."""
+
+    features: list[Tensor] = field(default_factory=list)
+    seen: list[Tensor] = field(default_factory=list)
+
+
+class FeatureTap:
+    """Collects features while a `capture` block is open, and gives them out once.
+
+    Not an nn.Module: it only borrows D. The hooks are removed with the block; one left on D would break its pickle
+    and its deepcopy.
+
+    Args:
+        discriminator: D, or D inside DistributedDataParallel (looked through for the layer's name).
+        layer: dotted name, as in `D.named_modules()`.
+
+    Raises:
+        LayerError: D has no such layer.
+    """
+
+    def __init__(self, discriminator: nn.Module, layer: str) -> None:
+        if isinstance(discriminator, DistributedDataParallel):
+            discriminator = discriminator.module
+        layers = {name: module for name, module in discriminator.named_modules() if name}
+        if layer not in layers:
+            last = "; its last ones: " + ", ".join(f"'{name}'" for name in list(layers)[-5:]) if layers else ""
+            raise LayerError(f"--kd-layer: '{layer}' is not in the discriminator{nearest(layer, layers) or last}")
+        self.name = layer
+        self.layer = layers[layer]
+        self._discriminator = discriminator
+        self._captured: dict[Role, Captured] = {}
+        self._open = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where D is."""
+        parameter = next(self._discriminator.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
+
+    @contextmanager
+    def capture(self, role: Role, clean: Tensor | None = None) -> Iterator[None]:
+        """Everything D is called with in this block belongs to `role`; several calls are joined along N.
+
+        Raises:
+            CaptureError: the layer did not fire, the role is unknown or already taken, blocks are nested, or
+                images and features differ in number.
+            LayerError: the layer's output is not a tensor, or not one row per image.
+        """
+        self._check_free(role)
+        sightings = _Sightings()
+
+        def see_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            images = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim == 4)
+            sightings.seen.extend(image.detach() for image in list(images)[:1])
+
+        def see_output(_module: nn.Module, _args: Any, output: Any) -> None:
+            if not isinstance(output, Tensor):
+                raise LayerError(f"--kd-layer: '{self.name}' returns a {type(output).__name__}, not a tensor")
+            sightings.features.append(output.clone())  # what follows may work in place, as nn.ReLU(inplace=True)
+
+        hooks = [
+            self._discriminator.register_forward_pre_hook(see_input, with_kwargs=True),
+            self.layer.register_forward_hook(see_output),
+        ]
+        self._open = True
+        try:
+            yield
+        except BaseException:
+            self._captured.clear()  # the step is lost: the next one starts clean
+            raise
+        finally:
+            self._open = False
+            for hook in hooks:
+                hook.remove()
+        self._captured[role] = self._joined(role, sightings, clean)
+
+    def drain(self) -> dict[Role, Captured]:
+        """What was captured for both roles; afterwards the tap is empty.
+
+        Raises:
+            CaptureError: a role is missing.
+        """
+        captured, self._captured = self._captured, {}
+        for role in ROLES:
+            if role not in captured:
+                raise CaptureError(
+                    f"nothing was captured for '{role}': run D inside `with kd.capture('{role}'):` first"
+                )
+        return captured
+
+    def _check_free(self, role: Role) -> None:
+        if role not in ROLES:
+            raise CaptureError(f"unknown role '{role}'{nearest(role, ROLES)}")
+        if self._open:
+            raise CaptureError("capture blocks cannot be nested: close one before the next is opened")
+        if role in self._captured:
+            self._captured.clear()  # an abandoned step must not stop the one after this message
+            raise CaptureError(
+                f"'{role}' was captured twice before kd() was called; put all of a step's '{role}' calls of D into "
+                "one block"
+            )
+
+    def _joined(self, role: Role, sightings: _Sightings, clean: Tensor | None) -> Captured:
+        if not sightings.features:
+            raise CaptureError(
+                f"the layer '{self.name}' did not fire inside capture('{role}'): call D in the block "
+                "(a D compiled by torch.compile skips hooks)"
+            )
+        features = torch.cat(sightings.features)
+        seen = torch.cat(sightings.seen) if sightings.seen else None
+        if seen is not None and len(seen) != len(features):
+            raise LayerError(
+                f"--kd-layer: '{self.name}' gave {len(features)} rows for {len(seen)} images; it must fire once a "
+                "call, with one row per image"
+            )
+        if clean is not None and len(clean) != len(features):
+            raise CaptureError(f"capture('{role}', clean=...): {len(clean)} clean images, but D saw {len(features)}")
+        return Captured(features, seen, None if clean is None else clean.detach())

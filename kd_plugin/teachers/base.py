@@ -1,0 +1,118 @@
+"""What is a teacher? The protocol the distiller relies on, and what every teacher of ours shares: being frozen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from kd_plugin.errors import TeacherError, nearest
+
+__all__ = ["Frozen", "Teacher", "check_images", "fingerprint_of", "freeze", "nearest_file"]
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """A frozen image-text model that embeds both sides in one space of width E = `embed_dim`.
+
+    A teacher is deliberately not an `nn.Module`: held as an attribute of one it registers nothing, so no optimiser,
+    `.train()`, `.to()` or state_dict can reach its weights.
+    """
+
+    @property
+    def name(self) -> str:
+        """What `--kd` called it, for logs."""
+
+    @property
+    def embed_dim(self) -> int:
+        """E, the width of the embeddings."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the weights: equal fingerprints mean equal embeddings."""
+
+    @property
+    def vocabulary(self) -> tuple[str, ...] | None:
+        """The only texts it can embed; None where it takes any text, empty where it has no text side."""
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Embeds images, differentiably with respect to them.
+
+        Args:
+            images: [N, 3, H, W] in [-1, 1], on the teacher's device; any H and W.
+
+        Returns:
+            [N, E] float32, not normalised.
+        """
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Embeds P texts to [P, E] float32, not normalised, without gradient.
+
+        Raises:
+            PromptError: a text the teacher cannot embed.
+            TeacherError: it has no text side.
+        """
+
+
+class Frozen:
+    """Copying shares, pickling refuses.
+
+    Training code deep-copies and pickles whatever it holds (EMA copies, snapshots). Weights that never change need
+    no second copy, so a copy is the same object; a pickle would put hundreds of MB of someone else's weights in every
+    snapshot, so it is an error.
+    """
+
+    name: str
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TeacherError(
+            f"teacher '{self.name}' cannot be pickled: keep its spec and fingerprint, and call load_teacher again"
+        )
+
+
+def freeze(module: M) -> M:
+    """Eval mode, and no parameter asks for a gradient."""
+    for parameter in module.parameters():  # TorchScript modules have no requires_grad_() of their own
+        parameter.requires_grad_(False)
+    return module.eval()
+
+
+def fingerprint_of(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) over names, shapes and float32 values; the container and the order in it make no difference."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        values = weights[name].detach().cpu().float().contiguous()
+        digest.update(f"{name}{tuple(values.shape)}".encode())
+        digest.update(values.reshape(-1).numpy().data)
+    return digest.hexdigest()
+
+
+def check_images(images: Tensor, device: torch.device) -> None:
+    """Refuses what is not [N, 3, H, W] floating point on `device`. The range is not checked: that would sync a GPU."""
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise TeacherError(
+            f"the teacher was given images of shape {list(images.shape)} and {images.dtype}; it takes float "
+            "[N, 3, H, W] in [-1, 1] (grey images: images.expand(-1, 3, -1, -1); pixels: pixels / 127.5 - 1)"
+        )
+    if images.device != device:
+        raise TeacherError(
+            f"the images are on {images.device} and the teacher is on {device}; call load_teacher(spec, device)"
+            " with the images' device"
+        )
+
+
+def nearest_file(path: Path) -> str:
+    """The files beside a missing one that it may have meant, as `nearest` words them."""
+    return nearest(path.name, sorted(file.name for file in path.parent.glob(f"*{path.suffix}")))

@@ -1,0 +1,100 @@
+"""Which file does `clip:...` mean, and how are its weights read without running anything in it?"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from kd_plugin.download import download
+from kd_plugin.errors import KDError, TeacherError, nearest
+from kd_plugin.teachers.base import nearest_file
+from kd_plugin.teachers.torchscript import is_torchscript, load_torchscript
+
+__all__ = ["MODELS", "find_weights", "read_weights"]
+
+_HOST = "https://openaipublic.azureedge.net/clip/models"
+
+# OpenAI's released models: file, SHA-256 (which is also a part of its URL). As listed in the package's clip.py.
+MODELS = {
+    "RN50": ("RN50.pt", "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"),
+    "RN101": ("RN101.pt", "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599"),
+    "RN50x4": ("RN50x4.pt", "7e526bd135e493cef0776de27d5f42653e6b4c8bf9e0f653bb11773263205fdd"),
+    "RN50x16": ("RN50x16.pt", "52378b407f34354e150460fe41077663dd5b39c54cd0bfd2b27167a4a06ec9aa"),
+    "RN50x64": ("RN50x64.pt", "be1cfb55d75a9666199fb2206c106743da0f6468c9d327f3e0d0a543a9919d9c"),
+    "ViT-B/32": ("ViT-B-32.pt", "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"),
+    "ViT-B/16": ("ViT-B-16.pt", "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"),
+    "ViT-L/14": ("ViT-L-14.pt", "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"),
+    "ViT-L/14@336px": ("ViT-L-14-336px.pt", "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"),
+}
+
+# What a weights file is called; tells a mistyped path from a mistyped name.
+_SUFFIXES = {".pt", ".pth", ".bin", ".safetensors"}
+
+
+def find_weights(model: str) -> Path:
+    """The weights file of a released model (downloaded once into the cache) or of a path.
+
+    Raises:
+        TeacherError: neither a name nor a file, or the download failed.
+    """
+    if model in MODELS:
+        filename, sha256 = MODELS[model]
+        url = f"{_HOST}/{sha256}/{filename}"
+        instead = f"download that file by hand and pass --kd=clip:/path/to/{filename}"
+        try:
+            return download(url, filename, sha256=sha256, what=f"OpenAI CLIP {model}", instead=instead)
+        except KDError as error:
+            raise TeacherError(str(error)) from error
+    path = Path(model).expanduser()
+    if path.is_file():
+        return path
+    if path.suffix in _SUFFIXES:
+        raise TeacherError(f"--kd=clip:{model}: there is no such file{nearest_file(path)}")
+    raise TeacherError(f"--kd=clip:{model}: neither a released model nor a file{nearest(model, MODELS)}")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The state_dict in a TorchScript archive (OpenAI's own form), a .safetensors file, or a state_dict saved by torch.
+
+    None of the three ways runs code from the file: TorchScript is compiled but not called, safetensors holds numbers
+    only, and torch.load is held to `weights_only`.
+
+    Raises:
+        TeacherError: it is none of these, or damaged.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        if is_torchscript(path):
+            return dict(load_torchscript(path, "cpu").state_dict())
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise TeacherError(
+            f"--kd=clip:{path}: not loaded, since it holds Python objects whose loading could run code, or it is "
+            "damaged; save model.state_dict() alone, or use safetensors"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        raise TeacherError(f"--kd=clip:{path}: cannot be read ({_first_line(error)}); fetch the file again") from error
+    if not _is_state_dict(content):
+        held = ", ".join(map(str, list(content)[:3])) if isinstance(content, Mapping) else type(content).__name__
+        raise TeacherError(
+            f"--kd=clip:{path}: expected a state_dict (names and tensors), found: {held}; save model.state_dict() alone"
+        )
+    return dict(content)
+
+
+def _is_state_dict(content: Any) -> bool:
+    return isinstance(content, Mapping) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

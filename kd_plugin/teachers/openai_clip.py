@@ -1,0 +1,139 @@
+"""OpenAI's CLIP as a teacher: its own network and tokenizer, held still, in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kd_plugin.errors import PromptError, TeacherError
+from kd_plugin.teachers.base import Frozen, check_images, fingerprint_of, freeze
+from kd_plugin.teachers.clip_package import build_model, openai_tokenizer
+from kd_plugin.teachers.preprocess import Preprocess
+
+__all__ = ["OpenAIClip"]
+
+# Without these, the weights are not a CLIP of OpenAI's architecture and naming.
+_LANDMARKS = (
+    "visual.conv1.weight",
+    "token_embedding.weight",
+    "positional_embedding",
+    "ln_final.weight",
+    "text_projection",
+)
+# Numbers that OpenAI's archives carry among the weights; they follow from the shapes.
+_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
+_VOCAB_SIZE = 49408
+_TEXTS_AT_ONCE = 256
+
+
+class OpenAIClip(Frozen):
+    """A CLIP of OpenAI's architecture (ViT or ModifiedResNet). Make it with `from_state_dict` or `load_teacher`.
+
+    The activation is QuickGELU, which the weights do not tell: weights trained with plain GELU (most of open_clip's
+    own) have the same names and shapes, load, and give embeddings that are off by a few percent.
+
+    Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021.
+    """
+
+    vocabulary: tuple[str, ...] | None = None  # any text
+
+    def __init__(self, model: Any, name: str, fingerprint: str) -> None:
+        self.name = name
+        self.fingerprint = fingerprint
+        self.embed_dim = int(model.text_projection.shape[1])
+        self.image_size = int(model.visual.input_resolution)
+        self.context_length = int(model.context_length)
+        self._model = model
+        # Asked of a weight: it says 'cuda:0' where the caller said 'cuda', and so compares with a tensor's device.
+        self._device: torch.device = model.text_projection.device
+        self._preprocess = Preprocess(self.image_size, device=self._device)
+
+    @classmethod
+    def from_state_dict(
+        cls, state_dict: Mapping[str, Tensor], name: str, device: torch.device | str = "cpu"
+    ) -> OpenAIClip:
+        """Builds the network that the shapes in `state_dict` spell out.
+
+        Args:
+            state_dict: weights under OpenAI's names, of any floating type; copied, and used in float32.
+            name: for logs and messages.
+            device: where it shall live and compute.
+
+        Raises:
+            TeacherError: the weights are not a CLIP of this architecture, or the clip package is missing.
+        """
+        weights = {key: value.float() for key, value in state_dict.items() if key not in _NOT_WEIGHTS}
+        _check_names(weights, name)
+        vocab_size = weights["token_embedding.weight"].shape[0]
+        if vocab_size != _VOCAB_SIZE:
+            raise TeacherError(
+                f"teacher '{name}' has {vocab_size} tokens, OpenAI's tokenizer has {_VOCAB_SIZE}; "
+                "give weights trained with that tokenizer"
+            )
+        # Building initialises at random before it loads. The caller's random stream must not notice: a run with a
+        # teacher of weight 0 equals the run without one, to the bit.
+        with torch.random.fork_rng(devices=[]):
+            try:
+                model = build_model(weights).float()
+                model.load_state_dict(weights)  # once more, since build_model rounded them to half precision
+            except TeacherError:  # the clip package is missing
+                raise
+            except (KeyError, IndexError, RuntimeError, AssertionError, ZeroDivisionError, ValueError) as error:
+                raise TeacherError(
+                    f"teacher '{name}': the weights do not fit OpenAI's CLIP architecture ({_in_short(error)}); "
+                    "give one of OpenAI's files, such as --kd=clip:ViT-B/32"
+                ) from error
+        return cls(freeze(model.to(device)), name, fingerprint_of(weights))
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """[N, 3, H, W] in [-1, 1] -> [N, E] float32, not normalised; see `Teacher`."""
+        check_images(images, self._device)
+        with torch.autocast(self._device.type, enabled=False):
+            embeddings: Tensor = self._model.encode_image(self._preprocess(images.float()))
+        return embeddings
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """P texts -> [P, E] float32, not normalised; see `Teacher`.
+
+        Raises:
+            PromptError: no text, an empty one, or one that is longer than the context.
+        """
+        if not texts:
+            raise PromptError(f"teacher '{self.name}' was given no prompt to embed; give texts with --kd-prompts")
+        tokens = torch.tensor([self.tokenize(text) for text in texts], device=self._device)  # [P, context]
+        with torch.autocast(self._device.type, enabled=False):
+            parts = [tokens[first : first + _TEXTS_AT_ONCE] for first in range(0, len(tokens), _TEXTS_AT_ONCE)]
+            return torch.cat([self._model.encode_text(part) for part in parts])  # [P, E]
+
+    def tokenize(self, text: str) -> list[int]:
+        """The text's token ids with start and end marks, filled up with zeros to the context length."""
+        tokens = openai_tokenizer()(text)
+        if len(tokens) <= 2:  # nothing between the marks
+            raise PromptError(
+                f"an empty prompt ({text!r}) says nothing: write a text, or drop the line from --kd-prompts"
+            )
+        if len(tokens) > self.context_length:
+            raise PromptError(
+                f"the prompt {text!r} has {len(tokens)} tokens, start and end marks included; teacher '{self.name}' "
+                f"takes {self.context_length} at most: shorten it in --kd-prompts"
+            )
+        return tokens + [0] * (self.context_length - len(tokens))
+
+
+def _check_names(weights: Mapping[str, Tensor], name: str) -> None:
+    missing = [landmark for landmark in _LANDMARKS if landmark not in weights]
+    if missing:
+        found = ", ".join(list(weights)[:3]) or "nothing"
+        raise TeacherError(
+            f"teacher '{name}' is not a CLIP with OpenAI's names: it lacks {', '.join(missing)} (it begins with: "
+            f"{found}); give one of OpenAI's files, such as --kd=clip:ViT-B/32"
+        )
+
+
+def _in_short(error: Exception) -> str:
+    """torch lists every name that is missing or too many, over hundreds of lines."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]

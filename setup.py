@@ -1,0 +1,27 @@
+"""Installs the plug-in only. `training`, `torch_utils` and `dnnlib` are names that every official StyleGAN
+checkout also has at its top level: installed, ours would be imported in their place. The scripts at the root
+are run from the repository."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HOST = ["click>=8.1", "pillow>=10", "ninja>=1.11"]
+
+setup(
+    name="kd_plugin",
+    version="0.1.0",
+    description="CLIP knowledge distillation for GAN discriminators",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=find_packages(include=["kd_plugin", "kd_plugin.*"]),
+    package_data={"kd_plugin": ["py.typed", "teachers/*.npz"]},
+    install_requires=["torch>=2.4", "numpy>=1.26", "safetensors>=0.4", "openai-clip>=1.0.1", "tqdm>=4.60"],
+    extras_require={
+        "host": HOST,
+        "test": [*HOST, "pytest>=8", "hypothesis>=6"],
+        "dev": [*HOST, "pytest>=8", "hypothesis>=6", "ruff>=0.6", "mypy>=1.11"],
+    },
+)

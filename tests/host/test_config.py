@@ -1,0 +1,105 @@
+"""Where a run's values come from, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from dnnlib.errors import UserError
+from kd_plugin.errors import KDError
+from kd_plugin.options import to_dict
+from training.config import TrainConfig, differing_fields, preset_row, resolve
+
+PRESET_NAMES = ["low_shot", "auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", "demo"]
+
+
+def test_flags_go_over_the_preset() -> None:
+    config = resolve({"data": "cats.zip", "gamma": 3.0}, {"agkd": 0.5}, resolution=256)
+    assert (config.cfg, config.gamma, config.kimg, config.kd.agkd) == ("low_shot", 3.0, 300, 0.5)
+
+
+def test_the_demo_data_brings_the_demo_preset() -> None:
+    assert resolve({"data": "demo"}, {}, resolution=32).cfg == "demo"
+    assert resolve({"data": "demo", "cfg": "low_shot"}, {}, resolution=32).cfg == "low_shot"
+
+
+@pytest.mark.parametrize("name", PRESET_NAMES)
+def test_every_preset_is_complete(name: str) -> None:
+    config = resolve({"data": "x.zip", "cfg": name}, {}, resolution=256)
+    assert config.cfg == name
+    missing = {f.name for f in dataclasses.fields(TrainConfig) if f.default is dataclasses.MISSING} - {"kd"}
+    assert missing == set(preset_row(name, 256))
+
+
+def test_auto_follows_the_published_heuristics() -> None:
+    row = preset_row("auto", 256)
+    assert (row["batch"], row["mbstd_group"], row["cbase"], row["lr"], row["ema_kimg"]) == (16, 4, 16384, 0.0025, 5)
+    assert row["gamma"] == pytest.approx(0.8192)
+    assert preset_row("auto", 1024)["lr"] == 0.002
+    assert preset_row("auto", 1024)["batch"] == 4
+    assert preset_row("auto", 512)["cbase"] == 32768
+
+
+def test_low_shot_is_diffaugments() -> None:
+    row = preset_row("low_shot", 256)
+    expected = {"kimg": 300, "batch": 8, "mbstd_group": 4, "lr": 0.002, "gamma": 10, "pl_weight": 2, "map_depth": 2}
+    assert {name: row[name] for name in expected} == expected
+    assert row["diffaugment"] == "color,translation,cutout"
+
+
+def test_a_saved_config_runs_again() -> None:
+    config = resolve({"data": "cats.zip", "cfg": "auto", "gamma": 1.5}, {"teacher": "demo", "p": 0.3}, resolution=128)
+    saved = json.loads(json.dumps(to_dict(config)))
+    assert resolve({}, {}, resolution=128, saved=saved) == config
+    again = resolve({"kimg": 7.0}, {"p": 0.4}, resolution=128, saved=saved)
+    assert (again.kimg, again.kd.p, again.gamma) == (7.0, 0.4, 1.5)
+
+
+def test_naming_one_augmentation_replaces_the_presets_other_one() -> None:
+    assert resolve({"cfg": "auto", "diffaugment": "color"}, {}, 64).aug == "noaug"
+    assert resolve({"cfg": "low_shot", "aug": "ada"}, {}, 64).diffaugment == "none"
+    with pytest.raises(UserError, match=r"--aug=ada and --diffaugment=color both augment"):
+        resolve({"aug": "ada", "diffaugment": "color"}, {}, 64)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"cfg": "low_shto"}, r"--cfg: unknown preset 'low_shto'; nearest: 'low_shot'"),
+        ({"batch": 0}, r"--batch: 0 was given, it must be greater than 0"),
+        ({"gamma": -1.0}, r"--gamma: -1.0 was given, it must be at least 0"),
+        ({"batch": 8, "batch_gpu": 3}, r"--batch-gpu: 3 was given, it must be a divisor of --batch=8"),
+        ({"batch": 6, "mbstd_group": 4}, r"--mbstd-group: 4 was given, it must be a divisor of the 6 images"),
+        ({"style_mixing": 1.5}, r"--style-mixing: 1.5 was given, it must be from 0 to 1"),
+    ],
+)
+def test_messages(given: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        resolve({"data": "x.zip", **given}, {}, 64)
+
+
+def test_distillation_options_are_checked_too() -> None:
+    with pytest.raises(KDError, match=r"--kd-p: 1.2 is not a probability"):
+        resolve({}, {"p": 1.2}, 64)
+    with pytest.raises(KDError, match=r"--kd-agkd: -1.0 is not a weight"):
+        resolve({}, {"agkd": -1.0}, 64)
+
+
+def test_unknown_names_in_a_saved_config() -> None:
+    saved = to_dict(resolve({"data": "x.zip"}, {}, 64)) | {"gama": 3}
+    with pytest.raises(KDError, match=r"unknown option 'gama'; nearest: 'gamma'"):
+        resolve({}, {}, 64, saved=saved)
+
+
+def test_what_makes_another_run() -> None:
+    config = resolve({"data": "x.zip"}, {"teacher": "demo"}, 64)
+    saved = json.loads(json.dumps(to_dict(config)))
+    longer = dataclasses.replace(config, kimg=900.0, workers=0)
+    assert differing_fields(saved, longer) == []
+    other = dataclasses.replace(config, gamma=5.0, kd=dataclasses.replace(config.kd, p=0.1))
+    assert differing_fields(saved, other) == [
+        "--gamma (10.0 was saved, 5.0 was given)",
+        "--kd-p (0.7 was saved, 0.1 was given)",
+    ]

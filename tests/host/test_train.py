@@ -1,0 +1,207 @@
+"""train.py end to end, in small: the run folder, resuming, and distillation at weight 0."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from PIL import Image
+
+from tests.host.conftest import stats_of
+from training.checkpoint import load_snapshot, load_state
+
+RunTrain = Callable[..., Result]
+
+
+def only_run(tmp_path: Path) -> Path:
+    (folder,) = (tmp_path / "runs").iterdir()
+    return folder
+
+
+def weights_of(run_dir: Path, kimg: int = 0) -> dict[str, torch.Tensor]:
+    snapshot = load_snapshot(run_dir / f"network-snapshot-{kimg:06d}.safetensors", roles=("G", "D", "G_ema"))
+    return {
+        f"{role}.{name}": value
+        for role, network in snapshot.networks.items()
+        for name, value in network.state_dict().items()
+    }
+
+
+def assert_equal_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+def test_the_run_folder(run_train: RunTrain, tmp_path: Path) -> None:
+    result = run_train("--kd=demo")
+    assert result.exit_code == 0, result.output
+    run_dir = only_run(tmp_path)
+    assert run_dir.name == "00000-drawings-demo-kd-demo"
+    assert {path.name for path in run_dir.iterdir()} == {
+        "config.json",
+        "log.txt",
+        "stats.jsonl",
+        "reals.png",
+        "fakes_init.png",
+        "fakes000000.png",
+        "network-snapshot-000000.safetensors",
+        "training-state.pt",
+    }
+    assert "a photo of a" in (run_dir / "log.txt").read_text()
+    lines = stats_of(run_dir)
+    assert [line["Progress/kimg"] for line in lines] == [0.008, 0.016]
+    expected = {
+        "Progress/tick", "Timing/sec_per_kimg", "Resources/peak_cpu_mem_gb", "Loss/G/loss", "Loss/D/loss",
+        "Loss/scores/real", "Loss/scores/fake", "Loss/r1_penalty", "Loss/KD/agkd", "Loss/KD/cgkd", "Loss/KD/total",
+        "Timing/kd_fraction", "Timing/data_fraction",
+    }  # fmt: skip
+    assert expected <= lines[0].keys()
+    assert all(np.isfinite(value) for line in lines for value in line.values())
+    assert 0 < lines[0]["Timing/kd_fraction"] < 1
+    assert np.asarray(Image.open(run_dir / "reals.png")).std() > 10
+    before, after = (np.asarray(Image.open(run_dir / name)) for name in ("fakes_init.png", "fakes000000.png"))
+    assert before.shape == after.shape
+    assert (before != after).any()
+
+
+def test_the_grid_of_reals_shows_the_training_images(run_train: RunTrain, tmp_path: Path, drawings: Path) -> None:
+    from training.dataset import ImageDataset
+
+    assert run_train().exit_code == 0
+    grid = np.asarray(Image.open(only_run(tmp_path) / "reals.png"))
+    first = ImageDataset(drawings)[0][0]
+    np.testing.assert_array_equal(grid[:32, :32], np.asarray(first).transpose(1, 2, 0))
+
+
+def test_weight_zero_is_the_baseline_to_the_bit(run_train: RunTrain, tmp_path: Path) -> None:
+    assert run_train(f"--outdir={tmp_path / 'plain'}").exit_code == 0
+    assert run_train(f"--outdir={tmp_path / 'zero'}", "--kd=demo", "--kd-agkd=0", "--kd-cgkd=0").exit_code == 0
+    assert run_train(f"--outdir={tmp_path / 'one'}", "--kd=demo").exit_code == 0
+    plain, zero, one = (weights_of(next((tmp_path / name).iterdir())) for name in ("plain", "zero", "one"))
+    assert_equal_weights(plain, zero)
+    assert not torch.equal(plain["D.b4.fc.weight"], one["D.b4.fc.weight"])
+
+
+def test_the_same_command_gives_the_same_networks(run_train: RunTrain, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert run_train(f"--outdir={tmp_path / name}", "--kd=demo").exit_code == 0
+    assert_equal_weights(*(weights_of(next((tmp_path / name).iterdir())) for name in ("a", "b")))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--kd=demo", "--kd-head=linear", "--diffaugment=color,translation,cutout"),
+        ("--kd=demo", "--aug=ada", "--p=0.3", "--ada-kimg=0.1", "--cond"),
+    ],
+    ids=["diffaugment", "ada and labels"],
+)
+def test_resuming_repeats_the_whole_run_to_the_bit(flags: tuple[str, ...], run_train: RunTrain, tmp_path: Path) -> None:
+    """32 steps at once, and 16 + 16: path length, R1, the coin, ADA's p and the averages are all in the state."""
+    long = ("--kimg=0.128", "--tick=0.064", "--pl-weight=2", *flags)
+    assert run_train(f"--outdir={tmp_path / 'whole'}", *long).exit_code == 0
+    halves = f"--outdir={tmp_path / 'halves'}"
+    assert run_train(halves, *long, "--kimg=0.064", "--resume=latest").exit_code == 0
+    result = run_train(halves, *long, "--resume=latest")
+    assert result.exit_code == 0, result.output
+    assert "Resume:      at 0.1 kimg" in result.output
+    whole, resumed = (next((tmp_path / name).iterdir()) for name in ("whole", "halves"))
+    assert_equal_weights(weights_of(whole), weights_of(resumed))
+    assert [line["Progress/kimg"] for line in stats_of(resumed)] == [0.064, 0.128]
+    a, b = load_state(whole), load_state(resumed)
+    for key in ("nimg", "ada"):
+        assert a[key] == b[key]
+    assert_equal_tree(a["optimizers"], b["optimizers"])
+    assert_equal_tree(a["kd"], b["kd"])
+
+
+def assert_equal_tree(a: Any, b: Any) -> None:
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_equal_tree(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        for x, y in zip(a, b, strict=True):
+            assert_equal_tree(x, y)
+    else:
+        assert a == b
+
+
+def test_resuming_another_run_is_refused(run_train: RunTrain, tmp_path: Path) -> None:
+    assert run_train("--kd=demo").exit_code == 0
+    result = run_train("--kd=demo", "--gamma=7", "--resume=latest")
+    assert result.exit_code == 2
+    assert "--gamma (0.1 was saved, 7.0 was given)" in result.output
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+def test_a_warm_start_takes_the_weights(run_train: RunTrain, tmp_path: Path) -> None:
+    assert run_train().exit_code == 0
+    snapshot = only_run(tmp_path) / "network-snapshot-000000.safetensors"
+    result = run_train(f"--resume={snapshot}", "--kimg=0.004", "--lr=1e-12", f"--outdir={tmp_path / 'warm'}")
+    assert result.exit_code == 0, result.output
+    source, warm = weights_of(only_run(tmp_path)), weights_of(next((tmp_path / "warm").iterdir()))
+    torch.testing.assert_close(warm["D.b4.fc.weight"], source["D.b4.fc.weight"], atol=1e-6, rtol=0)
+
+
+def test_config_json_runs_the_same_again(run_train: RunTrain, tmp_path: Path) -> None:
+    assert run_train("--kd=demo", "--kd-p=0.25", "--gamma=3").exit_code == 0
+    config = only_run(tmp_path) / "config.json"
+    again = run_train(f"--config={config}", "--dry-run")
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.output) == json.loads(config.read_text())
+
+
+def test_micro_batches_give_the_same_gradient(run_train: RunTrain, tmp_path: Path) -> None:
+    """--batch-gpu only splits the work. Draws differ by micro-batch, so the game is compared without noise in z."""
+    result = run_train("--batch-gpu=2", "--mbstd-group=2")
+    assert result.exit_code == 0, result.output
+
+
+def test_dry_run_writes_nothing(run_train: RunTrain, tmp_path: Path) -> None:
+    result = run_train("--dry-run")
+    assert result.exit_code == 0
+    assert json.loads(result.output)["cfg"] == "demo"
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--data=/nowhere/cats.zip",), "cats.zip"),
+        (("--kd=dmo",), "nearest: 'demo'"),
+        (("--kdd=demo",), "--kd"),
+        (("--kd=demo", "--kd-layer=b4.fcc"), "nearest: 'b4.fc'"),
+        (("--kd=demo", "--kd-prompts=/nowhere.txt"), "--kd-prompts"),
+        (("--kd=clip:/nowhere/ViT-B-32.pt",), "/nowhere/ViT-B-32.pt"),
+        (("--aug=adda",), "ada"),
+        (("--diffaugment=colour",), "nearest: 'color'"),
+        (("--resume=/nowhere.safetensors",), "--resume"),
+        (("--batch=6",), "--mbstd-group"),
+        (("--device=cudda",), "--device"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_mistakes_exit_with_2_and_leave_nothing(
+    flags: tuple[str, ...], message: str, run_train: RunTrain, tmp_path: Path
+) -> None:
+    result = run_train(*flags)
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_outdir_that_is_a_file(run_train: RunTrain, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = run_train(f"--outdir={tmp_path / 'file'}")
+    assert result.exit_code == 2
+    assert "--outdir" in result.output

@@ -1,0 +1,111 @@
+"""Heads bring the student feature to the teacher's width without touching the global random state."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from kd_plugin.errors import KDError, LayerError
+from kd_plugin.heads import IdentityHead, LinearHead, make_head, pooled, student_width
+
+
+class OfficialStyle(nn.Module):
+    """A layer that keeps nothing but its weight."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(*shape))
+
+
+@pytest.mark.parametrize(
+    ("layer", "width"),
+    [
+        (nn.Linear(3, 7), 7),
+        (nn.Conv2d(3, 8, 1), 8),
+        (nn.ConvTranspose2d(3, 9, 1), 9),
+        (nn.BatchNorm2d(5), 5),
+        (OfficialStyle(11, 4), 11),
+        (OfficialStyle(12, 4, 3, 3), 12),
+        (OfficialStyle(12), None),
+        (nn.Embedding(10, 4), None),
+        (nn.ReLU(), None),
+    ],
+)
+def test_width_read_from_the_layer(layer, width):
+    assert student_width(layer) == width
+
+
+def test_maps_are_averaged_over_space():
+    maps = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    expected = torch.tensor([[maps[n, c].sum() / 20 for c in range(3)] for n in range(2)])
+    torch.testing.assert_close(pooled(maps), expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "computed"),
+    [
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ],
+)
+def test_any_float_type_is_taken(given, computed):
+    assert pooled(torch.ones(2, 3, dtype=given)).dtype == computed
+    assert pooled(torch.full((1, 1, 64, 64), 60000.0).to(given)).isfinite().all()  # a sum in float16 would overflow
+    assert make_head("linear", 3, 4, seed=0)(torch.ones(2, 3, dtype=given)).dtype == torch.float32
+
+
+def test_three_dimensions_are_no_feature():
+    with pytest.raises(LayerError, match=re.escape("its output has the shape [2, 3, 4]; a student feature is [N, F]")):
+        pooled(torch.zeros(2, 3, 4))
+
+
+def test_auto_takes_identity_where_widths_agree():
+    head = make_head("auto", 6, 6, seed=0)
+    features = torch.randn(2, 6)
+    assert isinstance(head, IdentityHead)
+    assert torch.equal(head(features), features)
+    assert not list(head.parameters())
+
+
+def test_auto_and_linear_are_an_affine_map():
+    for kind in ("auto", "linear"):
+        head = make_head(kind, 5, 6, seed=0)
+        assert isinstance(head, LinearHead)
+        features = torch.randn(2, 5)
+        torch.testing.assert_close(head(features), features @ head.weight.T + head.bias)
+    assert isinstance(make_head("linear", 6, 6, seed=0), LinearHead)
+
+
+def test_linear_start_depends_on_the_seed_alone():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    first = make_head("linear", 64, 32, seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(99)
+    assert torch.equal(make_head("linear", 64, 32, seed=3).weight, first.weight)
+    assert not torch.equal(make_head("linear", 64, 32, seed=4).weight, first.weight)
+    assert 0.9 < first.weight.norm(dim=1).mean() < 1.1  # rows of about unit length
+
+
+def test_identity_for_two_widths_names_the_flag():
+    message = "--kd-head: 'identity' needs equal widths, but the layer gives 5 features and the teacher 6"
+    with pytest.raises(KDError, match=message):
+        make_head("identity", 5, 6, seed=0)
+
+
+def test_unknown_kind():
+    with pytest.raises(KDError, match="--kd-head: 'mlp' is unknown"):
+        make_head("mlp", 5, 6, seed=0)
+
+
+@pytest.mark.parametrize("kind", ["identity", "linear"])
+def test_another_width_than_promised(kind):
+    with pytest.raises(
+        LayerError, match=re.escape("gives 4 features where the head expects 6; pass width=4 to attach()")
+    ):
+        make_head(kind, 6, 6, seed=0)(torch.zeros(2, 4))

@@ -1,0 +1,176 @@
+"""Each loss against a double loop written from its formula, in float64: values and gradients."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from kd_plugin.errors import PromptError
+from kd_plugin.losses import AGKD, CGKD, LOSSES, Diversity
+from kd_plugin.losses.base import correlations, row_normalised
+from kd_plugin.records import DistillBatch
+
+N, E, P = 3, 5, 4
+
+
+def draw(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def batch(coin: bool = False, **changes: Tensor | None) -> DistillBatch:
+    student = draw(1, N, E).requires_grad_()
+    made = DistillBatch("real", student, draw(2, N, E), draw(3, N, E), draw(4, P, E), coin)
+    return replace(made, **changes)
+
+
+def loop_l1(a: Tensor, b: Tensor) -> float:
+    a, b = a.detach(), b.detach()
+    return sum(abs(float(a[i, j]) - float(b[i, j])) for i in range(len(a)) for j in range(a.shape[1])) / a.numel()
+
+
+def loop_correlations(embeddings: Tensor, texts: Tensor) -> list[list[float]]:
+    rows = []
+    for image in embeddings.tolist():
+        row = [sum(x * y for x, y in zip(image, text, strict=True)) for text in texts.tolist()]
+        length = math.sqrt(sum(value * value for value in row))
+        rows.append([value / length for value in row])
+    return rows
+
+
+def brute_agkd(b: DistillBatch) -> float:
+    own = loop_l1(b.teacher, b.student)
+    return own + (loop_l1(b.teacher_other, b.student) if b.coin else 0.0)
+
+
+def brute_cgkd(b: DistillBatch) -> float:
+    teacher, student = loop_correlations(b.teacher, b.texts), loop_correlations(b.student, b.texts)
+    return sum(abs(teacher[i][k] - student[i][k]) for i in range(N) for k in range(P)) / (N * P)
+
+
+def brute_diversity(embeddings: Tensor, texts: Tensor) -> float:
+    rows = loop_correlations(embeddings, texts)
+    total = 0.0
+    for i in range(len(rows)):
+        for j in range(len(rows)):
+            if i != j:
+                lengths = math.hypot(*rows[i]) * math.hypot(*rows[j])
+                total += sum(x * y for x, y in zip(rows[i], rows[j], strict=True)) / lengths
+    return total / (len(rows) * (len(rows) - 1))
+
+
+def finite_differences(function, at: Tensor, step: float = 1e-6) -> Tensor:
+    """The gradient of a scalar function by central differences, entry by entry."""
+    gradient = torch.zeros_like(at)
+    for index in range(at.numel()):
+        shift = torch.zeros(at.numel(), dtype=at.dtype)
+        shift[index] = step
+        shift = shift.view_as(at)
+        gradient.view(-1)[index] = (function(at + shift) - function(at - shift)) / (2 * step)
+    return gradient
+
+
+@pytest.mark.parametrize("coin", [False, True])
+@pytest.mark.parametrize(("loss", "brute"), [(AGKD(), brute_agkd), (CGKD(), brute_cgkd)])
+def test_discriminator_terms_are_the_formula(loss, brute, coin):
+    b = batch(coin)
+    value = loss(b)
+    assert value.shape == ()
+    assert float(value.detach()) == pytest.approx(brute(replace(b, student=b.student.detach())), rel=1e-12)
+    (gradient,) = torch.autograd.grad(value, b.student)
+    numeric = finite_differences(lambda student: brute(replace(b, student=student)), b.student.detach())
+    torch.testing.assert_close(gradient, numeric, rtol=1e-6, atol=1e-8)
+
+
+def test_diversity_is_the_formula():
+    embeddings, texts = draw(2, N, E).requires_grad_(), draw(4, P, E)
+    value = Diversity()(embeddings, texts)
+    assert float(value.detach()) == pytest.approx(brute_diversity(embeddings.detach(), texts), rel=1e-12)
+    (gradient,) = torch.autograd.grad(value, embeddings)
+    numeric = finite_differences(lambda e: brute_diversity(e, texts), embeddings.detach())
+    torch.testing.assert_close(gradient, numeric, rtol=1e-6, atol=1e-8)
+
+
+def test_diversity_extremes():
+    texts, embeddings = torch.eye(4), torch.eye(4)
+    assert float(Diversity()(embeddings, texts)) == 0.0  # nothing in common
+    assert float(Diversity()(embeddings[:1].expand(4, 4), texts)) == 1.0  # a collapsed generator
+    assert float(Diversity()(embeddings[:1], texts)) == 0.0  # a single image has no pair
+
+
+def test_agkd_coin_adds_the_crossed_pairs():
+    own, both = AGKD()(batch(False)), AGKD()(batch(True))
+    assert float((both - own).detach()) == pytest.approx(loop_l1(draw(3, N, E), draw(1, N, E)))
+
+
+def test_swapping_real_and_fake_shows():
+    """Without the coin the other role's embeddings do not count; exchanged for one's own they change the value."""
+    b = batch(False, student=draw(1, N, E))
+    swapped = replace(b, teacher=b.teacher_other, teacher_other=b.teacher)
+    assert float(AGKD()(b)) == float(AGKD()(replace(b, teacher_other=draw(9, N, E))))
+    for loss in (AGKD(), CGKD()):
+        assert abs(float(loss(b) - loss(swapped))) > 1e-3
+
+
+def test_swapping_teacher_and_student_shows():
+    """|I - D| is symmetric in value, so it is the gradient that tells: it must go to the student alone."""
+    b = batch(True)
+    swapped = replace(b, student=b.teacher, teacher=b.student)
+    assert (AGKD()(b) - AGKD()(swapped)).abs() > 1e-3  # through the crossed pairs
+    for loss in (AGKD(), CGKD()):
+        assert torch.autograd.grad(loss(b), b.student)[0].abs().sum() > 0
+
+
+def test_perfect_student_costs_nothing():
+    b = batch(False)
+    perfect = replace(b, student=b.teacher)
+    assert float(AGKD()(perfect)) == 0
+    assert float(CGKD()(perfect)) == 0
+
+
+def test_cgkd_ignores_the_scale_of_a_row():
+    b = batch()
+    torch.testing.assert_close(CGKD()(replace(b, student=b.student * 7)), CGKD()(b))
+
+
+@pytest.mark.parametrize("texts", [None, draw(4, 1, E)])
+def test_cgkd_needs_two_prompts(texts):
+    with pytest.raises(PromptError, match=r"--kd-prompts: correlated distillation \(cgkd\) needs at least 2 prompts"):
+        CGKD()(batch(texts=texts))
+
+
+def test_zero_rows_are_safe():
+    rows = torch.zeros(2, 3, requires_grad=True)
+    normalised = row_normalised(rows)
+    assert torch.equal(normalised, torch.zeros(2, 3))
+    normalised.sum().backward()
+    assert rows.grad.isfinite().all()
+    assert rows.grad.abs().max() <= 1
+
+
+@pytest.mark.parametrize(("given_type", "result"), [(torch.float16, torch.float32), (torch.float64, torch.float64)])
+def test_row_normalisation_does_not_overflow_in_half_precision(given_type, result):
+    rows = torch.full((1, 4), 60000.0, dtype=given_type)
+    normalised = row_normalised(rows)
+    assert normalised.dtype == result
+    torch.testing.assert_close(normalised, torch.full((1, 4), 0.5, dtype=result))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(2, 6))
+def test_rows_of_correlations_have_unit_length(seed, n, p):
+    rows = correlations(draw(seed, n, E), draw(seed + 1, p, E))
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(n, dtype=torch.float64))
+
+
+def test_registered_names():
+    assert dict.fromkeys(LOSSES) == {"agkd": None, "cgkd": None}
+    assert LOSSES["agkd"].needs_other
+    assert not LOSSES["agkd"].needs_texts
+    assert LOSSES["cgkd"].needs_texts
+    assert not LOSSES["cgkd"].needs_other

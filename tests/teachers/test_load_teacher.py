@@ -1,0 +1,57 @@
+"""Specs: which teacher they name, and what the user reads when they name none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kd_plugin.errors import TeacherError
+from kd_plugin.teachers import TEACHERS, load_teacher
+from kd_plugin.teachers.openai_clip import OpenAIClip
+
+
+@pytest.mark.parametrize(
+    ("spec", "found"),
+    [
+        ("clop", "--kd=clop: there is no teacher 'clop'; nearest: 'clip'; the forms are: clip, clip:ViT-B/32, "),
+        ("scrip:a.pt", "--kd=scrip:a.pt: there is no teacher 'scrip'; nearest: 'script'"),
+        (r"C:\ViT.pt", "there is no teacher 'C'; known: 'clip', 'script', 'demo'; the forms are:"),
+        ("none", "--kd=none: there is no teacher 'none'"),
+        ("", "--kd=: there is no teacher ''"),
+        ("demo:big", "--kd=demo:big: the demo teacher has no variants; give --kd=demo"),
+    ],
+)
+def test_unknown_specs(spec: str, found: str) -> None:
+    with pytest.raises(TeacherError) as caught:
+        load_teacher(spec)
+    assert found in str(caught.value)
+
+
+def test_a_registered_scheme_gets_the_rest_and_the_device(
+    tiny_vit: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = OpenAIClip.from_state_dict(tiny_vit.state_dict(), "mine")
+    asked = []
+
+    def load(rest: str, device: torch.device) -> OpenAIClip:
+        asked.append((rest, device))
+        return teacher
+
+    monkeypatch.setattr(TEACHERS, "_entries", dict(TEACHERS._entries))
+    TEACHERS.register("mine")(load)
+    assert load_teacher("mine:a:b", "cpu") is teacher
+    assert asked == [("a:b", torch.device("cpu"))]
+
+
+def test_clip_alone_is_vit_b_32(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def find(model: str) -> None:
+        asked.append(model)
+        raise TeacherError("asked")
+
+    monkeypatch.setattr("kd_plugin.teachers.clip_files.find_weights", find)
+    for spec in ("clip", "clip:", "clip:RN50"):
+        with pytest.raises(TeacherError, match="asked"):
+            load_teacher(spec)
+    assert asked == ["ViT-B/32", "ViT-B/32", "RN50"]

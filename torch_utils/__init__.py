@@ -1,0 +1,1 @@
+"""Tensor-level tools of the reference host. Knows torch; knows nothing of networks, losses or training."""

@@ -1,0 +1,152 @@
+"""Train a StyleGAN2 on few images, with a frozen CLIP teaching its discriminator.
+
+\b
+    python train.py --kd=clip --data=100-shot-obama.zip     the method
+    python train.py --data=100-shot-obama.zip               the same without distillation
+    python train.py --kd=demo --data=demo                   no download, no GPU, a few minutes
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dnnlib.cli import user_errors
+from dnnlib.errors import UserError
+from dnnlib.files import make_run_dir, require_writable, write_atomic
+from kd_plugin.config import KDConfig
+from kd_plugin.options import add_flags, to_dict
+from training.checkpoint import latest_state, load_snapshot, load_state
+from training.config import TrainConfig, differing_fields, resolve
+from training.dataset import ImageDataset
+from training.logbook import Logbook
+from training.loop import run
+from training.session import Session, open_dataset
+
+LATEST = "latest"
+
+
+@click.command(help=__doc__, context_settings={"max_content_width": 120})
+@add_flags(TrainConfig)
+@add_flags(KDConfig, prefix="kd-")
+@click.option("--config", "config_file", metavar="FILE", help="A run's config.json, to run again; flags go over it")
+@click.option(
+    "--resume",
+    metavar="latest|DIR|FILE",
+    help="latest: go on with the newest run of this command; a run's folder: go on with that one; "
+    "a network-snapshot-*.safetensors: start a new run from its weights",
+)
+@click.option("-n", "--dry-run", is_flag=True, help="Print the resolved configuration as JSON and stop")
+@user_errors
+def main(config_file: str | None, resume: str | None, dry_run: bool, **flags: Any) -> None:
+    given = {name: value for name, value in flags.items() if value is not None}
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    host_given = {name: value for name, value in given.items() if name in fields}
+    kd_given = {name.removeprefix("kd_"): value for name, value in given.items() if name not in fields}
+    config, dataset = configure(host_given, kd_given, config_file)
+    if dry_run:
+        click.echo(json.dumps(to_dict(config), indent=2))
+        return
+    sys.exit(train(config, dataset, resume))
+
+
+def configure(
+    given: dict[str, Any], kd_given: dict[str, Any], config_file: str | None = None
+) -> tuple[TrainConfig, ImageDataset]:
+    """Opens the images and resolves every option; a preset may depend on the images' size."""
+    saved = read_config(config_file) if config_file is not None else None
+    choices = {
+        field.name: given.get(field.name, (saved or {}).get(field.name, field.default))
+        for field in dataclasses.fields(TrainConfig)
+    }
+    dataset = open_dataset(choices)
+    return resolve(given, kd_given, dataset.resolution, saved), dataset
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """
+    Raises:
+        UserError: the file is missing or is not a config.json.
+    """
+    try:
+        saved = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"--config: '{path}' cannot be read as JSON: {error}") from error
+    if not isinstance(saved, dict):
+        raise UserError(f"--config: '{path}' holds no options; give the config.json of a run")
+    return saved
+
+
+def train(config: TrainConfig, dataset: ImageDataset, resume: str | None) -> int:
+    """Builds the run, finds what it goes on from, and trains. Nothing is written before everything was checked."""
+    name = run_name(config)
+    require_writable(config.outdir)
+    run_dir = folder_to_continue(config, name, resume)
+    session = Session.build(config, dataset)
+    if run_dir is not None:
+        continue_run(session, run_dir)
+    elif resume not in (None, LATEST):
+        snapshot = load_snapshot(resume, roles=("G", "D", "G_ema"), flag="--resume")
+        session.start_from(snapshot)
+    run_dir = run_dir or make_run_dir(Path(config.outdir), name)
+    write_atomic(run_dir / "config.json", json.dumps(to_dict(config), indent=2))
+
+    with Logbook(run_dir, round(config.kimg * 1000), session.nimg) as book:
+        book.say(f"Run folder:  {run_dir}")
+        for line in session.describe():
+            book.say(line)
+        if resume == LATEST and session.nimg == 0:
+            book.say(f"Resume:      no earlier run called '{name}' in '{config.outdir}'; this is a new one")
+        elif session.nimg > 0:
+            book.say(f"Resume:      at {session.nimg / 1000:.1f} kimg")
+        status = run(session, run_dir, book)
+        if status:
+            book.say(f"Stopped at {session.nimg / 1000:.1f} kimg; the same command with --resume=latest goes on")
+        else:
+            book.say(f"Finished at {session.nimg / 1000:.1f} kimg; the images are in {run_dir}")
+    return status
+
+
+def folder_to_continue(config: TrainConfig, name: str, resume: str | None) -> Path | None:
+    if resume == LATEST:
+        return latest_state(Path(config.outdir), name)
+    if resume is not None and Path(resume).is_dir():
+        return Path(resume)
+    return None
+
+
+def continue_run(session: Session, run_dir: Path) -> None:
+    """
+    Raises:
+        UserError: the state in `run_dir` belongs to another configuration or to other images.
+    """
+    state = load_state(run_dir)
+    differences = differing_fields(state["config"], session.config)
+    if differences:
+        raise UserError(
+            f"--resume: '{run_dir}' was started with other options: {', '.join(differences)}; "
+            f"give the same, or start a new run without --resume"
+        )
+    session.load_state_dict(state)
+
+
+def run_name(config: TrainConfig) -> str:
+    """'100-shot-obama-low_shot-kd-clip': the images, the preset, the teacher, and --desc."""
+    data = re.sub(r"\.zip$", "", Path(config.data.rstrip("/\\")).name)
+    parts = [data, config.cfg]
+    if config.kd.enabled:
+        scheme, _, rest = config.kd.teacher.partition(":")
+        parts.append(f"kd-{scheme}" + (f"-{Path(rest).stem}" if rest and scheme == "clip" else ""))
+    if config.desc:
+        parts.append(config.desc)
+    return "-".join(parts)
+
+
+if __name__ == "__main__":
+    main()

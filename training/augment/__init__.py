@@ -1,0 +1,8 @@
+"""What the discriminator sees instead of the images: ADA and DiffAugment."""
+
+from training.augment.ada import AdaController
+from training.augment.diffaugment import DiffAugment
+from training.augment.pipeline import AugmentPipe
+from training.augment.spec import AUGPIPES, AugmentSpec, augpipe
+
+__all__ = ["AUGPIPES", "AdaController", "AugmentPipe", "AugmentSpec", "DiffAugment", "augpipe"]

@@ -1,0 +1,126 @@
+"""What a run leaves on disk: snapshots of the networks for everyone, and the state that continues the run.
+
+A snapshot (.safetensors) holds tensors named `G_ema.<official name>`, `G...`, `D...` and, as JSON in its header, what
+is needed to build the networks again. The state (.pt) holds everything else *and* the weights: it is replaced in one
+rename, so that at any moment one whole state is on disk. Neither file runs code when it is read.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from dnnlib.errors import UserError
+from dnnlib.files import write_atomic
+from training.networks import Discriminator, Generator
+
+__all__ = ["Snapshot", "latest_state", "load_snapshot", "load_state", "save_snapshot", "save_state"]
+
+STATE_NAME = "training-state.pt"
+_HEADER = "kd_plugin"
+_FORMAT = 1
+_CLASSES: dict[str, type[nn.Module]] = {"G": Generator, "G_ema": Generator, "D": Discriminator}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Networks read from disk, in eval mode and without gradients. `meta` is the header: config, kimg, ..."""
+
+    networks: dict[str, nn.Module]
+    meta: dict[str, Any]
+
+    @property
+    def G_ema(self) -> Generator:
+        network = self.networks["G_ema"]
+        assert isinstance(network, Generator)
+        return network
+
+
+def save_snapshot(path: Path, networks: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> None:
+    """Writes `networks` (among G, D, G_ema), their constructor arguments, and `meta` (JSON-ready)."""
+    tensors = {
+        f"{role}.{name}": tensor.detach().cpu().contiguous()
+        for role, network in networks.items()
+        for name, tensor in network.state_dict().items()
+    }
+    header = {
+        "format": _FORMAT,
+        "networks": {role: network.init_kwargs for role, network in networks.items()},
+        **meta,
+    }
+    content = safetensors.torch.save(tensors, metadata={_HEADER: json.dumps(header)})
+    write_atomic(path, content)
+
+
+def load_snapshot(
+    path: Path | str, device: torch.device | str = "cpu", roles: Iterable[str] = ("G_ema",), flag: str = "--network"
+) -> Snapshot:
+    """Builds the networks of a snapshot.
+
+    Raises:
+        UserError: a file that is missing, damaged, not one of ours, or without one of `roles`; names `flag`.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{flag}: '{path}' does not exist; give a network-snapshot-*.safetensors file")
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            header = (file.metadata() or {}).get(_HEADER)
+            if header is None:
+                raise UserError(f"{flag}: '{path}' is a safetensors file, but not a snapshot of this trainer")
+            meta = json.loads(header)
+            networks = {}
+            for role in roles:
+                if role not in meta["networks"]:
+                    held = ", ".join(meta["networks"])
+                    raise UserError(f"{flag}: '{path}' holds {held}, but not {role}")
+                network = _CLASSES[role](**meta["networks"][role])
+                prefix = f"{role}."
+                state = {key[len(prefix) :]: file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
+                network.load_state_dict(state)
+                networks[role] = network.to(device).eval().requires_grad_(False)
+    except (SafetensorError, OSError, json.JSONDecodeError, KeyError, RuntimeError) as error:
+        raise UserError(f"{flag}: '{path}' cannot be read as a snapshot: {error}") from error
+    return Snapshot(networks, meta)
+
+
+def save_state(run_dir: Path, state: Mapping[str, Any]) -> None:
+    """Replaces the run's state; readable by `torch.load(..., weights_only=True)`."""
+    write_atomic(run_dir / STATE_NAME, lambda partial: torch.save({"format": _FORMAT, **state}, partial))
+
+
+def load_state(run_dir: Path) -> dict[str, Any]:
+    """The state of a run, on the CPU.
+
+    Raises:
+        UserError: a file that is missing, damaged, or of another version.
+    """
+    path = run_dir / STATE_NAME
+    if not path.is_file():
+        raise UserError(f"--resume: there is no {STATE_NAME} in '{run_dir}'; the run was stopped before its first save")
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"--resume: '{path}' cannot be read: {reason}") from error
+    if state.get("format") != _FORMAT:
+        raise UserError(f"--resume: '{path}' has format {state.get('format')}, this version reads {_FORMAT}")
+    return state
+
+
+def latest_state(outdir: Path, name: str) -> Path | None:
+    """The newest run folder `NNNNN-<name>` in `outdir` that has a state, if any."""
+    runs = [
+        folder
+        for folder in outdir.glob(f"[0-9][0-9][0-9][0-9][0-9]-{name}")
+        if folder.name[6:] == name and (folder / STATE_NAME).is_file()
+    ]
+    return max(runs, default=None, key=lambda folder: folder.name)

@@ -1,0 +1,245 @@
+"""What can be chosen about a training run, where each value comes from, and the presets of the literature.
+
+A value is taken from, in this order: the flag; the file of --config; the preset's column; the field's own default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field
+from typing import Any
+
+from dnnlib.errors import UserError
+from kd_plugin.config import KDConfig
+from kd_plugin.errors import nearest
+from kd_plugin.options import flag_of, from_dict, option, to_dict
+
+__all__ = ["TrainConfig", "differing_fields", "preset_row", "resolve"]
+
+_PRESET = "the preset's"  # what --help says where a column of _TABLE supplies the value
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One run, fully resolved: what config.json holds. Fields that say 'the preset's' have a value in every preset.
+
+    Raises:
+        UserError: values that contradict each other, naming the flags.
+    """
+
+    # What is trained on, and where the results go.
+    data: str = option(
+        "demo", "Training images: a zip, a folder, a few-shot set's name, or demo", metavar="ZIP|DIR|NAME"
+    )
+    outdir: str = option("runs", "Where the run's folder is made", metavar="DIR")
+    desc: str | None = option(None, "Text to add to the run folder's name", metavar="TEXT")
+    cfg: str = option(
+        "low_shot",
+        "Preset: low_shot, auto, stylegan2, paper256, paper512, paper1024, cifar, demo",
+        metavar="NAME",
+        shown_default="low_shot; demo with --data=demo",
+    )
+    resolution: int | None = option(
+        None, "Crop and resize every image to this size (a power of two)", metavar="PIXELS", shown_default="the images'"
+    )
+    cond: bool = option(False, "Train on the labels of dataset.json")
+    mirror: bool = option(False, "Also show every image flipped left to right")
+    subset: int | None = option(None, "Train on this many images, drawn with --seed", metavar="N", shown_default="all")
+
+    # The schedule.
+    kimg: float = option(MISSING, "Length of the training", metavar="KIMG", shown_default=_PRESET)
+    tick: float = option(MISSING, "How often progress is printed and logged", metavar="KIMG", shown_default=_PRESET)
+    snap: int = option(MISSING, "How often images and weights are saved", metavar="TICKS", shown_default=_PRESET)
+    seed: int = option(0, "Seed of everything that is drawn", metavar="N")
+    batch: int = option(MISSING, "Images a step", metavar="N", shown_default=_PRESET)
+    batch_gpu: int | None = option(
+        None, "Images at a time; gradients are summed up to --batch", metavar="N", shown_default="--batch"
+    )
+
+    # The networks.
+    cbase: int = option(
+        MISSING, "Channels at resolution r: cbase / r, at most cmax", metavar="N", shown_default=_PRESET
+    )
+    cmax: int = option(MISSING, "Most channels of a layer", metavar="N", shown_default=_PRESET)
+    map_depth: int = option(MISSING, "Layers of the mapping network", metavar="N", shown_default=_PRESET)
+    arch: str = option(MISSING, "Discriminator architecture", choices=("resnet", "skip", "orig"), shown_default=_PRESET)
+    mbstd_group: int = option(MISSING, "Group size of minibatch-std", metavar="N", shown_default=_PRESET)
+    num_fp16_res: int = option(4, "Resolutions, from the top, that run in float16 on a GPU", metavar="N")
+    conv_clamp: float | None = option(256.0, "Activations are clamped to ± this", metavar="X")
+
+    # The losses and optimisers.
+    lr: float = option(MISSING, "Learning rate of both networks", metavar="X", shown_default=_PRESET)
+    gamma: float = option(MISSING, "R1 weight", metavar="X", shown_default=_PRESET)
+    r1_every: int = option(16, "R1 once in this many steps", metavar="STEPS")
+    pl_weight: float = option(MISSING, "Path length weight; 0: off", metavar="X", shown_default=_PRESET)
+    pl_every: int = option(4, "Path length once in this many steps", metavar="STEPS")
+    style_mixing: float = option(MISSING, "Probability of style mixing", metavar="[0,1]", shown_default=_PRESET)
+    ema_kimg: float = option(
+        MISSING, "Half-life of the generator's moving average", metavar="KIMG", shown_default=_PRESET
+    )
+    ema_rampup: float | None = option(
+        MISSING, "Half-life at most this share of the images shown so far", metavar="X", shown_default=_PRESET
+    )
+
+    # What the discriminator sees.
+    diffaugment: str = option(
+        MISSING, "DiffAugment policy, such as color,translation,cutout", metavar="POLICY|none", shown_default=_PRESET
+    )
+    aug: str = option(
+        MISSING, "ADA: adaptive, with a fixed p, or off", choices=("ada", "fixed", "noaug"), shown_default=_PRESET
+    )
+    augpipe: str = option(
+        "bgc", "ADA's transforms: blit, geom, color, filter, noise, cutout, bg, bgc, ...", metavar="NAME"
+    )
+    p: float = option(0.0, "ADA: the probability to start from (ada) or to keep (fixed)", metavar="[0,1]")
+    target: float = option(0.6, "ADA: the mean sign of D(real) that p is steered to", metavar="X")
+    ada_kimg: float = option(500.0, "ADA: the least time in which p goes from 0 to 1", metavar="KIMG")
+
+    # The machine.
+    workers: int = option(2, "Processes that decode images, where the set does not fit in memory", metavar="N")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N", metavar="NAME")
+
+    kd: KDConfig = field(default_factory=KDConfig, metadata={"flag": ""})
+
+    def __post_init__(self) -> None:
+        for name in ("kimg", "tick", "snap", "batch", "cbase", "cmax", "map_depth", "mbstd_group", "lr"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "greater than 0")
+        for name in ("gamma", "pl_weight", "ema_kimg", "ada_kimg", "workers", "num_fp16_res"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        for name in ("r1_every", "pl_every"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("style_mixing", "p"):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
+        micro = self.micro_batch
+        _require(micro >= 1 and self.batch % micro == 0, "batch_gpu", micro, f"a divisor of --batch={self.batch}")
+        group = min(self.mbstd_group, micro)
+        _require(
+            micro % group == 0, "mbstd_group", self.mbstd_group, f"a divisor of the {micro} images that D sees at once"
+        )
+        if self.aug != "noaug" and self.diffaugment != "none":
+            raise UserError(
+                f"--aug={self.aug} and --diffaugment={self.diffaugment} both augment what the discriminator sees; "
+                "choose one (--aug=noaug or --diffaugment=none)"
+            )
+
+    @property
+    def micro_batch(self) -> int:
+        """Images that pass the networks at once."""
+        return self.batch if self.batch_gpu is None else self.batch_gpu
+
+
+def _require(holds: bool, name: str, value: Any, expected: str) -> None:
+    if not holds:
+        raise UserError(f"--{name.replace('_', '-')}: {value} was given, it must be {expected}")
+
+
+# Sources: stylegan2-ada-pytorch (auto, stylegan2, paper*, cifar), DiffAugment-stylegan2-pytorch (low_shot);
+# `demo` is ours, sized for two CPU cores and the 64 numbers of the demo teacher's embeddings.
+_ALL_THREE = "color,translation,cutout"
+
+# fmt: off
+_PRESETS = (     "low_shot", "stylegan2", "paper256", "paper512", "paper1024", "cifar",  "demo")
+_TABLE: dict[str, tuple[Any, ...]] = {
+    "kimg":         (      300,       25000,      25000,      25000,       25000,  100000,       8),
+    "tick":         (        4,           4,          4,          4,           4,       4,       1),
+    "snap":         (        5,          50,         50,         50,          50,      50,       2),
+    "batch":        (        8,          32,         64,         64,          32,      64,      16),
+    "mbstd_group":  (        4,           4,          8,          8,           4,      32,       4),
+    "cbase":        (    32768,       32768,      16384,      32768,       32768,   32768,    1024),
+    "cmax":         (      512,         512,        512,        512,         512,     512,      64),
+    "map_depth":    (        2,           8,          8,          8,           8,       2,       2),
+    "arch":         ( "resnet",    "resnet",   "resnet",   "resnet",    "resnet",  "orig", "resnet"),
+    "lr":           (     .002,        .002,      .0025,      .0025,        .002,   .0025,   .0025),
+    "gamma":        (       10,          10,          1,         .5,           2,     .01,      .1),
+    "pl_weight":    (        2,           2,          2,          2,           2,       0,       0),
+    "style_mixing": (       .9,          .9,         .9,         .9,          .9,       0,      .9),
+    "ema_kimg":     (       10,          10,         20,         20,          10,     500,      .5),
+    "ema_rampup":   (     None,        None,       None,       None,        None,     .05,      .1),
+    "aug":          (  "noaug",       "ada",      "ada",      "ada",       "ada",   "ada", "noaug"),
+    "diffaugment":  (_ALL_THREE,     "none",     "none",     "none",      "none",  "none", "translation"),
+}
+# fmt: on
+
+
+def preset_row(name: str, resolution: int) -> dict[str, Any]:
+    """The values of a preset; `auto` is the one that depends on the resolution.
+
+    Raises:
+        UserError: an unknown preset, with the nearest name.
+    """
+    if name == "auto":
+        return _auto(resolution)
+    if name not in _PRESETS:
+        raise UserError(f"--cfg: unknown preset '{name}'{nearest(name, [*_PRESETS, 'auto'])}")
+    column = _PRESETS.index(name)
+    return {setting: values[column] for setting, values in _TABLE.items()}
+
+
+def _auto(resolution: int, ranks: int = 1) -> dict[str, Any]:
+    """Heuristics of stylegan2-ada-pytorch's `auto` (method.md, settings)."""
+    batch = max(min(ranks * min(4096 // resolution, 32), 64), ranks)
+    return preset_row("stylegan2", resolution) | {
+        "batch": batch,
+        "mbstd_group": min(batch // ranks, 4),
+        "cbase": 32768 if resolution >= 512 else 16384,
+        "map_depth": 2,
+        "lr": 0.002 if resolution >= 1024 else 0.0025,
+        "gamma": 0.0002 * resolution**2 / batch,
+        "ema_kimg": batch * 10 / 32,
+        "ema_rampup": 0.05,
+    }
+
+
+def resolve(
+    given: Mapping[str, Any],
+    kd_given: Mapping[str, Any],
+    resolution: int,
+    saved: Mapping[str, Any] | None = None,
+) -> TrainConfig:
+    """Puts a run's configuration together.
+
+    Args:
+        given: the fields of TrainConfig that the user named.
+        kd_given: the fields of KDConfig that the user named.
+        resolution: of the training images, in pixels.
+        saved: the content of a config.json (--config); it stands where the preset's column would.
+    """
+    given = dict(given)
+    base: dict[str, Any] = {**saved} if saved is not None else {}
+    kd_saved = base.pop("kd", {})
+    if saved is None or given.get("cfg") not in (None, saved.get("cfg")):
+        data = given.get("data", base.get("data", _default("data")))
+        name = given.get("cfg") or ("demo" if data == "demo" else _default("cfg"))
+        base |= {"cfg": name} | preset_row(name, resolution)
+    # Naming one of the two augmentations replaces a preset's other one.
+    if given.get("diffaugment", "none") != "none":
+        base["aug"] = "noaug"
+    if given.get("aug", "noaug") != "noaug":
+        base["diffaugment"] = "none"
+    kd = from_dict(KDConfig, {**kd_saved, **kd_given}, what="distillation option")
+    return from_dict(TrainConfig, {**base, **given, "kd": kd}, what="option")
+
+
+def _default(name: str) -> Any:
+    return TrainConfig.__dataclass_fields__[name].default
+
+
+# What may change between a run and its continuation without making it another run.
+_FREE_TO_CHANGE = frozenset({"kimg", "tick", "snap", "outdir", "desc", "workers", "device"})
+
+
+def differing_fields(saved: Mapping[str, Any], config: TrainConfig) -> list[str]:
+    """'--gamma (10 was saved, 5 was given)' for each difference that makes `config` another run than `saved`."""
+    differences = []
+    for owner, prefix, old, new in (
+        (TrainConfig, "", dict(saved), to_dict(config)),
+        (KDConfig, "kd-", dict(saved.get("kd", {})), to_dict(config.kd)),
+    ):
+        for item in dataclasses.fields(owner):
+            if item.name == "kd" or item.name in _FREE_TO_CHANGE:
+                continue
+            before, now = old.get(item.name), new[item.name]
+            if before != now:
+                differences.append(f"{flag_of(item, prefix)} ({before} was saved, {now} was given)")
+    return differences

@@ -1,0 +1,339 @@
+"""How a zip or a folder of images becomes pixels and labels.
+
+Layout: images anywhere below the root, in the order of their names; beside them, optionally, StyleGAN's
+`dataset.json` with `labels` ([[name, class or vector], ...] or null) and two keys of ours, `class_names` (position =
+class) and `captions` ([[name, text], ...]).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import struct
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dnnlib.errors import UserError
+from dnnlib.files import FileTable, open_table
+
+__all__ = ["IMAGE_SUFFIXES", "ImageDataset", "decode_image"]
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SMALLEST_RESOLUTION = 4  # of a StyleGAN2 network
+CHECKED_AT_START = 1000  # images whose size is read before anything else happens; the others as they are decoded
+# What Pillow raises for files it cannot read, and what reading a damaged zip entry raises.
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, SyntaxError, TypeError, IndexError, struct.error, Image.DecompressionBombError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
+
+def _open_files(path: Path) -> FileTable:
+    if not path.exists():
+        raise UserError(f"--data: '{path}' does not exist")
+    try:
+        files = open_table(path, IMAGE_SUFFIXES, extras=("dataset.json",))
+    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise UserError(f"--data: cannot read '{path}' ({error}); expected a folder or a zip of images") from None
+    if not len(files):
+        raise UserError(f"--data: '{path}' holds no images ({' '.join(IMAGE_SUFFIXES)})")
+    return files
+
+
+def decode_image(content: bytes, resolution: int | None = None) -> np.ndarray:
+    """An image file's content as RGB, [H, W, 3] uint8.
+
+    The camera's rotation is applied, transparency is laid over white, 16-bit grey keeps its upper 8 bits.
+
+    Args:
+        content: of a file in any format that Pillow reads.
+        resolution: cut the largest square from the centre and resize it (Lanczos) to this many pixels.
+
+    Raises:
+        OSError, ValueError, SyntaxError, EOFError: Pillow cannot read it.
+    """
+    with Image.open(io.BytesIO(content)) as file:
+        image = ImageOps.exif_transpose(file)
+        if image.mode.startswith("I"):
+            image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = image.convert("RGB")
+    if resolution is not None and image.size != (resolution, resolution):
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        # Cropped first: resize(box=...) would let pixels from outside the box into the edges.
+        square = image.crop((left, top, left + side, top + side))
+        image = square.resize((resolution, resolution), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+class ImageDataset:
+    """Square RGB images with labels. `dataset[i]` is (pixels uint8 [3, R, R], label float32 [label_dim]).
+
+    Images are decoded once and kept where all of them fit into `memory_limit`, else decoded at each use. Copies sent
+    to other processes leave pixels and open files behind.
+
+    Args:
+        path: a zip or a folder.
+        resolution: crop and resize to this; None takes the images as they are: all of one size, a power of two.
+        use_labels: hand out the labels of dataset.json; False: labels of width 0.
+        max_size: use this many images, drawn by `seed` (the same ones as StyleGAN's --subset); None: all.
+        mirror: indices n .. 2n-1 are the n images flipped left to right.
+        seed: of the subset.
+        memory_limit: in bytes of pixels.
+
+    Attributes:
+        name: the file's or folder's name without suffix.
+        resolution, num_channels: R and 3.
+        label_dim: width of a label, 0 without labels.
+        class_names: names of the classes, or None.
+        captions: one text an index ("" where dataset.json has none), or None.
+        raw_length: images in the source, before max_size and mirror.
+        fits_in_memory: whether pixels are kept.
+        fingerprint: equal for datasets with the same images at the same indices and the same dataset.json, zipped or
+            not. Of a folder over 256 MB it sees names and sizes only.
+
+    Raises:
+        UserError: the source, an image (named) or dataset.json cannot be used.
+    """
+
+    num_channels = 3
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        resolution: int | None = None,
+        use_labels: bool = False,
+        max_size: int | None = None,
+        mirror: bool = False,
+        seed: int = 0,
+        memory_limit: int = 2 << 30,
+    ) -> None:
+        self.path = Path(path)
+        self._files = _open_files(self.path)
+        self.name = self.path.resolve().stem if self.path.is_file() else self.path.resolve().name
+        self.raw_length = len(self._files)
+        self.mirror = mirror
+        self._resize = resolution
+        if resolution is not None and not _is_power_of_two(resolution):
+            raise UserError(f"--resolution: expected a power of two from {SMALLEST_RESOLUTION} up, got {resolution}")
+        self._kept = _choose(self.raw_length, max_size, seed)
+        self.resolution = resolution or self._common_resolution()
+
+        raw_meta = self._files.extras.get("dataset.json", b"")
+        meta = _parse_meta(raw_meta, self.path)
+        names = [self._files.name(number) for number in range(self.raw_length)] if raw_meta else []
+        labels = _parse_labels(meta["labels"], names, self.path) if use_labels else None
+        self.class_names, self.label_dim = _parse_classes(meta["class_names"], labels, self.path)
+        self._labels = labels[self._kept] if labels is not None else None
+        texts = meta["captions"]
+        self.captions = [str(texts.get(names[n], "")) for n in self._kept] * (1 + mirror) if texts else None
+
+        self.fits_in_memory = len(self._kept) * 3 * self.resolution**2 <= memory_limit
+        self._pixels: np.ndarray | None = None  # [kept, 3, R, R]
+        self.fingerprint = self._fingerprint(raw_meta)
+
+    def __len__(self) -> int:
+        return len(self._kept) * (1 + self.mirror)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} of a dataset of {len(self)}")
+        pixels, labels = self.gather(np.array([index]))
+        return pixels[0], labels[0]
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether labels are handed out."""
+        return self.label_dim > 0
+
+    def label(self, index: int) -> np.ndarray:
+        """[label_dim] float32: one-hot for classes."""
+        label: np.ndarray = self._labels_of(np.array([index]))[0]
+        return label
+
+    def label_table(self) -> torch.Tensor:
+        """[n, label_dim] float32, the labels of the n images in use: to draw a generator's labels from."""
+        return torch.from_numpy(self._labels_of(np.arange(len(self._kept))))
+
+    def images(self, limit: int, batch: int = 64) -> Iterator[torch.Tensor]:
+        """The first `limit` images at most, as float32 [B, 3, R, R] in [-1, 1]."""
+        for first in range(0, min(limit, len(self)), batch):
+            pixels, _ = self.gather(np.arange(first, min(first + batch, limit, len(self))))
+            yield torch.from_numpy(pixels).float() / 127.5 - 1
+
+    def gather(self, indices: np.ndarray, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels uint8 [B, 3, R, R] and labels float32 [B, label_dim] at `indices` [B].
+
+        `threads` decode at once, where images are not kept in memory.
+        """
+        flipped, rows = np.divmod(indices, len(self._kept))
+        if self.fits_in_memory:
+            self.preload()
+            assert self._pixels is not None
+            pixels: np.ndarray = self._pixels[rows]
+        else:
+            pixels = self._decode_rows(rows, threads)
+        backwards = flipped.astype(bool)
+        if backwards.any():
+            pixels[backwards] = pixels[backwards, :, :, ::-1]
+        return pixels, self._labels_of(indices)
+
+    def preload(self) -> None:
+        """Decode all images now, if they are to be kept: what is wrong with any of them shows here."""
+        if self.fits_in_memory and self._pixels is None:
+            self._pixels = self._decode_rows(np.arange(len(self._kept)), threads=min(os.cpu_count() or 1, 16))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pixels": None}
+
+    def _labels_of(self, indices: np.ndarray) -> np.ndarray:
+        if self._labels is None:
+            return np.zeros((len(indices), 0), np.float32)
+        labels: np.ndarray = self._labels[indices % len(self._kept)]
+        if labels.ndim == 2:
+            return labels
+        one_hot = np.zeros((len(labels), self.label_dim), np.float32)
+        one_hot[np.arange(len(labels)), labels] = 1
+        return one_hot
+
+    def _decode_rows(self, rows: np.ndarray, threads: int) -> np.ndarray:
+        """Pillow lets go of Python's lock while it decodes, so threads do run side by side."""
+        pixels = np.empty((len(rows), 3, self.resolution, self.resolution), np.uint8)
+
+        def fill(place: int) -> None:
+            pixels[place] = self._decode(int(self._kept[rows[place]])).transpose(2, 0, 1)
+
+        if threads > 1 and len(rows) > 1:
+            with ThreadPoolExecutor(threads) as pool:
+                for _ in pool.map(fill, range(len(rows))):
+                    pass
+        else:
+            for place in range(len(rows)):
+                fill(place)
+        return pixels
+
+    def _decode(self, number: int) -> np.ndarray:
+        try:
+            pixels = decode_image(self._files.read(number), self._resize)
+        except _UNREADABLE as error:
+            raise self._unreadable(number, error) from None
+        if pixels.shape[:2] != (self.resolution, self.resolution):
+            sizes = [(self.resolution, self.resolution), (pixels.shape[1], pixels.shape[0])]
+            raise self._wrong_size(Counter(sizes), number, sizes[1])
+        return pixels
+
+    def _common_resolution(self) -> int:
+        """The one size of the images, read from the headers of up to CHECKED_AT_START of them."""
+        steps = np.linspace(0, len(self._kept) - 1, min(len(self._kept), CHECKED_AT_START))
+        sizes = {int(number): self._size(int(number)) for number in self._kept[steps.astype(np.int64)]}
+        counts = Counter(sizes.values())
+        common = next((size for size, _ in counts.most_common() if _is_usable(size)), None)
+        for number, size in sizes.items():
+            if size != common:
+                raise self._wrong_size(counts, number, size)
+        assert common is not None
+        return common[0]
+
+    def _size(self, number: int) -> tuple[int, int]:
+        try:
+            with Image.open(io.BytesIO(self._files.read(number))) as image:
+                return image.size
+        except _UNREADABLE as error:
+            raise self._unreadable(number, error) from None
+
+    def _unreadable(self, number: int, error: BaseException) -> UserError:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # its own text is the address of a buffer
+            reason = "damaged, or not an image"
+        return UserError(f"--data: cannot read image '{self._files.name(number)}' in '{self.path}' ({reason})")
+
+    def _wrong_size(self, counts: Counter[tuple[int, int]], number: int, size: tuple[int, int]) -> UserError:
+        shown = ", ".join(f"{width}x{height}" for (width, height), _ in counts.most_common(5))
+        more = f" and {len(counts) - 5} other sizes" if len(counts) > 5 else ""
+        smallest = min(min(found) for found in counts)
+        offer = max(1 << smallest.bit_length() - 1, SMALLEST_RESOLUTION)
+        return UserError(
+            f"--data: '{self._files.name(number)}' in '{self.path}' is {size[0]}x{size[1]}; all must be square, of "
+            f"one size, a power of two (found: {shown}{more}). --resolution={offer} crops and resizes them"
+        )
+
+    def _fingerprint(self, raw_meta: bytes) -> str:
+        digest = hashlib.sha256(json.dumps([self._resize, self.mirror]).encode() + raw_meta)
+        for column in (self._files.names, self._files.sizes, self._files.crcs, self._kept):
+            digest.update(column.tobytes())
+        return digest.hexdigest()[:32]
+
+
+def _is_power_of_two(side: int) -> bool:
+    return side >= SMALLEST_RESOLUTION and side & (side - 1) == 0
+
+
+def _is_usable(size: tuple[int, int]) -> bool:
+    return size[0] == size[1] and _is_power_of_two(size[0])
+
+
+def _choose(count: int, max_size: int | None, seed: int) -> np.ndarray:
+    """Numbers of the images in use, ascending."""
+    if max_size is None:
+        return np.arange(count)
+    if not 1 <= max_size <= count:
+        raise UserError(f"--subset: expected 1 to {count}, the number of images, got {max_size}")
+    # The old generator on purpose: it draws the very images that official runs of the same seed train on.
+    return np.sort(np.random.RandomState(seed).permutation(count)[:max_size])
+
+
+def _parse_meta(content: bytes, path: Path) -> dict[str, Any]:
+    """dataset.json's `labels` and `captions` as {name: value}, {} where there are none, and `class_names` or None."""
+    try:
+        meta = json.loads(content) if content else {}
+        tables = {key: dict(meta.get(key) or []) for key in ("labels", "captions")}
+        class_names = meta.get("class_names")
+        return {**tables, "class_names": None if class_names is None else [str(name) for name in class_names]}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"--data: dataset.json in '{path}' cannot be read ({error}); expected "
+            '{"labels": [["a.png", 0], ...]} and optionally "class_names" and "captions"'
+        ) from None
+
+
+def _parse_labels(table: dict[str, Any], names: list[str], path: Path) -> np.ndarray:
+    """[n] int64 classes or [n, label_dim] float32 vectors, in the order of `names`."""
+    if not table:
+        raise UserError(f"--cond: '{path}' has no labels in a dataset.json at its root; add them or leave --cond out")
+    missing = [name for name in names if name not in table]
+    if missing:
+        raise UserError(f"--cond: {len(missing)} images of '{path}' have no label, such as '{missing[0]}'")
+    try:
+        labels = np.array([table[name] for name in names])
+    except ValueError:
+        raise UserError(f"--cond: the labels of '{path}' differ in length") from None
+    if labels.ndim == 1 and labels.dtype.kind == "i" and labels.min() >= 0:
+        return labels
+    if labels.ndim == 2 and labels.dtype.kind in "if":
+        return labels.astype(np.float32)
+    raise UserError(f"--cond: the labels of '{path}' must all be class numbers from 0 up, or all vectors of numbers")
+
+
+def _parse_classes(names: list[str] | None, labels: np.ndarray | None, path: Path) -> tuple[list[str] | None, int]:
+    """The names as given and the width of a label. A name for every class, also for those that no image shows."""
+    if labels is None:
+        return names, 0
+    width = int(labels.shape[1]) if labels.ndim == 2 else max(int(labels.max()) + 1, len(names or []))
+    if names is not None and len(names) != width:
+        raise UserError(f"--cond: dataset.json in '{path}' has {len(names)} class_names but labels of {width} classes")
+    return names, width

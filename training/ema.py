@@ -1,0 +1,27 @@
+"""The moving average of the generator, which is what users sample from."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+__all__ = ["ema_beta", "update_ema"]
+
+
+def ema_beta(batch: int, half_life_kimg: float, rampup: float | None, nimg: int) -> float:
+    """The decay of one step of `batch` images, after `nimg` images in all.
+
+    The half-life is `half_life_kimg`, early on at most `rampup` times the images shown so far.
+    """
+    half_life_nimg = half_life_kimg * 1000
+    if rampup is not None:
+        half_life_nimg = min(half_life_nimg, nimg * rampup)
+    return 0.5 ** (batch / max(half_life_nimg, 1e-8))
+
+
+@torch.no_grad()
+def update_ema(average: nn.Module, network: nn.Module, beta: float) -> None:
+    """average <- beta * average + (1 - beta) * network; buffers (w_avg among them) are copied."""
+    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - beta)
+    for kept, now in zip(average.buffers(), network.buffers(), strict=True):
+        kept.copy_(now)

@@ -1,0 +1,75 @@
+"""What `--data` may be besides a path: a public few-shot set, downloaded once, or the demo set, drawn once."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+from dnnlib.errors import UserError
+from kd_plugin.download import cache_dir, download
+from kd_plugin.errors import KDError, nearest
+
+__all__ = ["FEWSHOT_SETS", "resolve_data"]
+
+# Of "Differentiable Augmentation for Data-Efficient GAN Training" (Zhao et al. 2020); images are 256 x 256.
+_SOURCE = "https://data-efficient-gans.mit.edu/datasets"
+FEWSHOT_SETS = {  # name: number of images
+    "100-shot-obama": 100,
+    "100-shot-grumpy_cat": 100,
+    "100-shot-panda": 100,
+    "AnimalFace-cat": 160,
+    "AnimalFace-dog": 389,
+}
+_DEMO_FILE = "demo-drawings-v1.zip"  # count the version up when training.demo_drawings draws differently
+
+
+def resolve_data(spec: str | os.PathLike[str]) -> Path:
+    """The zip or folder that `--data=spec` means.
+
+    Args:
+        spec: a path that exists; else the name of a set in FEWSHOT_SETS, with or without .zip; else `demo`.
+
+    Raises:
+        UserError: none of these, with the nearest names; or the download failed, or is not a zip.
+    """
+    path = Path(spec)
+    if path.exists():
+        return path
+    name = os.fspath(spec).removesuffix(".zip")
+    if name == "demo":
+        return _demo_set()
+    if name in FEWSHOT_SETS:
+        return _fewshot_set(name)
+    raise UserError(
+        f"--data: '{spec}' is neither an existing zip or folder nor a known set{nearest(name, [*FEWSHOT_SETS, 'demo'])}"
+    )
+
+
+def _fewshot_set(name: str) -> Path:
+    url = f"{_SOURCE}/{name}.zip"
+    by_hand = "fetch it by hand and give it as --data=PATH, or try --data=demo"
+    try:
+        path = download(url, f"{name}.zip", what=f"--data: the set {name}", instead=by_hand)
+    except KDError as error:
+        raise UserError(str(error)) from None
+    try:
+        zipfile.ZipFile(path).close()
+    except zipfile.BadZipFile:  # no checksum of these files is published, so a cut-off transfer shows here
+        path.unlink()
+        raise UserError(f"--data: {url} did not send a whole zip file; run again, or {by_hand}") from None
+    return path
+
+
+def _demo_set() -> Path:
+    from training.demo_drawings import write_demo_set
+
+    path = cache_dir() / _DEMO_FILE
+    if not path.is_file():
+        try:
+            write_demo_set(path, count=100, size=32, seed=0)
+        except OSError as error:
+            raise UserError(
+                f"--data: cannot write the demo set to '{path}' ({error.strerror}); set KD_CACHE to another folder"
+            ) from None
+    return path

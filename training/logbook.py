@@ -1,0 +1,70 @@
+"""Where a run's words and numbers go: the console, log.txt, and stats.jsonl (one line a tick)."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from tqdm import tqdm
+
+__all__ = ["Logbook"]
+
+_STATS = "stats.jsonl"
+
+
+class Logbook:
+    """Lines go to the console and to log.txt; on a terminal a progress bar with an ETA stands below them."""
+
+    def __init__(self, run_dir: Path, total_nimg: int, start_nimg: int = 0) -> None:
+        self._stats = run_dir / _STATS
+        _drop_later_lines(self._stats, start_nimg / 1000)
+        self._log = open(run_dir / "log.txt", "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
+        self._bar = tqdm(
+            total=total_nimg / 1000,
+            initial=start_nimg / 1000,
+            unit="kimg",
+            bar_format="{percentage:3.0f}%|{bar}| {n:.1f}/{total:.0f} kimg [{elapsed}, {remaining} left]",
+            disable=not sys.stderr.isatty(),
+            leave=False,
+            mininterval=0.5,
+        )
+
+    def say(self, text: str) -> None:
+        tqdm.write(text)
+        self._log.write(text + "\n")
+        self._log.flush()
+
+    def advance(self, nimg: int) -> None:
+        self._bar.update(nimg / 1000)
+
+    def tick(self, numbers: Mapping[str, float]) -> None:
+        """Appends one line of JSON; `timestamp` is seconds since 1970."""
+        with open(self._stats, "a", encoding="utf-8") as file:
+            file.write(json.dumps({**numbers, "timestamp": time.time()}) + "\n")
+
+    def __enter__(self) -> Logbook:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+        self._log.close()
+
+
+def _drop_later_lines(path: Path, kimg: float) -> None:
+    """A run that was killed after its last save has logged ticks that its continuation will repeat."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["Progress/kimg"] <= kimg:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError):
+            continue  # a line cut short by the kill
+    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")

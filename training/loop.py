@@ -1,0 +1,177 @@
+"""The training loop: what happens in one step, in one tick, and when a run is saved or stopped."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from dnnlib.text import format_seconds
+from kd_plugin.options import to_dict
+from torch_utils.seeding import seed_step
+from torch_utils.stats import Stopwatch
+from training.checkpoint import save_snapshot, save_state
+from training.ema import ema_beta, update_ema
+from training.logbook import Logbook
+from training.phases import Batch
+from training.sampler import make_loader
+from training.session import Session
+from training.snapshots import grid_shape, save_grid
+
+__all__ = ["run"]
+
+
+def run(session: Session, run_dir: Path, book: Logbook) -> int:
+    """Trains until `config.kimg`, or until SIGINT or SIGTERM arrives.
+
+    Returns:
+        0, or 128 + the signal's number; the state was saved in either case.
+    """
+    config = session.config
+    total_nimg = round(config.kimg * 1000)
+    tick_nimg = max(round(config.tick * 1000), 1)
+    loader = make_loader(
+        session.dataset,
+        batch=config.batch,
+        seed=config.seed,
+        start_nimg=session.nimg,
+        workers=config.workers,
+        pin_memory=session.device.type == "cuda",
+    )
+    data_watch = Stopwatch(torch.device("cpu"))
+    tick_started, tick_start_nimg = time.perf_counter(), session.nimg
+    if session.nimg == 0:
+        save_real_grid(session, run_dir)
+        save_fake_grid(session, run_dir / "fakes_init.png")
+
+    with caught_signals() as caught:
+        while session.nimg < total_nimg and not caught:
+            seed_step(config.seed, rank=0, nimg=session.nimg)
+            with data_watch.running():
+                pixels, labels, _ = next(loader)
+                real = pixels.to(session.device, non_blocking=True).float() / 127.5 - 1
+                batch = Batch(real, labels.to(session.device, non_blocking=True))
+
+            step = session.nimg // config.batch
+            for phase in session.phases:
+                if step % phase.interval == 0:
+                    phase.step(batch.split(config.micro_batch))
+            beta = ema_beta(config.batch, config.ema_kimg, config.ema_rampup, session.nimg)
+            update_ema(session.G_ema, session.G, beta)
+            session.nimg += config.batch
+            if session.ada is not None and session.ada.step(config.batch):
+                session.pipe.p.fill_(session.ada.p)
+            book.advance(config.batch)
+
+            done = session.nimg >= total_nimg or bool(caught)
+            if session.nimg >= tick_start_nimg + tick_nimg or done:
+                seconds = time.perf_counter() - tick_started
+                numbers = _numbers(session, session.nimg - tick_start_nimg, seconds, data_watch.drain())
+                session.tick += 1
+                book.tick(numbers)
+                book.say(_line(numbers))
+                if session.tick % config.snap == 0 or done:
+                    save(session, run_dir)
+                tick_started, tick_start_nimg = time.perf_counter(), session.nimg
+    return 128 + caught[0] if caught else 0
+
+
+def save(session: Session, run_dir: Path) -> None:
+    """An image grid, a snapshot for use, and the state to go on from, in this order: each appears whole."""
+    kimg = session.nimg // 1000
+    save_fake_grid(session, run_dir / f"fakes{kimg:06d}.png")
+    meta = {"config": to_dict(session.config), "nimg": session.nimg, "class_names": session.dataset.class_names}
+    save_snapshot(run_dir / f"network-snapshot-{kimg:06d}.safetensors", session.networks(), meta)
+    save_state(run_dir, {"config": to_dict(session.config), **session.state_dict()})
+
+
+def save_real_grid(session: Session, run_dir: Path) -> None:
+    rows, columns = grid_shape(session.dataset.resolution)
+    images = torch.cat(list(session.dataset.images(limit=rows * columns, batch=64)))
+    save_grid(images, run_dir / "reals.png", columns)
+
+
+@torch.no_grad()
+def save_fake_grid(session: Session, path: Path) -> None:
+    """The same latents at every call, through the averaged generator with constant noise."""
+    rows, columns = grid_shape(session.dataset.resolution)
+    draws = torch.Generator().manual_seed(session.config.seed)
+    z = torch.randn([rows * columns, session.G.z_dim], generator=draws)
+    table = session.dataset.label_table()
+    labels = table[torch.arange(rows * columns) % len(table)]
+    images = [
+        session.G_ema(z_part.to(session.device), c_part.to(session.device), noise_mode="const").cpu()
+        for z_part, c_part in zip(
+            z.split(session.config.micro_batch), labels.split(session.config.micro_batch), strict=True
+        )
+    ]
+    save_grid(torch.cat(images), path, columns)
+
+
+def _numbers(session: Session, nimg: int, seconds: float, data_seconds: float) -> dict[str, float]:
+    """What stats.jsonl says of a tick of `nimg` images."""
+    kd_seconds = session.players.kd_watch.drain()
+    numbers = {
+        "Progress/tick": session.tick,
+        "Progress/kimg": session.nimg / 1000,
+        "Timing/sec_per_kimg": seconds / max(nimg, 1) * 1000,
+        "Timing/sec_per_tick": seconds,
+        "Timing/data_fraction": data_seconds / seconds,
+        # ru_maxrss is in bytes on macOS and in KiB elsewhere.
+        "Resources/peak_cpu_mem_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        / (2**30 if sys.platform == "darwin" else 2**20),
+        **session.players.stats.drain(),
+    }
+    if session.device.type == "cuda":
+        numbers["Resources/peak_gpu_mem_gb"] = torch.cuda.max_memory_allocated(session.device) / 2**30
+        torch.cuda.reset_peak_memory_stats(session.device)
+    if session.kd is not None:
+        numbers["Timing/kd_fraction"] = kd_seconds / seconds
+    if session.pipe is not None:
+        numbers["Progress/augment"] = float(session.pipe.p)
+    return numbers
+
+
+# The columns of a tick's line: label, name in stats.jsonl, format.
+_LINE = (
+    ("tick", "Progress/tick", "<4.0f"),
+    ("kimg", "Progress/kimg", "<8.1f"),
+    ("sec/kimg", "Timing/sec_per_kimg", "<7.2f"),
+    ("D(real)", "Loss/scores/real", "<+7.2f"),
+    ("D(fake)", "Loss/scores/fake", "<+7.2f"),
+    ("agkd", "Loss/KD/agkd", "<7.4f"),
+    ("cgkd", "Loss/KD/cgkd", "<7.4f"),
+    ("kd time", "Timing/kd_fraction", "<5.1%"),
+    ("augment", "Progress/augment", "<6.3f"),
+    ("gpu GB", "Resources/peak_gpu_mem_gb", "<6.2f"),
+)
+
+
+def _line(numbers: dict[str, float]) -> str:
+    parts = [f"{label} {numbers[name]:{form}}" for label, name, form in _LINE if name in numbers]
+    return "  ".join([*parts, f"time {format_seconds(numbers['Timing/sec_per_tick'])}"])
+
+
+@contextmanager
+def caught_signals() -> Iterator[list[int]]:
+    """Notes SIGINT and SIGTERM instead of dying of them; the second SIGINT interrupts at once."""
+    caught: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,48 @@
+"""The losses of the adversarial game and its two regularisers, as pure functions of logits and graphs.
+
+Sources: Goodfellow et al. 2014 (non-saturating), Mescheder et al. 2018 (R1), Karras et al. 2020 (path length).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["discriminator_loss", "generator_loss", "path_lengths", "path_penalty", "r1_penalty"]
+
+
+def generator_loss(fake_logits: Tensor) -> Tensor:
+    """-log sigmoid(D(G(z))), batch mean."""
+    return F.softplus(-fake_logits).mean()
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """-log sigmoid(D(x)) - log(1 - sigmoid(D(G(z)))), batch mean."""
+    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+
+
+def r1_penalty(real_logits: Tensor, real: Tensor) -> Tensor:
+    """The batch mean of |dD/dx|^2. `real` [N, C, H, W] must require gradients; the result is differentiable."""
+    (gradient,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+def path_lengths(fake: Tensor, ws: Tensor) -> Tensor:
+    """|J_w^T y| for Gaussian images y, one length per sample: [N].
+
+    Args:
+        fake: [N, C, H, W] images made from `ws`.
+        ws: [N, num_ws, w_dim]; the length is the mean over layers of the squared norm, under a root.
+    """
+    # Scaled so that the length does not depend on the resolution.
+    noise = torch.randn_like(fake) / math.sqrt(fake.shape[2] * fake.shape[3])
+    (gradient,) = torch.autograd.grad((fake * noise).sum(), ws, create_graph=True)
+    return gradient.square().sum(dim=2).mean(dim=1).sqrt()
+
+
+def path_penalty(lengths: Tensor, running_mean: Tensor) -> Tensor:
+    """Mean squared deviation of the lengths [N] from their running mean (a scalar without gradient)."""
+    return (lengths - running_mean).square().mean()

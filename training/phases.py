@@ -1,0 +1,239 @@
+"""The four parts of a training step, one object each.
+
+    Gmain  the generator's adversarial loss (and distillation's diversity term, where it is on)
+    Greg   path length regularisation, lazily
+    Dmain  the discriminator's adversarial loss and the distillation
+    Dreg   R1, lazily
+
+A phase owns its random draws and its loss; `Phase.step` is the same for all: backward, clean up, Adam.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from kd_plugin import Distiller
+from torch_utils.stats import Stats, Stopwatch
+from training.augment import AdaController
+from training.config import TrainConfig
+from training.losses import discriminator_loss, generator_loss, path_lengths, path_penalty, r1_penalty
+
+__all__ = ["Batch", "Dmain", "Dreg", "Gmain", "Greg", "Phase", "Players", "lazy_adam", "make_phases"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Real images [N, C, H, W] in [-1, 1] and their labels [N, c_dim] (c_dim may be 0)."""
+
+    real: Tensor
+    labels: Tensor
+
+    def split(self, size: int) -> list[Batch]:
+        return [Batch(r, c) for r, c in zip(self.real.split(size), self.labels.split(size), strict=True)]
+
+
+class Augment(Protocol):
+    def __call__(self, images: Tensor) -> Tensor: ...
+
+
+class LabelSource(Protocol):
+    def __call__(self, count: int) -> Tensor:
+        """Labels [count, c_dim] drawn from the training set."""
+        ...
+
+
+@dataclass(frozen=True)
+class Players:
+    """What the phases share. Nothing here belongs to one phase alone."""
+
+    G: nn.Module
+    D: nn.Module
+    augment: Augment
+    sample_labels: LabelSource
+    kd: Distiller | None
+    ada: AdaController | None
+    stats: Stats
+    kd_watch: Stopwatch
+    style_mixing: float
+    device: torch.device
+
+    def latents(self, count: int) -> tuple[Tensor, Tensor]:
+        """z [count, z_dim] and labels [count, c_dim] to generate from."""
+        z = torch.randn([count, self.G.z_dim], device=self.device)
+        return z, self.sample_labels(count)
+
+    def generate(self, z: Tensor, labels: Tensor, update_w_avg: bool = False) -> tuple[Tensor, Tensor]:
+        """Images [N, C, H, W] and the ws [N, num_ws, w_dim] they were made from, with style mixing."""
+        ws = self.G.mapping(z, labels, skip_w_avg_update=not update_w_avg)
+        if torch.rand([]) < self.style_mixing:
+            cutoff = int(torch.randint(1, ws.shape[1], []))  # one crossover for the batch
+            other = self.G.mapping(torch.randn_like(z), labels, skip_w_avg_update=True)
+            ws = torch.cat([ws[:, :cutoff], other[:, cutoff:]], dim=1)
+        return self.G.synthesis(ws), ws
+
+
+class Phase:
+    """One optimiser step on one network, every `interval` training steps."""
+
+    name: str
+
+    def __init__(self, players: Players, network: nn.Module, optimizer: torch.optim.Optimizer, interval: int) -> None:
+        self.players = players
+        self.network = network
+        self.optimizer = optimizer
+        self.interval = interval
+
+    def loss(self, batch: Batch) -> Tensor:
+        raise NotImplementedError
+
+    def step(self, batches: Sequence[Batch]) -> None:
+        """Sums the gradients of the mean loss over `batches` (equal sizes) and updates the network.
+
+        A lazy phase counts for the steps it skipped: its loss is scaled by `interval`.
+        """
+        self.network.requires_grad_(True)
+        self.optimizer.zero_grad(set_to_none=True)
+        for batch in batches:
+            (self.loss(batch) * (self.interval / len(batches))).backward()
+        self.network.requires_grad_(False)
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    torch.nan_to_num(parameter.grad, nan=0, posinf=1e5, neginf=-1e5, out=parameter.grad)
+        self.optimizer.step()
+
+
+class Gmain(Phase):
+    name = "Gmain"
+
+    def loss(self, batch: Batch) -> Tensor:
+        players = self.players
+        z, labels = players.latents(batch.real.shape[0])
+        fake, _ = players.generate(z, labels)
+        logits = players.D(players.augment(fake), labels)
+        loss = generator_loss(logits)
+        players.stats.report("Loss/scores/fake", logits)
+        players.stats.report("Loss/signs/fake", logits.sign())
+        players.stats.report("Loss/G/loss", loss)
+        if players.kd is not None:
+            with players.kd_watch.running():
+                distilled = players.kd.for_generator(fake)
+            for name, value in distilled.terms.items():
+                players.stats.report(f"Loss/KD/{name}", value)
+            loss = loss + distilled.total
+        return loss
+
+
+class Greg(Phase):
+    """Path length regularisation (Karras et al. 2020): the length is steered to its own running mean."""
+
+    name = "Greg"
+    decay = 0.01  # of the running mean, per application
+    shrink = 2  # the penalty is estimated on this fraction of the batch, as published
+
+    def __init__(
+        self, players: Players, network: nn.Module, optimizer: torch.optim.Optimizer, interval: int, weight: float
+    ) -> None:
+        super().__init__(players, network, optimizer, interval)
+        self.weight = weight
+        self.mean_length = torch.zeros([], device=players.device)
+
+    def loss(self, batch: Batch) -> Tensor:
+        players = self.players
+        z, labels = players.latents(max(batch.real.shape[0] // self.shrink, 1))
+        fake, ws = players.generate(z, labels)
+        lengths = path_lengths(fake, ws)
+        self.mean_length.lerp_(lengths.mean().detach(), self.decay)
+        penalty = path_penalty(lengths, self.mean_length)
+        players.stats.report("Loss/pl_penalty", penalty)
+        return penalty * self.weight
+
+
+class Dmain(Phase):
+    """Both augmented batches are seen before the loss is formed: the crossed pairs of the distillation need both."""
+
+    name = "Dmain"
+
+    def loss(self, batch: Batch) -> Tensor:
+        players = self.players
+        z, labels = players.latents(batch.real.shape[0])
+        with torch.no_grad():
+            fake, _ = players.generate(z, labels, update_w_avg=True)
+        if players.kd is None:
+            fake_logits = players.D(players.augment(fake), labels)
+            real_logits = players.D(players.augment(batch.real), batch.labels)
+        else:
+            with players.kd.capture("fake", clean=fake):
+                fake_logits = players.D(players.augment(fake), labels)
+            with players.kd.capture("real", clean=batch.real):
+                real_logits = players.D(players.augment(batch.real), batch.labels)
+        loss = discriminator_loss(real_logits, fake_logits)
+        players.stats.report("Loss/scores/fake", fake_logits)
+        players.stats.report("Loss/signs/fake", fake_logits.sign())
+        players.stats.report("Loss/scores/real", real_logits)
+        players.stats.report("Loss/signs/real", real_logits.sign())
+        players.stats.report("Loss/D/loss", loss)
+        if players.ada is not None:
+            players.ada.observe(real_logits)
+        return loss if players.kd is None else loss + self._distil(players.kd)
+
+    def _distil(self, kd: Distiller) -> Tensor:
+        stats = self.players.stats
+        with self.players.kd_watch.running():
+            distilled = kd()
+        for name, value in distilled.terms.items():
+            stats.report(f"Loss/KD/{name}", value)
+        stats.report("Loss/KD/total", distilled.total)
+        return distilled.total
+
+
+class Dreg(Phase):
+    """R1 on the real images; its gradient passes the augmentation."""
+
+    name = "Dreg"
+
+    def __init__(
+        self, players: Players, network: nn.Module, optimizer: torch.optim.Optimizer, interval: int, gamma: float
+    ) -> None:
+        super().__init__(players, network, optimizer, interval)
+        self.gamma = gamma
+
+    def loss(self, batch: Batch) -> Tensor:
+        players = self.players
+        real = batch.real.detach().requires_grad_(True)
+        logits = players.D(players.augment(real), batch.labels)
+        penalty = r1_penalty(logits, real)
+        players.stats.report("Loss/r1_penalty", penalty)
+        players.stats.report("Loss/D/reg", penalty * (self.gamma / 2))
+        return penalty * (self.gamma / 2)
+
+
+def lazy_adam(parameters: Sequence[nn.Parameter], lr: float, interval: int | None) -> torch.optim.Adam:
+    """Adam with betas (0, 0.99), rescaled where a lazy regulariser adds a step every `interval` steps (None: none).
+
+    Learning rate times c and betas to the power c, with c = interval / (interval + 1), keep the time constants of
+    one step per iteration (Karras et al. 2020, appendix B).
+    """
+    c = 1.0 if interval is None else interval / (interval + 1)
+    return torch.optim.Adam(parameters, lr=lr * c, betas=(0.0, 0.99**c), eps=1e-8)
+
+
+def make_phases(config: TrainConfig, players: Players) -> list[Phase]:
+    """The phases of a run, in their order within a step. The regularisers share their network's optimiser."""
+    regularise_g = config.pl_weight > 0
+    regularise_d = config.gamma > 0
+    g_adam = lazy_adam(list(players.G.parameters()), config.lr, config.pl_every if regularise_g else None)
+    heads = [] if players.kd is None else list(players.kd.parameters())
+    d_adam = lazy_adam([*players.D.parameters(), *heads], config.lr, config.r1_every if regularise_d else None)
+    phases: list[Phase] = [Gmain(players, players.G, g_adam, 1)]
+    if regularise_g:
+        phases.append(Greg(players, players.G, g_adam, config.pl_every, config.pl_weight))
+    phases.append(Dmain(players, players.D, d_adam, 1))
+    if regularise_d:
+        phases.append(Dreg(players, players.D, d_adam, config.r1_every, config.gamma))
+    return phases

@@ -1,0 +1,218 @@
+"""Everything a run consists of, built from its configuration, and its state as one dictionary.
+
+Building comes before anything is written: whatever the user got wrong is found here.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dnnlib.errors import UserError
+from kd_plugin import Distiller, attach, load_teacher
+from kd_plugin.prompts import ChosenPrompts, choose_prompts
+from torch_utils.device import pick_device
+from torch_utils.stats import Stats, Stopwatch
+from training.augment import AdaController, AugmentPipe, DiffAugment, augpipe
+from training.checkpoint import Snapshot
+from training.config import TrainConfig
+from training.dataset import ImageDataset
+from training.fewshot_sets import resolve_data
+from training.networks import Discriminator, Generator
+from training.phases import Greg, Phase, Players, make_phases
+
+__all__ = ["Session", "open_dataset"]
+
+
+def open_dataset(config_values: dict[str, Any]) -> ImageDataset:
+    """The training set of `--data`, `--resolution`, `--cond`, `--subset`, `--mirror` and `--seed`."""
+    return ImageDataset(
+        resolve_data(config_values["data"]),
+        resolution=config_values["resolution"],
+        use_labels=config_values["cond"],
+        max_size=config_values["subset"],
+        mirror=config_values["mirror"],
+        seed=config_values["seed"],
+    )
+
+
+@dataclass
+class Session:
+    """The parts of one run. `nimg` counts the real images shown to D, over all that went before."""
+
+    config: TrainConfig
+    dataset: ImageDataset
+    device: torch.device
+    G: Generator
+    D: Discriminator
+    G_ema: Generator
+    kd: Distiller | None
+    prompts: ChosenPrompts | None
+    pipe: AugmentPipe | None
+    ada: AdaController | None
+    players: Players
+    phases: list[Phase]
+    nimg: int = 0
+    tick: int = 0
+
+    @staticmethod
+    def build(config: TrainConfig, dataset: ImageDataset) -> Session:
+        """
+        Raises:
+            UserError, KDError: anything in the configuration that cannot be used.
+        """
+        device = pick_device(config.device)
+        torch.manual_seed(config.seed)
+        G, D = _networks(config, dataset)
+        G, D = G.to(device).train().requires_grad_(False), D.to(device).train().requires_grad_(False)
+        G_ema = copy.deepcopy(G).eval()
+        kd, prompts = _distiller(config, dataset, D, device)
+        pipe, ada = _ada(config, device)
+        augment = pipe if pipe is not None else DiffAugment(config.diffaugment)
+        label_table = dataset.label_table().to(device)
+
+        def sample_labels(count: int) -> Tensor:
+            return label_table[torch.randint(len(label_table), [count], device=device)]
+
+        players = Players(
+            G, D, augment, sample_labels, kd, ada, Stats(), Stopwatch(device), config.style_mixing, device
+        )
+        phases = make_phases(config, players)
+        return Session(config, dataset, device, G, D, G_ema, kd, prompts, pipe, ada, players, phases)
+
+    def describe(self) -> list[str]:
+        """What was chosen, for the log: one line each."""
+        config, kd = self.config, self.config.kd
+        g, d = (sum(parameter.numel() for parameter in network.parameters()) / 1e6 for network in (self.G, self.D))
+        augment = config.diffaugment if config.aug == "noaug" else f"{config.aug} {config.augpipe}"
+        lines = [
+            f"Images:      {len(self.dataset)} of {self.dataset.resolution}x{self.dataset.resolution} ({config.data})",
+            f"Preset:      {config.cfg}: {config.kimg:g} kimg, batch {config.batch}, gamma {config.gamma:g}",
+            f"Networks:    G {g:.1f} M and D {d:.1f} M parameters, on {self.device}",
+            f"Augment:     {augment}",
+        ]
+        if self.kd is not None:
+            lines.append(
+                f"Teacher:     {self.kd.teacher.name}, agkd {kd.agkd:g}, cgkd {kd.cgkd:g}, diversity {kd.diversity:g}, "
+                f"view {kd.view}, student {kd.layer}"
+            )
+        if self.prompts is not None:
+            lines.append(f"Prompts:     {self.prompts.source}")
+            lines.extend(f"             {text}" for text in self.prompts.texts)
+        return lines
+
+    def start_from(self, snapshot: Snapshot) -> None:
+        """Takes over the weights whose names and shapes agree: a warm start, in another resolution too.
+
+        Raises:
+            UserError: none agrees.
+        """
+        for role, network in self.networks().items():
+            own = network.state_dict()
+            source = snapshot.networks[role].state_dict()
+            fitting = {name: value for name, value in source.items() if name in own and own[name].shape == value.shape}
+            if not any(name in fitting for name, _ in network.named_parameters()):
+                raise UserError(f"--resume: no parameter of the snapshot's {role} fits the new network; check --cbase")
+            network.load_state_dict(fitting, strict=False)
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"G": self.G, "D": self.D, "G_ema": self.G_ema}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on. Random draws need no more than (seed, nimg): see torch_utils.seeding."""
+        return {
+            "nimg": self.nimg,
+            "tick": self.tick,
+            "rng": {"seed": self.config.seed, "nimg": self.nimg},
+            "dataset": self.dataset.fingerprint,
+            "networks": {role: network.state_dict() for role, network in self.networks().items()},
+            "optimizers": {phase.name: phase.optimizer.state_dict() for phase in self._optimizer_owners()},
+            "pl_mean": [phase.mean_length for phase in self.phases if isinstance(phase, Greg)],
+            "ada": None if self.ada is None else self.ada.state_dict(),
+            "kd": None if self.kd is None else self.kd.state_dict(),
+            "teacher": None if self.kd is None else self.kd.teacher.fingerprint,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """
+        Raises:
+            UserError: the state was made with other images or another teacher.
+        """
+        if state["dataset"] != self.dataset.fingerprint:
+            raise UserError(
+                f"--resume: the images of --data={self.config.data} are not those the run was started with; "
+                "start a new run, or give the same images"
+            )
+        if self.kd is not None and state["teacher"] != self.kd.teacher.fingerprint:
+            raise UserError(f"--resume: --kd={self.config.kd.teacher} has other weights than the teacher of the run")
+        self.nimg, self.tick = state["nimg"], state["tick"]
+        for role, network in self.networks().items():
+            network.load_state_dict(state["networks"][role])
+        for phase in self._optimizer_owners():
+            phase.optimizer.load_state_dict(state["optimizers"][phase.name])
+        for phase in self.phases:
+            if isinstance(phase, Greg):
+                phase.mean_length.copy_(state["pl_mean"][0])
+        if self.ada is not None and self.pipe is not None:
+            self.ada.load_state_dict(state["ada"])
+            self.pipe.p.fill_(self.ada.p)
+        if self.kd is not None:
+            self.kd.load_state_dict(state["kd"])
+
+    def _optimizer_owners(self) -> Iterator[Phase]:
+        return (phase for phase in self.phases if phase.name in ("Gmain", "Dmain"))
+
+
+def _networks(config: TrainConfig, dataset: ImageDataset) -> tuple[Generator, Discriminator]:
+    shared = {
+        "c_dim": dataset.label_dim,
+        "img_resolution": dataset.resolution,
+        "img_channels": dataset.num_channels,
+        "channel_base": config.cbase,
+        "channel_max": config.cmax,
+        "num_fp16_res": config.num_fp16_res,
+        "conv_clamp": config.conv_clamp,
+    }
+    G = Generator(z_dim=512, w_dim=512, mapping_layers=config.map_depth, **shared)
+    D = Discriminator(architecture=config.arch, mbstd_group_size=config.mbstd_group, **shared)
+    return G, D
+
+
+def _distiller(
+    config: TrainConfig, dataset: ImageDataset, D: Discriminator, device: torch.device
+) -> tuple[Distiller | None, ChosenPrompts | None]:
+    if not config.kd.enabled:
+        return None, None
+    teacher = load_teacher(config.kd.teacher, device)
+    prompts = None
+    if config.kd.cgkd > 0 or config.kd.diversity > 0:
+        prompts = choose_prompts(
+            teacher,
+            file=config.kd.prompts,
+            class_names=dataset.class_names,
+            dataset_name=dataset.name,
+            images=(batch.to(device) for batch in dataset.images(limit=1000, batch=50)),
+        )
+    kd = attach(
+        D,
+        teacher=teacher,
+        prompts=None if prompts is None else prompts.texts,
+        config=config.kd,
+        seed=config.seed,
+        device=device,
+    )
+    return kd, prompts
+
+
+def _ada(config: TrainConfig, device: torch.device) -> tuple[AugmentPipe | None, AdaController | None]:
+    if config.aug == "noaug":
+        return None, None
+    pipe = AugmentPipe(**augpipe(config.augpipe)).to(device)
+    pipe.p.fill_(config.p)
+    fixed = config.aug == "fixed"
+    return pipe, AdaController(target=config.target, kimg=config.ada_kimg, p=config.p, fixed=fixed)
