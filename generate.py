@@ -31,7 +31,7 @@ from training.snapshots import save_grid, save_image, to_pixels
 @click.option("--columns", metavar="N", type=click.IntRange(min=1), default=8, help="Columns of the grid")
 @click.option("--batch", metavar="N", type=click.IntRange(min=1), default=16, help="Images at a time")
 @click.option("--outdir", metavar="DIR", default="out", help="Where seed0000.png ... and grid.png go")
-@click.option("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N")
+@click.option("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, cuda:N or mps")
 @user_errors
 @torch.no_grad()
 def main(

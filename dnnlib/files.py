@@ -20,6 +20,7 @@ import numpy as np
 
 from dnnlib.errors import UserError
 
+LONGEST_NAME = 80  # of a description in a folder's name: file systems take 255 bytes, some tools 100
 HASHED_BYTES = 256 << 20  # folders up to this size are checksummed by content
 
 __all__ = ["FileTable", "make_run_dir", "next_run_name", "open_table", "require_writable", "write_atomic"]
@@ -59,12 +60,12 @@ def _flush_to_disk(path: Path, flags: int = os.O_RDWR) -> None:
 def next_run_name(outdir: str | os.PathLike[str], description: str) -> str:
     """`"00003-cats-auto"` where 00002 is the highest number so far. Makes nothing.
 
-    What does not belong in a file name becomes a dash.
+    What does not belong in a file name becomes a dash; a long description is cut.
     """
     folder = Path(outdir)
     names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
     taken = [int(match.group(1)) for name in names if (match := re.match(r"(\d{5,})(-|$)", name))]
-    words = re.sub(r"[^\w.+-]+", "-", description).strip("-")
+    words = re.sub(r"[^\w.+-]+", "-", description)[:LONGEST_NAME].strip("-.")
     number = f"{max(taken, default=-1) + 1:05d}"
     return f"{number}-{words}" if words else number
 

@@ -11,6 +11,7 @@ from kd_plugin.attaching import attach
 from kd_plugin.config import KDConfig
 from kd_plugin.distiller import Distiller
 from kd_plugin.errors import CaptureError, KDError, LayerError, PromptError, TeacherError
+from kd_plugin.measuring import gradient_ratio
 from kd_plugin.prompts import PromptBank, choose_prompts
 from kd_plugin.records import Captured, DistillBatch, Distilled
 from kd_plugin.teachers import Teacher, load_teacher
@@ -30,5 +31,6 @@ __all__ = [
     "TeacherError",
     "attach",
     "choose_prompts",
+    "gradient_ratio",
     "load_teacher",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from kd_plugin.config import KDConfig
 from kd_plugin.errors import CaptureError, TeacherError
 from kd_plugin.losses import LOSSES, Diversity
+from kd_plugin.measuring import Transfer
 from kd_plugin.prompts import PromptBank
 from kd_plugin.records import ROLES, Captured, DistillBatch, Distilled, Role
 from kd_plugin.tap import FeatureTap
@@ -66,6 +68,7 @@ class Distiller(nn.Module):
         self.losses = nn.ModuleDict({name: LOSSES[name]() for name in self.weights if name != DIVERSITY})
         self.diversity = Diversity()
         self._borrowed = _Borrowed(tap, teacher, prompts)
+        self._transfer = Transfer()
         self._coin = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers on every device
 
     if TYPE_CHECKING:
@@ -114,10 +117,18 @@ class Distiller(nn.Module):
         terms: dict[str, Tensor] = {}
         with torch.autocast(captured["real"].features.device.type, enabled=False):
             for batch in self._batches(captured, coin):
+                self._transfer.observe(batch)
                 for name, loss in self.losses.items():
                     value = loss(batch)
                     terms[name] = terms[name] + value if name in terms else value
-            return self._weighted(terms)
+            distilled = self._weighted(terms)
+        return dataclasses.replace(
+            distilled, outputs=tuple(output for seen in captured.values() for output in seen.outputs)
+        )
+
+    def explained(self) -> dict[str, float]:
+        """The share of the teacher that the student explains, over the latest steps; see `Transfer.explained`."""
+        return self._transfer.explained(self.losses, self.weights)
 
     def for_generator(self, fake: Tensor) -> Distilled:
         """The diversity term, with its gradient through the frozen teacher into `fake`; zero where it is off.

@@ -24,10 +24,10 @@ __all__ = [
     "ChosenPrompts",
     "PromptBank",
     "choose_prompts",
-    "nearest_prompts",
     "prompts_for_classes",
     "prompts_for_subject",
     "read_prompts",
+    "telling_prompts",
 ]
 
 # Without an article, so that a name ("obama") and a thing ("golden retriever") both fit. They vary what a
@@ -140,13 +140,16 @@ def prompts_for_classes(class_names: Sequence[str]) -> list[str]:
 
 
 @torch.no_grad()
-def nearest_prompts(teacher: Teacher, images: Iterable[Tensor], count: int = 32) -> list[str]:
-    """The `count` texts of the teacher's vocabulary with the highest mean cosine to the images, best first.
+def telling_prompts(teacher: Teacher, images: Iterable[Tensor], count: int = 32, among: int = 200) -> list[str]:
+    """The texts of the teacher's vocabulary that tell these images apart, most telling first.
+
+    Of the `among` texts with the highest mean cosine to the images, the `count` whose cosine varies most over them. The
+    nearest ones alone would say the same of every image: correlations with them are nearly constant and teach nothing.
 
     Args:
         teacher: one with a vocabulary.
         images: batches [N, C, H, W] in [-1, 1] (C = 3, or 1 for grey), on the teacher's device.
-        count: how many texts; all of them where the vocabulary is smaller.
+        count, among: at most the whole vocabulary.
 
     Raises:
         PromptError: a teacher without a vocabulary or without a text side, or no image.
@@ -155,14 +158,15 @@ def nearest_prompts(teacher: Teacher, images: Iterable[Tensor], count: int = 32)
         raise PromptError(f"teacher '{teacher.name}' has no vocabulary to choose prompts from; give --kd-prompts=FILE")
     if not teacher.vocabulary:
         raise PromptError(f"teacher '{teacher.name}' has no text side: set --kd-cgkd=0 and --kd-diversity=0")
-    # The mean cosine with many images is the inner product with the mean of their directions.
     batches = [row_normalised(teacher.embed_images(rgb(batch))) for batch in images]
     if not batches or not sum(len(batch) for batch in batches):
         raise PromptError("prompts are chosen by the images, but there is no image")
     texts = row_normalised(teacher.embed_texts(teacher.vocabulary))  # [V, E]
-    similarity = texts @ torch.cat(batches).mean(dim=0).to(texts)  # [V]
-    best = similarity.topk(min(count, len(texts))).indices.tolist()
-    return [teacher.vocabulary[index] for index in best]
+    cosines = torch.cat(batches).to(texts) @ texts.T  # [N, V]
+    near = cosines.mean(dim=0).topk(min(among, len(texts))).indices  # [among]
+    spread = cosines[:, near].var(dim=0, correction=0)
+    best = near[spread.topk(min(count, len(near))).indices]
+    return [teacher.vocabulary[index] for index in best.tolist()]
 
 
 def choose_prompts(
@@ -173,14 +177,14 @@ def choose_prompts(
     dataset_name: str,
     images: Iterable[Tensor],
 ) -> ChosenPrompts:
-    """The prompts for a run: the user's file, else the teacher's nearest texts, else class names, else the subject.
+    """The prompts for a run: the user's file, else the teacher's most telling texts, else class names, else the subject.
 
     Args:
         teacher: the one that will embed them.
         file: of --kd-prompts.
         class_names: of a labelled dataset.
         dataset_name: file or folder name of the dataset.
-        images: batches as for `nearest_prompts`; only read for a teacher with a vocabulary.
+        images: batches as for `telling_prompts`; only read for a teacher with a vocabulary.
 
     Raises:
         PromptError: an unreadable file, or a dataset's name without a subject.
@@ -189,9 +193,11 @@ def choose_prompts(
         texts = read_prompts(file)
         return ChosenPrompts(tuple(texts), f"{len(texts)} prompts from '{file}'")
     if teacher.vocabulary is not None:
-        texts = nearest_prompts(teacher, images)
+        texts = telling_prompts(teacher, images)
         known = len(teacher.vocabulary)
-        return ChosenPrompts(tuple(texts), f"the {len(texts)} of the teacher's {known} texts nearest to the images")
+        return ChosenPrompts(
+            tuple(texts), f"the {len(texts)} of the teacher's {known} texts that tell the images apart"
+        )
     if class_names:
         texts = prompts_for_classes(class_names)
         return ChosenPrompts(tuple(texts), f"{len(texts)} prompts from the dataset's class names")

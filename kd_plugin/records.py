@@ -18,11 +18,13 @@ class Captured:
     """What one `capture(role)` block saw.
 
     features: [N, F] or [N, F, h, w], the tapped layer's output, attached to D's graph.
+    outputs:  the same as the layer gave it, call by call: where gradients are measured.
     seen:     [N, C, H, W], what D was given (augmented), detached; None where D's input is no such tensor.
     clean:    [N, C, H, W] before augmentation, in [-1, 1], or None where the caller did not say.
     """
 
     features: Tensor
+    outputs: tuple[Tensor, ...]
     seen: Tensor | None
     clean: Tensor | None = None
 
@@ -48,7 +50,13 @@ class DistillBatch:
 
 @dataclass(frozen=True)
 class Distilled:
-    """The result of a step. `total` is what the host adds to its loss; `terms` are unweighted, detached scalars."""
+    """The result of a step.
+
+    total:    what the host adds to its loss.
+    terms:    the terms by name: unweighted, detached scalars.
+    outputs:  the tapped layer's, real and fake, attached to D's graph: where `gradient_ratio` measures.
+    """
 
     total: Tensor
     terms: dict[str, Tensor] = field(default_factory=dict)
+    outputs: tuple[Tensor, ...] = ()

@@ -74,10 +74,11 @@ class FeatureTap:
             images = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim == 4)
             sightings.seen.extend(image.detach() for image in list(images)[:1])
 
-        def see_output(_module: nn.Module, _args: Any, output: Any) -> None:
+        def see_output(_module: nn.Module, _args: Any, output: Any) -> Tensor:
             if not isinstance(output, Tensor):
                 raise LayerError(f"--kd-layer: '{self.name}' returns a {type(output).__name__}, not a tensor")
-            sightings.features.append(output.clone())  # what follows may work in place, as nn.ReLU(inplace=True)
+            sightings.features.append(output)
+            return output.clone()  # what follows may work in place, as nn.ReLU(inplace=True)
 
         hooks = [
             self._discriminator.register_forward_pre_hook(see_input, with_kwargs=True),
@@ -136,4 +137,4 @@ class FeatureTap:
             )
         if clean is not None and len(clean) != len(features):
             raise CaptureError(f"capture('{role}', clean=...): {len(clean)} clean images, but D saw {len(features)}")
-        return Captured(features, seen, None if clean is None else clean.detach())
+        return Captured(features, tuple(sightings.features), seen, None if clean is None else clean.detach())

@@ -10,17 +10,22 @@ __all__ = ["pick_device"]
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU.
+    """`auto` is CUDA where there is one, else Apple's MPS, else the CPU.
 
     Raises:
         UserError: a device torch does not know or that this machine lacks.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        found = (kind for kind in ("cuda", "mps") if _is_available(kind))
+        return torch.device(next(found, "cpu"))
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"--device: '{name}' is not a device; give auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device: '{name}' was asked for, but torch finds no CUDA device here; use --device=cpu")
+        raise UserError(f"--device: '{name}' is not a device; give auto, cpu, cuda, cuda:N or mps") from None
+    if not _is_available(device.type):
+        raise UserError(f"--device: '{name}' was asked for, but torch finds no such device here; use --device=cpu")
     return device
+
+
+def _is_available(kind: str) -> bool:
+    return {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(kind, False)

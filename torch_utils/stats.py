@@ -1,37 +1,53 @@
-"""Means of what a training step reports, gathered on the device and read once a tick, so that no step waits."""
+"""Figures of what a training step reports, gathered on the device and read once a tick, so that no step waits."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["Stats", "Stopwatch"]
+__all__ = ["Figure", "Stats", "Stopwatch"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """How many values there were, their mean, and their standard deviation (0 for a single one)."""
+
+    num: int
+    mean: float
+    std: float = 0.0
 
 
 class Stats:
-    """Running means by name."""
+    """Figures by name."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
+        self._moments: dict[str, Tensor] = {}  # sum and sum of squares
         self._counts: dict[str, int] = {}
 
     def report(self, name: str, values: Tensor) -> None:
-        """Adds every element of `values` to the mean called `name`."""
-        values = values.detach()
-        total = values.sum(dtype=torch.float64 if values.device.type == "cpu" else torch.float32)
-        self._sums[name] = self._sums[name] + total if name in self._sums else total
+        """Adds every element of `values` to the figure called `name`."""
+        values = values.detach().to(torch.float64 if values.device.type == "cpu" else torch.float32)
+        moments = torch.stack([values.sum(), values.square().sum()])
+        self._moments[name] = self._moments[name] + moments if name in self._moments else moments
         self._counts[name] = self._counts.get(name, 0) + values.numel()
 
-    def drain(self) -> dict[str, float]:
-        """The means since the last call."""
-        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
-        self._sums.clear()
+    def drain(self) -> dict[str, Figure]:
+        """The figures since the last call."""
+        figures = {}
+        for name, moments in self._moments.items():
+            count, (total, squares) = self._counts[name], moments.tolist()
+            mean = total / count
+            deviation = math.sqrt(max(squares / count - mean**2, 0)) if count > 1 else 0.0
+            figures[name] = Figure(count, mean, deviation)
+        self._moments.clear()
         self._counts.clear()
-        return means
+        return figures
 
 
 class Stopwatch:

@@ -14,6 +14,7 @@ from dnnlib.errors import UserError
 from kd_plugin.config import KDConfig
 from kd_plugin.errors import nearest
 from kd_plugin.options import flag_of, from_dict, option, to_dict
+from training.drawings import DemoSpec
 
 __all__ = ["TrainConfig", "differing_fields", "preset_row", "resolve"]
 
@@ -65,7 +66,9 @@ class TrainConfig:
     map_depth: int = option(MISSING, "Layers of the mapping network", metavar="N", shown_default=_PRESET)
     arch: str = option(MISSING, "Discriminator architecture", choices=("resnet", "skip", "orig"), shown_default=_PRESET)
     mbstd_group: int = option(MISSING, "Group size of minibatch-std", metavar="N", shown_default=_PRESET)
-    num_fp16_res: int = option(4, "Resolutions, from the top, that run in float16 on a GPU", metavar="N")
+    num_fp16_res: int = option(
+        4, "Resolutions, from the top, that run in float16 on a CUDA GPU; a CPU computes in float32", metavar="N"
+    )
     conv_clamp: float | None = option(256.0, "Activations are clamped to ± this", metavar="X")
 
     # The losses and optimisers.
@@ -96,9 +99,12 @@ class TrainConfig:
     target: float = option(0.6, "ADA: the mean sign of D(real) that p is steered to", metavar="X")
     ada_kimg: float = option(500.0, "ADA: the least time in which p goes from 0 to 1", metavar="KIMG")
 
+    # What is measured.
+    metrics: str = option("none", "Metrics at every snapshot: none; others by evaluate.py", metavar="NAMES|none")
+
     # The machine.
     workers: int = option(2, "Processes that decode images, where the set does not fit in memory", metavar="N")
-    device: str = option("auto", "auto, cpu, cuda or cuda:N", metavar="NAME")
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", metavar="NAME")
 
     kd: KDConfig = field(default_factory=KDConfig, metadata={"flag": ""})
 
@@ -117,6 +123,11 @@ class TrainConfig:
         _require(
             micro % group == 0, "mbstd_group", self.mbstd_group, f"a divisor of the {micro} images that D sees at once"
         )
+        if self.metrics != "none":
+            raise UserError(
+                f"--metrics: '{self.metrics}' cannot be measured while training yet; give none, and measure a snapshot "
+                "with evaluate.py"
+            )
         if self.aug != "noaug" and self.diffaugment != "none":
             raise UserError(
                 f"--aug={self.aug} and --diffaugment={self.diffaugment} both augment what the discriminator sees; "
@@ -210,7 +221,7 @@ def resolve(
     kd_saved = base.pop("kd", {})
     if saved is None or given.get("cfg") not in (None, saved.get("cfg")):
         data = given.get("data", base.get("data", _default("data")))
-        name = given.get("cfg") or ("demo" if data == "demo" else _default("cfg"))
+        name = given.get("cfg") or ("demo" if DemoSpec.parse(data) else _default("cfg"))
         base |= {"cfg": name} | preset_row(name, resolution)
     # Naming one of the two augmentations replaces a preset's other one.
     if given.get("diffaugment", "none") != "none":

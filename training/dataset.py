@@ -157,6 +157,11 @@ class ImageDataset:
         return pixels[0], labels[0]
 
     @property
+    def used(self) -> int:
+        """Images in use, not counting mirrored ones."""
+        return len(self._kept)
+
+    @property
     def has_labels(self) -> bool:
         """Whether labels are handed out."""
         return self.label_dim > 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from dnnlib.errors import UserError
 from kd_plugin.download import cache_dir, download
 from kd_plugin.errors import KDError, nearest
+from training.drawings import DemoSpec, write_demo_set
 
 __all__ = ["FEWSHOT_SETS", "resolve_data"]
 
@@ -21,14 +22,15 @@ FEWSHOT_SETS = {  # name: number of images
     "AnimalFace-cat": 160,
     "AnimalFace-dog": 389,
 }
-_DEMO_FILE = "demo-drawings-v1.zip"  # count the version up when training.demo_drawings draws differently
+_DEMO_VERSION = 2  # counted up when training.drawings draws differently
 
 
 def resolve_data(spec: str | os.PathLike[str]) -> Path:
     """The zip or folder that `--data=spec` means.
 
     Args:
-        spec: a path that exists; else the name of a set in FEWSHOT_SETS, with or without .zip; else `demo`.
+        spec: a path that exists; else the name of a set in FEWSHOT_SETS, with or without .zip; else `demo`, or
+            `demo:COUNT@SEED` for fresh drawings of the same distribution.
 
     Raises:
         UserError: none of these, with the nearest names; or the download failed, or is not a zip.
@@ -37,8 +39,8 @@ def resolve_data(spec: str | os.PathLike[str]) -> Path:
     if path.exists():
         return path
     name = os.fspath(spec).removesuffix(".zip")
-    if name == "demo":
-        return _demo_set()
+    if (demo := DemoSpec.parse(name)) is not None:
+        return _demo_set(demo)
     if name in FEWSHOT_SETS:
         return _fewshot_set(name)
     raise UserError(
@@ -61,13 +63,11 @@ def _fewshot_set(name: str) -> Path:
     return path
 
 
-def _demo_set() -> Path:
-    from training.demo_drawings import write_demo_set
-
-    path = cache_dir() / _DEMO_FILE
+def _demo_set(spec: DemoSpec) -> Path:
+    path = cache_dir() / f"demo-drawings-v{_DEMO_VERSION}-{spec.count}-{spec.series}-{spec.size}px.zip"
     if not path.is_file():
         try:
-            write_demo_set(path, count=100, size=32, seed=0)
+            write_demo_set(path, spec)
         except OSError as error:
             raise UserError(
                 f"--data: cannot write the demo set to '{path}' ({error.strerror}); set KD_CACHE to another folder"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 
 from tqdm import tqdm
+
+from torch_utils.stats import Figure
 
 __all__ = ["Logbook"]
 
@@ -41,10 +44,12 @@ class Logbook:
     def advance(self, nimg: int) -> None:
         self._bar.update(nimg / 1000)
 
-    def tick(self, numbers: Mapping[str, float]) -> None:
-        """Appends one line of JSON; `timestamp` is seconds since 1970."""
+    def tick(self, numbers: Mapping[str, Figure]) -> None:
+        """Appends one line of JSON: {num, mean, std} by name, null for what is not finite; `timestamp` is seconds
+        since 1970."""
+        line = {name: _jsonable(figure) for name, figure in numbers.items()}
         with open(self._stats, "a", encoding="utf-8") as file:
-            file.write(json.dumps({**numbers, "timestamp": time.time()}) + "\n")
+            file.write(json.dumps({**line, "timestamp": time.time()}, allow_nan=False) + "\n")
 
     def __enter__(self) -> Logbook:
         return self
@@ -56,6 +61,12 @@ class Logbook:
         self._log.close()
 
 
+def _jsonable(figure: Figure) -> dict[str, float | None]:
+    """JSON knows no NaN: a file that holds one cannot be read by most programs."""
+    values = {"num": figure.num, "mean": figure.mean, "std": figure.std}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
 def _drop_later_lines(path: Path, kimg: float) -> None:
     """A run that was killed after its last save has logged ticks that its continuation will repeat."""
     if not path.is_file():
@@ -63,8 +74,8 @@ def _drop_later_lines(path: Path, kimg: float) -> None:
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["Progress/kimg"] <= kimg:
+            if json.loads(line)["Progress/kimg"]["mean"] <= kimg:
                 kept.append(line)
-        except (json.JSONDecodeError, KeyError):
+        except (json.JSONDecodeError, KeyError, TypeError):
             continue  # a line cut short by the kill
     path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")

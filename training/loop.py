@@ -16,16 +16,18 @@ import torch
 from dnnlib.text import format_seconds
 from kd_plugin.options import to_dict
 from torch_utils.seeding import seed_step
-from torch_utils.stats import Stopwatch
+from torch_utils.stats import Figure, Stopwatch
 from training.checkpoint import save_snapshot, save_state
 from training.ema import ema_beta, update_ema
 from training.logbook import Logbook
-from training.phases import Batch
+from training.phases import Batch, Dmain
 from training.sampler import make_loader
 from training.session import Session
 from training.snapshots import grid_shape, save_grid
 
 __all__ = ["run"]
+
+LONGEST_UNSAVED_SEC = 3600  # however long a tick lasts, no more than this is lost
 
 
 def run(session: Session, run_dir: Path, book: Logbook) -> int:
@@ -46,10 +48,12 @@ def run(session: Session, run_dir: Path, book: Logbook) -> int:
         pin_memory=session.device.type == "cuda",
     )
     data_watch = Stopwatch(torch.device("cpu"))
-    tick_started, tick_start_nimg = time.perf_counter(), session.nimg
     if session.nimg == 0:
         save_real_grid(session, run_dir)
         save_fake_grid(session, run_dir / "fakes_init.png")
+    saved_at = tick_started = time.perf_counter()
+    start_nimg = tick_start_nimg = session.nimg
+    cycle_nimg = config.batch * max(phase.interval for phase in session.phases)
 
     with caught_signals() as caught:
         while session.nimg < total_nimg and not caught:
@@ -58,29 +62,50 @@ def run(session: Session, run_dir: Path, book: Logbook) -> int:
                 pixels, labels, _ = next(loader)
                 real = pixels.to(session.device, non_blocking=True).float() / 127.5 - 1
                 batch = Batch(real, labels.to(session.device, non_blocking=True))
-
-            step = session.nimg // config.batch
-            for phase in session.phases:
-                if step % phase.interval == 0:
-                    phase.step(batch.split(config.micro_batch))
-            beta = ema_beta(config.batch, config.ema_kimg, config.ema_rampup, session.nimg)
-            update_ema(session.G_ema, session.G, beta)
-            session.nimg += config.batch
-            if session.ada is not None and session.ada.step(config.batch):
-                session.pipe.p.fill_(session.ada.p)
+            train_step(session, batch)
             book.advance(config.batch)
 
+            now = time.perf_counter()
+            if session.nimg == start_nimg + cycle_nimg:
+                book.say(forecast(session, (now - saved_at) / cycle_nimg))
             done = session.nimg >= total_nimg or bool(caught)
+            due = False
             if session.nimg >= tick_start_nimg + tick_nimg or done:
-                seconds = time.perf_counter() - tick_started
-                numbers = _numbers(session, session.nimg - tick_start_nimg, seconds, data_watch.drain())
+                numbers = figures(session, session.nimg - tick_start_nimg, now - tick_started, data_watch.drain())
                 session.tick += 1
                 book.tick(numbers)
-                book.say(_line(numbers))
-                if session.tick % config.snap == 0 or done:
-                    save(session, run_dir)
-                tick_started, tick_start_nimg = time.perf_counter(), session.nimg
+                book.say(tick_line(numbers))
+                due = session.tick % config.snap == 0
+                tick_started, tick_start_nimg = now, session.nimg
+            if due or done or now - saved_at > LONGEST_UNSAVED_SEC:
+                save(session, run_dir)
+                saved_at = time.perf_counter()
     return 128 + caught[0] if caught else 0
+
+
+def train_step(session: Session, batch: Batch) -> None:
+    """One batch through every phase whose turn it is, then the averages."""
+    config = session.config
+    step = session.nimg // config.batch
+    for phase in session.phases:
+        if step % phase.interval == 0:
+            phase.step(batch.split(config.micro_batch))
+    beta = ema_beta(config.batch, config.ema_kimg, config.ema_rampup, session.nimg)
+    update_ema(session.G_ema, session.G, beta)
+    session.nimg += config.batch
+    if session.ada is not None and session.ada.step(config.batch):
+        session.pipe.p.fill_(session.ada.p)
+
+
+def forecast(session: Session, seconds_per_image: float) -> str:
+    """When the first results and the end are due, from the speed of the first steps."""
+    total, snap_nimg = session.config.kimg * 1000, session.config.tick * 1000 * session.config.snap
+    first = min(session.nimg - session.nimg % snap_nimg + snap_nimg, total)
+    wait, whole = ((nimg - session.nimg) * seconds_per_image for nimg in (first, total))
+    return (
+        f"Forecast:    {seconds_per_image * 1000:.1f} sec/kimg; first images and snapshot at {first / 1000:g} kimg in "
+        f"about {format_seconds(wait)}, the end at {total / 1000:g} kimg in about {format_seconds(whole)}"
+    )
 
 
 def save(session: Session, run_dir: Path) -> None:
@@ -115,9 +140,9 @@ def save_fake_grid(session: Session, path: Path) -> None:
     save_grid(torch.cat(images), path, columns)
 
 
-def _numbers(session: Session, nimg: int, seconds: float, data_seconds: float) -> dict[str, float]:
-    """What stats.jsonl says of a tick of `nimg` images."""
-    kd_seconds = session.players.kd_watch.drain()
+def figures(session: Session, nimg: int, seconds: float, data_seconds: float) -> dict[str, Figure]:
+    """What stats.jsonl says of a tick of `nimg` images. The next step measures again how distillation pulls."""
+    players = session.players
     numbers = {
         "Progress/tick": session.tick,
         "Progress/kimg": session.nimg / 1000,
@@ -125,18 +150,22 @@ def _numbers(session: Session, nimg: int, seconds: float, data_seconds: float) -
         "Timing/sec_per_tick": seconds,
         "Timing/data_fraction": data_seconds / seconds,
         # ru_maxrss is in bytes on macOS and in KiB elsewhere.
-        "Resources/peak_cpu_mem_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        "Resources/peak_mem_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         / (2**30 if sys.platform == "darwin" else 2**20),
-        **session.players.stats.drain(),
     }
     if session.device.type == "cuda":
         numbers["Resources/peak_gpu_mem_gb"] = torch.cuda.max_memory_allocated(session.device) / 2**30
         torch.cuda.reset_peak_memory_stats(session.device)
-    if session.kd is not None:
-        numbers["Timing/kd_fraction"] = kd_seconds / seconds
     if session.pipe is not None:
         numbers["Progress/augment"] = float(session.pipe.p)
-    return numbers
+    if session.kd is not None:
+        numbers["Timing/kd_fraction"] = players.kd_watch.drain() / seconds
+        for name, share in session.kd.explained().items():
+            numbers["KD/explained" if name == "total" else f"KD/explained/{name}"] = share
+        for phase in session.phases:
+            if isinstance(phase, Dmain):
+                phase.measure_pull = True
+    return {name: Figure(1, value) for name, value in numbers.items()} | players.stats.drain()
 
 
 # The columns of a tick's line: label, name in stats.jsonl, format.
@@ -144,19 +173,21 @@ _LINE = (
     ("tick", "Progress/tick", "<4.0f"),
     ("kimg", "Progress/kimg", "<8.1f"),
     ("sec/kimg", "Timing/sec_per_kimg", "<7.2f"),
-    ("D(real)", "Loss/scores/real", "<+7.2f"),
-    ("D(fake)", "Loss/scores/fake", "<+7.2f"),
-    ("agkd", "Loss/KD/agkd", "<7.4f"),
-    ("cgkd", "Loss/KD/cgkd", "<7.4f"),
+    ("D(real)", "Loss/scores/real", "<+6.2f"),
+    ("D(fake)", "Loss/scores/fake", "<+6.2f"),
+    ("agkd", "Loss/KD/agkd", "<6.3f"),
+    ("cgkd", "Loss/KD/cgkd", "<6.4f"),
+    ("pull", "Loss/KD/grad_ratio", "<6.3f"),
+    ("explained", "KD/explained", "<6.1%"),
     ("kd time", "Timing/kd_fraction", "<5.1%"),
     ("augment", "Progress/augment", "<6.3f"),
-    ("gpu GB", "Resources/peak_gpu_mem_gb", "<6.2f"),
+    ("GPU GB", "Resources/peak_gpu_mem_gb", "<6.2f"),
 )
 
 
-def _line(numbers: dict[str, float]) -> str:
-    parts = [f"{label} {numbers[name]:{form}}" for label, name, form in _LINE if name in numbers]
-    return "  ".join([*parts, f"time {format_seconds(numbers['Timing/sec_per_tick'])}"])
+def tick_line(numbers: dict[str, Figure]) -> str:
+    parts = [f"{label} {numbers[name].mean:{form}}" for label, name, form in _LINE if name in numbers]
+    return "  ".join([*parts, f"time {format_seconds(numbers['Timing/sec_per_tick'].mean)}"])
 
 
 @contextmanager

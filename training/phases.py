@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from kd_plugin import Distiller
+from kd_plugin import Distiller, gradient_ratio
 from torch_utils.stats import Stats, Stopwatch
 from training.augment import AdaController
 from training.config import TrainConfig
@@ -159,6 +159,10 @@ class Dmain(Phase):
 
     name = "Dmain"
 
+    def __init__(self, players: Players, network: nn.Module, optimizer: torch.optim.Optimizer, interval: int) -> None:
+        super().__init__(players, network, optimizer, interval)
+        self.measure_pull = True  # set once a tick: the next step measures how strongly distillation pulls at D
+
     def loss(self, batch: Batch) -> Tensor:
         players = self.players
         z, labels = players.latents(batch.real.shape[0])
@@ -180,12 +184,15 @@ class Dmain(Phase):
         players.stats.report("Loss/D/loss", loss)
         if players.ada is not None:
             players.ada.observe(real_logits)
-        return loss if players.kd is None else loss + self._distil(players.kd)
+        return loss if players.kd is None else loss + self._distil(players.kd, loss)
 
-    def _distil(self, kd: Distiller) -> Tensor:
+    def _distil(self, kd: Distiller, adversarial: Tensor) -> Tensor:
         stats = self.players.stats
         with self.players.kd_watch.running():
             distilled = kd()
+            if self.measure_pull and distilled.outputs:
+                stats.report("Loss/KD/grad_ratio", gradient_ratio(distilled, adversarial))
+                self.measure_pull = False
         for name, value in distilled.terms.items():
             stats.report(f"Loss/KD/{name}", value)
         stats.report("Loss/KD/total", distilled.total)

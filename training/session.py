@@ -67,6 +67,7 @@ class Session:
             UserError, KDError: anything in the configuration that cannot be used.
         """
         device = pick_device(config.device)
+        dataset.preload()
         torch.manual_seed(config.seed)
         G, D = _networks(config, dataset)
         G, D = G.to(device).train().requires_grad_(False), D.to(device).train().requires_grad_(False)
@@ -89,12 +90,15 @@ class Session:
         """What was chosen, for the log: one line each."""
         config, kd = self.config, self.config.kd
         g, d = (sum(parameter.numel() for parameter in network.parameters()) / 1e6 for network in (self.G, self.D))
+        side, mirrored = self.dataset.resolution, ", each also mirrored" if self.dataset.mirror else ""
         augment = config.diffaugment if config.aug == "noaug" else f"{config.aug} {config.augpipe}"
         lines = [
-            f"Images:      {len(self.dataset)} of {self.dataset.resolution}x{self.dataset.resolution} ({config.data})",
+            f"Images:      {self.dataset.used} of {side}x{side}{mirrored} ({config.data})",
             f"Preset:      {config.cfg}: {config.kimg:g} kimg, batch {config.batch}, gamma {config.gamma:g}",
             f"Networks:    G {g:.1f} M and D {d:.1f} M parameters, on {self.device}",
             f"Augment:     {augment}",
+            f"Schedule:    a line every {config.tick:g} kimg, images and a snapshot every {config.tick * config.snap:g} "
+            "kimg and at the end; times follow after a few steps",
         ]
         if self.kd is not None:
             lines.append(

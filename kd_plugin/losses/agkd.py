@@ -24,7 +24,10 @@ class AGKD(DistillLoss):
     needs_other = True
 
     def forward(self, batch: DistillBatch) -> Tensor:
-        loss = (batch.teacher - batch.student).abs().mean()
+        loss = self.distance(batch.student, batch.teacher)
         if batch.coin:
-            loss = loss + (batch.teacher_other - batch.student).abs().mean()
+            loss = loss + self.distance(batch.student, batch.teacher_other)
         return loss
+
+    def compared(self, embeddings: Tensor, texts: Tensor | None) -> Tensor:
+        return embeddings

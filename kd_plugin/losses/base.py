@@ -16,7 +16,10 @@ SHORTEST_ROW = 1e-12
 
 
 class DistillLoss(nn.Module):
-    """One term of the discriminator's loss: called once for the real and once for the fake images of a step."""
+    """One term of the discriminator's loss: called once for the real and once for the fake images of a step.
+
+    It is a distance between a prediction, made from the student's embeddings, and a target, made from the teacher's.
+    """
 
     needs_texts: ClassVar[bool] = False  # reads DistillBatch.texts
     needs_other: ClassVar[bool] = False  # reads DistillBatch.teacher_other, row by row
@@ -24,6 +27,18 @@ class DistillLoss(nn.Module):
     def forward(self, batch: DistillBatch) -> Tensor:
         """Returns a scalar with gradient into `batch.student` alone."""
         raise NotImplementedError
+
+    def compared(self, embeddings: Tensor, texts: Tensor | None) -> Tensor:
+        """What is compared, [N, K], of the student's or the teacher's embeddings [N, E]."""
+        raise NotImplementedError
+
+    def distance(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """|prediction - target|, the mean over batch and width: a scalar."""
+        return (target - prediction).abs().mean()
+
+    def best_constant(self, target: Tensor) -> Tensor:
+        """[1, K], the one row that is nearest to all rows of `target` in this distance: for |.|, the median."""
+        return target.median(dim=0, keepdim=True).values
 
 
 LOSSES: Registry[type[DistillLoss]] = Registry("distillation loss")

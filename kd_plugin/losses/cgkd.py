@@ -25,6 +25,9 @@ class CGKD(DistillLoss):
     needs_texts = True
 
     def forward(self, batch: DistillBatch) -> Tensor:
-        if batch.texts is None or len(batch.texts) < 2:
+        return self.distance(self.compared(batch.student, batch.texts), self.compared(batch.teacher, batch.texts))
+
+    def compared(self, embeddings: Tensor, texts: Tensor | None) -> Tensor:
+        if texts is None or len(texts) < 2:
             raise PromptError("--kd-prompts: correlated distillation (cgkd) needs at least 2 prompts")
-        return (correlations(batch.teacher, batch.texts) - correlations(batch.student, batch.texts)).abs().mean()
+        return correlations(embeddings, texts)

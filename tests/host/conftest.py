@@ -11,7 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from training.demo_drawings import write_demo_set
+from training.drawings import DemoSpec, write_demo_set
 
 SMALL = ["--batch=4", "--cbase=256", "--cmax=64", "--map-depth=2", "--kimg=0.016", "--tick=0.008", "--snap=1"]
 
@@ -20,7 +20,7 @@ SMALL = ["--batch=4", "--cbase=256", "--cmax=64", "--map-depth=2", "--kimg=0.016
 def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 captioned drawings of 32 x 32 in a zip."""
     path = tmp_path_factory.mktemp("data") / "drawings.zip"
-    write_demo_set(path, count=24, size=32, seed=5)
+    write_demo_set(path, DemoSpec(count=24, series=5))
     return path
 
 

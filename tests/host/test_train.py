@@ -55,15 +55,21 @@ def test_the_run_folder(run_train: RunTrain, tmp_path: Path) -> None:
     }
     assert "a photo of a" in (run_dir / "log.txt").read_text()
     lines = stats_of(run_dir)
-    assert [line["Progress/kimg"] for line in lines] == [0.008, 0.016]
+    assert [line["Progress/kimg"]["mean"] for line in lines] == [0.008, 0.016]
     expected = {
-        "Progress/tick", "Timing/sec_per_kimg", "Resources/peak_cpu_mem_gb", "Loss/G/loss", "Loss/D/loss",
+        "Progress/tick", "Timing/sec_per_kimg", "Resources/peak_mem_gb", "Loss/G/loss", "Loss/D/loss",
         "Loss/scores/real", "Loss/scores/fake", "Loss/r1_penalty", "Loss/KD/agkd", "Loss/KD/cgkd", "Loss/KD/total",
-        "Timing/kd_fraction", "Timing/data_fraction",
+        "Timing/kd_fraction", "Timing/data_fraction", "Loss/KD/grad_ratio", "KD/explained",
     }  # fmt: skip
     assert expected <= lines[0].keys()
-    assert all(np.isfinite(value) for line in lines for value in line.values())
-    assert 0 < lines[0]["Timing/kd_fraction"] < 1
+    for figure in (figure for line in lines for name, figure in line.items() if name != "timestamp"):
+        assert set(figure) == {"num", "mean", "std"}
+        assert np.isfinite([figure["mean"], figure["std"]]).all()
+    assert lines[0]["Loss/scores/real"]["num"] == 8
+    assert lines[0]["Loss/KD/grad_ratio"]["num"] == 1  # once a tick
+    assert lines[0]["Loss/KD/grad_ratio"]["mean"] > 0
+    assert lines[0]["KD/explained"]["mean"] < 1
+    assert 0 < lines[0]["Timing/kd_fraction"]["mean"] < 1
     assert np.asarray(Image.open(run_dir / "reals.png")).std() > 10
     before, after = (np.asarray(Image.open(run_dir / name)) for name in ("fakes_init.png", "fakes000000.png"))
     assert before.shape == after.shape
@@ -113,7 +119,7 @@ def test_resuming_repeats_the_whole_run_to_the_bit(flags: tuple[str, ...], run_t
     assert "Resume:      at 0.1 kimg" in result.output
     whole, resumed = (next((tmp_path / name).iterdir()) for name in ("whole", "halves"))
     assert_equal_weights(weights_of(whole), weights_of(resumed))
-    assert [line["Progress/kimg"] for line in stats_of(resumed)] == [0.064, 0.128]
+    assert [line["Progress/kimg"]["mean"] for line in stats_of(resumed)] == [0.064, 0.128]
     a, b = load_state(whole), load_state(resumed)
     for key in ("nimg", "ada"):
         assert a[key] == b[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from kd_plugin.prompts import (
     TEMPLATES,
     PromptBank,
     choose_prompts,
-    nearest_prompts,
+    telling_prompts,
     prompts_for_classes,
     prompts_for_subject,
     read_prompts,
@@ -140,34 +141,36 @@ def test_a_name_without_a_subject(name):
         subject_of(name)
 
 
-def test_nearest_is_the_highest_mean_cosine(make_teacher, images):
+def test_telling_are_those_that_vary_most_among_the_nearest(make_teacher, images):
     vocabulary = tuple(f"word {i}" for i in range(20))
     teacher = make_teacher(vocabulary=vocabulary)
     batches = [images(1), images(2, 3)]
+    embedded = [e for b in batches for e in teacher.embed_images(b)]
 
-    def mean_cosine(text):
+    def cosines(text):
         word = teacher.embed_texts([text])[0]
-        cosines = [torch.cosine_similarity(e, word, dim=0) for b in batches for e in teacher.embed_images(b)]
-        return float(sum(cosines) / len(cosines))
+        return [float(torch.cosine_similarity(e, word, dim=0)) for e in embedded]
 
-    expected = sorted(vocabulary, key=mean_cosine, reverse=True)[:5]
-    assert nearest_prompts(teacher, batches, count=5) == expected
-    assert sorted(nearest_prompts(teacher, batches)) == sorted(vocabulary)  # fewer than 32: all
+    near = sorted(vocabulary, key=lambda text: statistics.mean(cosines(text)), reverse=True)[:8]
+    expected = sorted(near, key=lambda text: statistics.pvariance(cosines(text)), reverse=True)[:5]
+    assert telling_prompts(teacher, batches, count=5, among=8) == expected
+    assert expected != near[:5]
+    assert sorted(telling_prompts(teacher, batches)) == sorted(vocabulary)  # fewer than 32: all
 
 
-def test_nearest_takes_grey_images(make_teacher, images):
+def test_telling_takes_grey_images(make_teacher, images):
     teacher = make_teacher(vocabulary=("a", "b", "c"))
     grey = images(1, channels=1)
-    assert nearest_prompts(teacher, [grey]) == nearest_prompts(teacher, [grey.repeat(1, 3, 1, 1)])
+    assert telling_prompts(teacher, [grey]) == telling_prompts(teacher, [grey.repeat(1, 3, 1, 1)])
 
 
-def test_nearest_needs_a_vocabulary_and_images(teacher, make_teacher, images):
+def test_telling_needs_a_vocabulary_and_images(teacher, make_teacher, images):
     with pytest.raises(PromptError, match="teacher 'fake' has no vocabulary to choose prompts from"):
-        nearest_prompts(teacher, [images(1)])
+        telling_prompts(teacher, [images(1)])
     with pytest.raises(PromptError, match="'fake' has no text side: set --kd-cgkd=0 and --kd-diversity=0"):
-        nearest_prompts(make_teacher(vocabulary=()), [images(1)])
+        telling_prompts(make_teacher(vocabulary=()), [images(1)])
     with pytest.raises(PromptError, match="there is no image"):
-        nearest_prompts(make_teacher(vocabulary=("a", "b")), [])
+        telling_prompts(make_teacher(vocabulary=("a", "b")), [])
 
 
 def test_choice_in_order(teacher, make_teacher, images, tmp_path):
@@ -182,7 +185,7 @@ def test_choice_in_order(teacher, make_teacher, images, tmp_path):
 
     chosen = choose_prompts(knows, file=None, **rest)
     assert sorted(chosen.texts) == ["a", "b", "c"]
-    assert chosen.source == "the 3 of the teacher's 3 texts nearest to the images"
+    assert chosen.source == "the 3 of the teacher's 3 texts that tell the images apart"
 
     chosen = choose_prompts(teacher, file=None, **rest)
     assert chosen.texts == ("a photo of a cat", "a photo of a dog")

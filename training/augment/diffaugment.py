@@ -20,6 +20,7 @@ from kd_plugin.errors import nearest
 __all__ = ["POLICIES", "DiffAugment", "color", "cutout", "translation"]
 
 TRANSLATION_RATIO = 1 / 8  # largest shift, as a part of the side
+NONE = "none"
 CUTOUT_RATIO = 1 / 2  # side of the hole, as a part of the image's
 
 
@@ -27,7 +28,7 @@ class DiffAugment:
     """Images [N,C,H,W] -> images of the same shape, each with its own draws from torch's global generator.
 
     Args:
-        policy: comma-separated words of `POLICIES`, applied in the order given; "" augments nothing.
+        policy: comma-separated words of `POLICIES`, applied in the order given; "none" augments nothing.
 
     Raises:
         UserError: a word is not in `POLICIES`.
@@ -36,9 +37,9 @@ class DiffAugment:
     def __init__(self, policy: str = "color,translation,cutout") -> None:
         self.policy = policy
         self._steps = []
-        for word in filter(None, (part.strip() for part in policy.split(","))):
+        for word in [] if policy == NONE else [part.strip() for part in policy.split(",")]:
             if word not in POLICIES:
-                raise UserError(f"--diffaugment: unknown policy '{word}'{nearest(word, POLICIES)}")
+                raise UserError(f"--diffaugment: unknown policy '{word}'{nearest(word, [*POLICIES, NONE])}")
             self._steps.append(POLICIES[word])
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -1,0 +1,85 @@
+"""Is anything taught, and how strongly? Two figures that tell distillation from mere regularisation."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from kd_plugin.losses.base import DistillLoss
+from kd_plugin.records import ROLES, DistillBatch, Distilled, Role
+
+__all__ = ["Transfer", "gradient_ratio"]
+
+
+def gradient_ratio(distilled: Distilled, adversarial: Tensor) -> Tensor:
+    """How strongly distillation pulls at the tapped features, measured in the adversarial loss's pull.
+
+    |d total / d f| / |d adversarial / d f| over f, the real and fake features of the step joined. Far above 1, the
+    discriminator is no longer trained to discriminate; far below, it is not taught.
+
+    Args:
+        distilled: of this step, with the weights in `total`.
+        adversarial: the loss of D without distillation, of the same forward pass; neither graph is freed.
+
+    Returns:
+        A scalar without gradient: infinite where the adversarial gradient is zero, 0 where nothing was distilled.
+    """
+    if not distilled.outputs:
+        return torch.zeros((), device=adversarial.device)
+    return _pull(distilled.total, distilled.outputs) / _pull(adversarial, distilled.outputs)
+
+
+def _pull(loss: Tensor, outputs: tuple[Tensor, ...]) -> Tensor:
+    gradients = torch.autograd.grad(loss, outputs, retain_graph=True, materialize_grads=True)
+    return torch.stack([torch.linalg.vector_norm(gradient.float()) for gradient in gradients]).norm()
+
+
+class Transfer:
+    """The own pairs of the latest steps: what the student said, and what the teacher.
+
+    Args:
+        rows: how many images of each role are kept.
+    """
+
+    def __init__(self, rows: int = 256) -> None:
+        self._rows = rows
+        self._batches: dict[Role, deque[DistillBatch]] = {role: deque() for role in ROLES}
+
+    def observe(self, batch: DistillBatch) -> None:
+        """Keeps references to detached embeddings: no copy, no computation."""
+        kept = self._batches[batch.role]
+        kept.append(DistillBatch(batch.role, batch.student.detach(), batch.teacher, batch.teacher, batch.texts, False))
+        while sum(len(old.student) for old in kept) - len(kept[0].student) >= self._rows:
+            kept.popleft()
+
+    @torch.no_grad()
+    def explained(self, losses: nn.ModuleDict, weights: Mapping[str, float]) -> dict[str, float]:
+        """1 - distance / distance of the best constant, for each term of D; `total` is that of the weighted sums.
+
+        1: the student says what the teacher says. 0 or less: it says no more than one fixed vector would, and what
+        distillation does to the training is not distillation. The constants are those of each role, real and fake:
+        a discriminator that only tells the two apart explains nothing. Empty before the first step.
+        """
+        if not all(self._batches.values()):
+            return {}
+        off = {name: 0.0 for name in losses}  # distance of the student
+        constant = {name: 0.0 for name in losses}  # distance of the best constant
+        for batches in self._batches.values():
+            student = torch.cat([batch.student for batch in batches])  # [N, E]
+            teacher = torch.cat([batch.teacher for batch in batches])
+            for name, loss in losses.items():
+                assert isinstance(loss, DistillLoss)
+                target = loss.compared(teacher, batches[-1].texts)  # [N, K]
+                off[name] += float(loss.distance(loss.compared(student, batches[-1].texts), target))
+                constant[name] += float(loss.distance(loss.best_constant(target), target))
+        shares = {name: _share(off[name], constant[name]) for name in losses}
+        total = _share(*(sum(weights[name] * part[name] for name in losses) for part in (off, constant)))
+        return {"total": total, **shares}
+
+
+def _share(off: float, constant: float) -> float:
+    """NaN where the teacher says the same of all images: then there is nothing to explain."""
+    return 1 - off / constant if constant > 0 else float("nan")
