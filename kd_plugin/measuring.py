@@ -34,7 +34,8 @@ def gradient_ratio(distilled: Distilled, adversarial: Tensor) -> Tensor:
 
 def _pull(loss: Tensor, outputs: tuple[Tensor, ...]) -> Tensor:
     gradients = torch.autograd.grad(loss, outputs, retain_graph=True, materialize_grads=True)
-    return torch.stack([torch.linalg.vector_norm(gradient.float()) for gradient in gradients]).norm()
+    norm: Tensor = torch.linalg.vector_norm(torch.cat([gradient.float().flatten() for gradient in gradients]))
+    return norm
 
 
 class Transfer:
@@ -65,8 +66,8 @@ class Transfer:
         """
         if not all(self._batches.values()):
             return {}
-        off = {name: 0.0 for name in losses}  # distance of the student
-        constant = {name: 0.0 for name in losses}  # distance of the best constant
+        off = dict.fromkeys(losses, 0.0)  # distance of the student
+        constant = dict.fromkeys(losses, 0.0)  # distance of the best constant
         for batches in self._batches.values():
             student = torch.cat([batch.student for batch in batches])  # [N, E]
             teacher = torch.cat([batch.teacher for batch in batches])

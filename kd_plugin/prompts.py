@@ -177,7 +177,7 @@ def choose_prompts(
     dataset_name: str,
     images: Iterable[Tensor],
 ) -> ChosenPrompts:
-    """The prompts for a run: the user's file, else the teacher's most telling texts, else class names, else the subject.
+    """The prompts for a run: the user's file, else the teacher's most telling texts, else class names, else the name.
 
     Args:
         teacher: the one that will embed them.

@@ -97,8 +97,8 @@ class Session:
             f"Preset:      {config.cfg}: {config.kimg:g} kimg, batch {config.batch}, gamma {config.gamma:g}",
             f"Networks:    G {g:.1f} M and D {d:.1f} M parameters, on {self.device}",
             f"Augment:     {augment}",
-            f"Schedule:    a line every {config.tick:g} kimg, images and a snapshot every {config.tick * config.snap:g} "
-            "kimg and at the end; times follow after a few steps",
+            f"Schedule:    a line every {config.tick:g} kimg, images and a snapshot every "
+            f"{config.tick * config.snap:g} kimg and at the end; times follow after a few steps",
         ]
         if self.kd is not None:
             lines.append(

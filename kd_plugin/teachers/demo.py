@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from kd_plugin.errors import TeacherError
 from kd_plugin.teachers.openai_clip import OpenAIClip

@@ -102,7 +102,7 @@ def test_a_step_is_observed(attach, discriminator, images, run) -> None:
 
 @pytest.mark.parametrize("weight", [1.0, 3.0])
 def test_the_ratio_is_that_of_the_gradients_at_the_feature(weight, attach, discriminator, images, run) -> None:
-    """Against the gradients at b4.fc's bias: each image's feature gradient, summed; with one image a role they agree."""
+    """Against the gradients at b4.fc's bias, which with one image a role are those at the feature."""
     kd = attach(losses={"agkd": weight}, p=0.0)
     with kd.capture("real"):
         d_real = discriminator(images(1, n=1))

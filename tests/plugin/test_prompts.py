@@ -13,10 +13,10 @@ from kd_plugin.prompts import (
     TEMPLATES,
     PromptBank,
     choose_prompts,
-    telling_prompts,
     prompts_for_classes,
     prompts_for_subject,
     read_prompts,
+    telling_prompts,
 )
 from kd_plugin.subjects import subject_of, with_article
 
