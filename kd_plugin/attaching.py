@@ -15,7 +15,7 @@ from kd_plugin.errors import KDError, LayerError, PromptError, TeacherError, nea
 from kd_plugin.heads import make_head, student_width
 from kd_plugin.losses import LOSSES
 from kd_plugin.options import from_dict, to_dict
-from kd_plugin.prompts import PromptBank, read_prompts
+from kd_plugin.prompts import PromptBank, place_of, read_prompts
 from kd_plugin.tap import FeatureTap
 from kd_plugin.teachers import Teacher, load_teacher
 from kd_plugin.teachers.base import freeze
@@ -121,4 +121,8 @@ def _prompt_bank(
         raise PromptError(
             f"--kd-prompts: {' and '.join(readers)} need at least 2 different prompts, got 1 ('{bank.texts[0]}')"
         )
+    try:
+        bank.embeddings()  # now: a text that the teacher cannot take must not stop a run that has begun
+    except PromptError as error:
+        raise PromptError(f"{error}{place_of(error.text, config.prompts)}", error.text) from None
     return bank

@@ -25,7 +25,11 @@ class TeacherError(KDError):
 
 
 class PromptError(KDError):
-    """The prompts are missing, empty, too long or unknown to the teacher."""
+    """The prompts are missing, empty, too long or unknown to the teacher. `text` is the one at fault, if it is one."""
+
+    def __init__(self, message: str, text: str | None = None) -> None:
+        super().__init__(message)
+        self.text = text
 
 
 def nearest(name: str, options: Iterable[str], n: int = 3) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "ChosenPrompts",
     "PromptBank",
     "choose_prompts",
+    "place_of",
     "prompts_for_classes",
     "prompts_for_subject",
     "read_prompts",
@@ -124,6 +125,14 @@ def read_prompts(path: str | Path) -> list[str]:
     if not prompts:
         raise PromptError(f"--kd-prompts: '{path}' holds no prompt; write one a line")
     return prompts
+
+
+def place_of(text: str | None, path: str | Path | None) -> str:
+    """ " (line 2 of 'prompts.txt')", or "" where the text is in no line of such a file. To end an error message."""
+    if text is None or path is None:
+        return ""
+    lines = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines()]
+    return f" (line {lines.index(text) + 1} of '{path}')" if text in lines else ""
 
 
 def prompts_for_subject(subject: str) -> list[str]:

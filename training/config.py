@@ -119,10 +119,6 @@ class TrainConfig:
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
         micro = self.micro_batch
         _require(micro >= 1 and self.batch % micro == 0, "batch_gpu", micro, f"a divisor of --batch={self.batch}")
-        group = min(self.mbstd_group, micro)
-        _require(
-            micro % group == 0, "mbstd_group", self.mbstd_group, f"a divisor of the {micro} images that D sees at once"
-        )
         if self.metrics != "none":
             raise UserError(
                 f"--metrics: '{self.metrics}' cannot be measured while training yet; give none, and measure a snapshot "

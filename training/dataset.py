@@ -102,6 +102,7 @@ class ImageDataset:
         class_names: names of the classes, or None.
         captions: one text an index ("" where dataset.json has none), or None.
         raw_length: images in the source, before max_size and mirror.
+        unused_labels: what labels dataset.json has although `use_labels` is off, such as "3 classes"; "" for none.
         fits_in_memory: whether pixels are kept.
         fingerprint: equal for datasets with the same images at the same indices and the same dataset.json, zipped or
             not. Of a folder over 256 MB it sees names and sizes only.
@@ -139,6 +140,7 @@ class ImageDataset:
         names = [self._files.name(number) for number in range(self.raw_length)] if raw_meta else []
         labels = _parse_labels(meta["labels"], names, self.path) if use_labels else None
         self.class_names, self.label_dim = _parse_classes(meta["class_names"], labels, self.path)
+        self.unused_labels = "" if use_labels else _label_kind(meta["labels"])
         self._labels = labels[self._kept] if labels is not None else None
         texts = meta["captions"]
         self.captions = [str(texts.get(names[n], "")) for n in self._kept] * (1 + mirror) if texts else None
@@ -332,6 +334,14 @@ def _parse_labels(table: dict[str, Any], names: list[str], path: Path) -> np.nda
     if labels.ndim == 2 and labels.dtype.kind in "if":
         return labels.astype(np.float32)
     raise UserError(f"--cond: the labels of '{path}' must all be class numbers from 0 up, or all vectors of numbers")
+
+
+def _label_kind(table: dict[str, Any]) -> str:
+    """'3 classes', or what else the values of `labels` are; "" where there are none."""
+    if not table:
+        return ""
+    classes = {value for value in table.values() if isinstance(value, int | str)}
+    return f"{len(classes)} classes" if classes else f"{len(table)} vectors"
 
 
 def _parse_classes(names: list[str] | None, labels: np.ndarray | None, path: Path) -> tuple[list[str] | None, int]:

@@ -24,6 +24,7 @@ from training.config import TrainConfig
 from training.dataset import ImageDataset
 from training.fewshot_sets import resolve_data
 from training.networks import Discriminator, Generator
+from training.networks.discriminator import group_size_of
 from training.phases import Greg, Phase, Players, make_phases
 
 __all__ = ["Session", "open_dataset"]
@@ -97,6 +98,7 @@ class Session:
             f"Preset:      {config.cfg}: {config.kimg:g} kimg, batch {config.batch}, gamma {config.gamma:g}",
             f"Networks:    G {g:.1f} M and D {d:.1f} M parameters, on {self.device}",
             f"Augment:     {augment}",
+            *self._remarks(),
             f"Schedule:    a line every {config.tick:g} kimg, images and a snapshot every "
             f"{config.tick * config.snap:g} kimg and at the end; times follow after a few steps",
         ]
@@ -109,6 +111,21 @@ class Session:
             lines.append(f"Prompts:     {self.prompts.source}")
             lines.extend(f"             {text}" for text in self.prompts.texts)
         return lines
+
+    def _remarks(self) -> list[str]:
+        """What was given, but is used otherwise than one might think."""
+        config, dataset, remarks = self.config, self.dataset, []
+        group = group_size_of(config.micro_batch, config.mbstd_group)
+        if group < min(config.mbstd_group, config.micro_batch):
+            remarks.append(
+                f"Note:        minibatch-std in groups of {group}: {config.mbstd_group} (--mbstd-group) does not "
+                f"divide the {config.micro_batch} images that D sees at once"
+            )
+        if dataset.unused_labels:
+            remarks.append(
+                f"Note:        labels: {dataset.unused_labels} in dataset.json, not used (--cond=1 uses them)"
+            )
+        return remarks
 
     def start_from(self, snapshot: Snapshot) -> None:
         """Takes over the weights whose names and shapes agree: a warm start, in another resolution too.

@@ -114,12 +114,13 @@ class OpenAIClip(Frozen):
         tokens = openai_tokenizer()(text)
         if len(tokens) <= 2:  # nothing between the marks
             raise PromptError(
-                f"an empty prompt ({text!r}) says nothing: write a text, or drop the line from --kd-prompts"
+                f"--kd-prompts: an empty prompt ({text!r}) says nothing: write a text, or drop the line", text
             )
         if len(tokens) > self.context_length:
             raise PromptError(
-                f"the prompt {text!r} has {len(tokens)} tokens, start and end marks included; teacher '{self.name}' "
-                f"takes {self.context_length} at most: shorten it in --kd-prompts"
+                f"--kd-prompts: '{_excerpt(text)}' has {len(tokens)} tokens, start and end marks included; teacher "
+                f"'{self.name}' takes {self.context_length} at most: shorten it",
+                text,
             )
         return tokens + [0] * (self.context_length - len(tokens))
 
@@ -132,6 +133,10 @@ def _check_names(weights: Mapping[str, Tensor], name: str) -> None:
             f"teacher '{name}' is not a CLIP with OpenAI's names: it lacks {', '.join(missing)} (it begins with: "
             f"{found}); give one of OpenAI's files, such as --kd=clip:ViT-B/32"
         )
+
+
+def _excerpt(text: str, length: int = 60) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."
 
 
 def _in_short(error: Exception) -> str:

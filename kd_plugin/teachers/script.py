@@ -79,7 +79,8 @@ class TextTable:
         if text not in self._rows:
             raise PromptError(
                 f"--kd-prompts: {text!r} is not among the {len(self.names)} texts of {self.path.name}"
-                f"{nearest(text, self.names)}; give a name of the table, alone or as {self.template!r}"
+                f"{nearest(text, self.names)}; give a name of the table, alone or as {self.template!r}",
+                text,
             )
         return self._rows[text]
 

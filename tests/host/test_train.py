@@ -100,6 +100,25 @@ def test_the_same_command_gives_the_same_networks(run_train: RunTrain, tmp_path:
     assert_equal_weights(*(weights_of(next((tmp_path / name).iterdir())) for name in ("a", "b")))
 
 
+def test_a_prompt_that_is_too_long_is_found_before_anything_is_written(run_train: RunTrain, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cat\n\n" + "a very fluffy cat and " * 9 + "a dog\n")
+    result = run_train("--kd=demo", f"--kd-prompts={prompts}")
+    assert result.exit_code == 2
+    assert "--kd-prompts: 'a very fluffy cat and" in result.output
+    assert "has 49 tokens, start and end marks included; teacher 'demo' takes 16 at most" in result.output
+    assert f"(line 3 of '{prompts}')" in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_not_used_as_given_is_said(run_train: RunTrain, drawings: Path) -> None:
+    result = run_train("--batch=6", "--kimg=0.006")
+    assert result.exit_code == 0, result.output
+    assert "minibatch-std in groups of 3: 4 (--mbstd-group) does not divide the 6 images" in result.output
+    assert "labels: 8 classes in dataset.json, not used (--cond=1 uses them)" in result.output
+    assert "not used" not in run_train("--cond", "--kimg=0.004").output
+
+
 @pytest.mark.parametrize(
     "flags",
     [
@@ -191,8 +210,8 @@ def test_dry_run_writes_nothing(run_train: RunTrain, tmp_path: Path) -> None:
         (("--aug=adda",), "ada"),
         (("--diffaugment=colour",), "nearest: 'color'"),
         (("--resume=/nowhere.safetensors",), "--resume"),
-        (("--batch=6",), "--mbstd-group"),
         (("--device=cudda",), "--device"),
+        (("--metrics=fid50k_full",), "--metrics: 'fid50k_full' cannot be measured while training yet"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

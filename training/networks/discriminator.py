@@ -21,9 +21,14 @@ from training.networks.layers import (
 )
 from training.networks.mapping import MappingNetwork, check_labels
 
-__all__ = ["ARCHITECTURES", "Discriminator", "minibatch_std"]
+__all__ = ["ARCHITECTURES", "Discriminator", "group_size_of", "minibatch_std"]
 
 ARCHITECTURES = ("resnet", "skip", "orig")
+
+
+def group_size_of(batch: int, most: int) -> int:
+    """The largest group of at most `most` samples that divides the batch: `most` itself wherever it can be."""
+    return next(size for size in range(min(most, batch), 0, -1) if batch % size == 0)
 
 
 def minibatch_std(x: Tensor, group_size: int) -> Tensor:
@@ -33,23 +38,15 @@ def minibatch_std(x: Tensor, group_size: int) -> Tensor:
 
     Args:
         x: [N, C, H, W].
-        group_size: samples to a group; the whole batch if that is smaller.
+        group_size: samples to a group, at most; see `group_size_of`.
 
     Returns:
         [N, C + 1, H, W]; the last channel is constant within an image.
 
-    Raises:
-        UserError: N is not a multiple of the group size.
-
     Source: Karras et al. 2018, "Progressive Growing of GANs", section 3.
     """
     n, c, h, w = x.shape
-    group_size = min(group_size, n)
-    if n % group_size:
-        raise UserError(
-            f"--mbstd-group: a batch of {n} on one device does not split into groups of {group_size}; "
-            "choose a --batch that does, or a smaller group."
-        )
+    group_size = group_size_of(n, group_size)
     groups = x.reshape(group_size, n // group_size, c, h, w)
     variance = groups.var(dim=0, correction=0)  # [N / group_size, C, H, W]
     spread = (variance + 1e-8).sqrt().mean(dim=[1, 2, 3])
@@ -152,7 +149,8 @@ class Discriminator(nn.Module):
         channel_max: most channels at any resolution.
         num_fp16_res: how many of the highest resolutions compute in float16 (on CUDA).
         conv_clamp: bound of every convolution's output; None = none. 256 keeps float16 from overflowing.
-        mbstd_group_size: samples among which the minibatch statistics are taken; divides the batch on a device.
+        mbstd_group_size: samples among which the minibatch statistics are taken, at most; where it does
+            not divide the batch on a device, the largest smaller number that does.
 
     `init_kwargs` holds these arguments: `Discriminator(**D.init_kwargs)` is a network that takes `D.state_dict()`.
 
