@@ -15,7 +15,7 @@ import struct
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ __all__ = ["IMAGE_SUFFIXES", "ImageDataset", "decode_image"]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 SMALLEST_RESOLUTION = 4  # of a StyleGAN2 network
 CHECKED_AT_START = 1000  # images whose size is read before anything else happens; the others as they are decoded
+_DECODERS = min(os.cpu_count() or 1, 16)  # threads
 # What Pillow raises for files it cannot read, and what reading a damaged zip entry raises.
 _UNREADABLE = (
     *(OSError, EOFError, ValueError, SyntaxError, TypeError, IndexError, struct.error, Image.DecompressionBombError),
@@ -203,7 +204,11 @@ class ImageDataset:
     def preload(self) -> None:
         """Decode all images now, if they are to be kept: what is wrong with any of them shows here."""
         if self.fits_in_memory and self._pixels is None:
-            self._pixels = self._decode_rows(np.arange(len(self._kept)), threads=min(os.cpu_count() or 1, 16))
+            try:
+                self._pixels = self._decode_rows(np.arange(len(self._kept)), threads=_DECODERS)
+            except UserError as error:
+                bad = self._all_unreadable()
+                raise (self._unreadable(bad) if bad else error) from None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pixels": None}
@@ -225,35 +230,25 @@ class ImageDataset:
         def fill(place: int) -> None:
             pixels[place] = self._decode(int(self._kept[rows[place]])).transpose(2, 0, 1)
 
-        if threads > 1 and len(rows) > 1:
-            with ThreadPoolExecutor(threads) as pool:
-                for _ in pool.map(fill, range(len(rows))):
-                    pass
-        else:
-            for place in range(len(rows)):
-                fill(place)
+        _for_each(fill, range(len(rows)), threads)
         return pixels
 
     def _decode(self, number: int) -> np.ndarray:
         try:
             pixels = decode_image(self._files.read(number), self._resize)
         except _UNREADABLE as error:
-            raise self._unreadable(number, error) from None
+            raise self._unreadable({number: error}) from None
         if pixels.shape[:2] != (self.resolution, self.resolution):
-            sizes = [(self.resolution, self.resolution), (pixels.shape[1], pixels.shape[0])]
-            raise self._wrong_size(Counter(sizes), number, sizes[1])
+            raise self._wrong_size({number: (pixels.shape[1], pixels.shape[0])})
         return pixels
 
     def _common_resolution(self) -> int:
         """The one size of the images, read from the headers of up to CHECKED_AT_START of them."""
         steps = np.linspace(0, len(self._kept) - 1, min(len(self._kept), CHECKED_AT_START))
         sizes = {int(number): self._size(int(number)) for number in self._kept[steps.astype(np.int64)]}
-        counts = Counter(sizes.values())
-        common = next((size for size, _ in counts.most_common() if _is_usable(size)), None)
-        for number, size in sizes.items():
-            if size != common:
-                raise self._wrong_size(counts, number, size)
-        assert common is not None
+        common = next(iter(sizes.values()))
+        if set(sizes.values()) != {common} or not _is_usable(common):
+            raise self._wrong_size(sizes)
         return common[0]
 
     def _size(self, number: int) -> tuple[int, int]:
@@ -261,22 +256,40 @@ class ImageDataset:
             with Image.open(io.BytesIO(self._files.read(number))) as image:
                 return image.size
         except _UNREADABLE as error:
-            raise self._unreadable(number, error) from None
+            raise self._unreadable(self._all_unreadable() or {number: error}) from None
 
-    def _unreadable(self, number: int, error: BaseException) -> UserError:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(error, UnidentifiedImageError):  # its own text is the address of a buffer
-            reason = "damaged, or not an image"
-        return UserError(f"--data: cannot read image '{self._files.name(number)}' in '{self.path}' ({reason})")
+    def _all_unreadable(self) -> dict[int, BaseException]:
+        """Tries every image: whoever has to mend a set wants to know of all bad files at once."""
+        bad: dict[int, BaseException] = {}
 
-    def _wrong_size(self, counts: Counter[tuple[int, int]], number: int, size: tuple[int, int]) -> UserError:
-        shown = ", ".join(f"{width}x{height}" for (width, height), _ in counts.most_common(5))
-        more = f" and {len(counts) - 5} other sizes" if len(counts) > 5 else ""
-        smallest = min(min(found) for found in counts)
-        offer = max(1 << smallest.bit_length() - 1, SMALLEST_RESOLUTION)
+        def test(number: int) -> None:
+            try:
+                decode_image(self._files.read(number), self._resize)
+            except _UNREADABLE as error:
+                bad[number] = error
+
+        _for_each(test, self._kept.tolist(), threads=_DECODERS)
+        return dict(sorted(bad.items()))
+
+    def _unreadable(self, bad: dict[int, BaseException]) -> UserError:
+        named = [(f"'{self._files.name(number)}'", f"({_reason(error)})") for number, error in bad.items()]
+        if len(named) == 1:
+            return UserError(f"--data: cannot read image {named[0][0]} in '{self.path}' {named[0][1]}")
+        shown = _some([" ".join(each) for each in named], 20, "; ")
+        return UserError(f"--data: cannot read {len(named)} images in '{self.path}': {shown}")
+
+    def _wrong_size(self, sizes: dict[int, tuple[int, int]]) -> UserError:
+        """How many are of which size, with an example of each."""
+        examples = {size: number for number, size in reversed(sizes.items())}  # the first of each
+        common = Counter(sizes.values()).most_common()
+        found = [
+            f"{count} of {width}x{height}, such as '{self._files.name(examples[width, height])}'"
+            for (width, height), count in common
+        ]
+        offer = max(1 << min(common[0][0]).bit_length() - 1, SMALLEST_RESOLUTION)
         return UserError(
-            f"--data: '{self._files.name(number)}' in '{self.path}' is {size[0]}x{size[1]}; all must be square, of "
-            f"one size, a power of two (found: {shown}{more}). --resolution={offer} crops and resizes them"
+            f"--data: the images of '{self.path}' must be square, of one size, a power of two of at least "
+            f"{SMALLEST_RESOLUTION}; found {_some(found, 6, '; ')}. --resolution={offer} crops and resizes them"
         )
 
     def _fingerprint(self, raw_meta: bytes) -> str:
@@ -284,6 +297,28 @@ class ImageDataset:
         for column in (self._files.names, self._files.sizes, self._files.crcs, self._kept):
             digest.update(column.tobytes())
         return digest.hexdigest()[:32]
+
+
+def _for_each(action: Callable[[int], None], numbers: Iterable[int], threads: int) -> None:
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(action, numbers):
+                pass
+    else:
+        for number in numbers:
+            action(number)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its own text is the address of a buffer
+        return "damaged, or not an image"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _some(items: list[str], most: int, joint: str) -> str:
+    """'a; b; and 3 more'."""
+    left = len(items) - most
+    return joint.join([*items[:most], *([f"and {left} more"] if left > 0 else [])])
 
 
 def _is_power_of_two(side: int) -> bool:

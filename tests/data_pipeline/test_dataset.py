@@ -263,6 +263,21 @@ def test_an_unreadable_image_is_named(cut: int, tmp_path: Path) -> None:
     assert "cannot read image 'sub/bad.jpg'" in refusal(folder)
 
 
+def test_all_unreadable_images_are_named_at_once(tmp_path: Path) -> None:
+    """Whether the header or only the pixels are damaged."""
+    contents = {**pngs(3), "b.png": encoded(noise(5))[:-60], "a.png": b"", "c.jpg": b"<html>"}
+    folder = write_folder(tmp_path / "folder", contents)
+    message = refusal(folder)
+    assert message.startswith(
+        f"--data: cannot read 3 images in '{folder}': 'a.png' (damaged, or not an image); 'b.png' ("
+    )
+    assert message.endswith("; 'c.jpg' (damaged, or not an image)")
+    many = {f"{number:02d}.png": b"" for number in range(30)}
+    message = refusal(write_folder(tmp_path / "many", many))
+    assert message.startswith("--data: cannot read 30 images in '")
+    assert message.endswith("'19.png' (damaged, or not an image); and 10 more")
+
+
 def test_a_flipped_bit_in_the_zip_is_noticed(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "a.zip", {"a.bmp": encoded(noise(0), "BMP"), "b.bmp": encoded(noise(1), "BMP")})
     content = bytearray(path.read_bytes())
@@ -277,16 +292,16 @@ def test_mixed_sizes_offer_resolution(tmp_path: Path) -> None:
     contents = {**pngs(3, width=32, height=32), "x.png": encoded(noise(7, 48, 20)), "y.png": encoded(noise(8, 64, 64))}
     path = write_zip(tmp_path / "a.zip", contents)
     assert refusal(path) == (
-        f"--data: 'x.png' in '{path}' is 48x20; all must be square, of one size, a power of two "
-        "(found: 32x32, 48x20, 64x64). --resolution=16 crops and resizes them"
+        f"--data: the images of '{path}' must be square, of one size, a power of two of at least 4; found "
+        "3 of 32x32, such as '00000/img00000000.png'; 1 of 48x20, such as 'x.png'; 1 of 64x64, such as 'y.png'. "
+        "--resolution=32 crops and resizes them"
     )
 
 
 def test_one_size_that_is_no_power_of_two(tmp_path: Path) -> None:
     path = write_folder(tmp_path / "a", pngs(2, width=100, height=100))
     message = refusal(path)
-    assert "'00000/img00000000.png'" in message
-    assert "is 100x100" in message
+    assert "found 2 of 100x100, such as '00000/img00000000.png'." in message
     assert "--resolution=64" in message
     assert ImageDataset(path, resolution=64).resolution == 64
 
@@ -295,7 +310,7 @@ def test_a_size_beyond_the_sample_is_found_when_decoded(tmp_path: Path, monkeypa
     monkeypatch.setattr("training.dataset.CHECKED_AT_START", 2)
     path = write_zip(tmp_path / "a.zip", {**pngs(3), "00000/img00000000a.png": encoded(noise(0, 16, 16))})
     dataset = ImageDataset(path, memory_limit=0)
-    with pytest.raises(UserError, match=r"'00000/img00000000a\.png' .* is 16x16; .*--resolution=8"):
+    with pytest.raises(UserError, match=r"found 1 of 16x16, such as '00000/img00000000a\.png'\."):
         dataset.gather(np.arange(4))
 
 
