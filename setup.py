@@ -18,7 +18,14 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["kd_plugin", "kd_plugin.*"]),
     package_data={"kd_plugin": ["py.typed", "teachers/*.npz"]},
-    install_requires=["torch>=2.4", "numpy>=1.26", "safetensors>=0.4", "openai-clip>=1.0.1", "tqdm>=4.60"],
+    install_requires=[
+        "torch>=2.4",
+        "numpy>=1.26",
+        "safetensors>=0.4",
+        "openai-clip>=1.0.1",
+        "tqdm>=4.60",
+        "filelock>=3.12",
+    ],
     extras_require={
         "host": HOST,
         "test": [*HOST, "pytest>=8", "hypothesis>=6"],

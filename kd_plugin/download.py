@@ -1,20 +1,29 @@
-"""Where do downloaded files live, and what does the user read when a download fails?"""
+"""Where do downloaded files live, how do they get there whole, and what does the user read when they do not?"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from http.client import HTTPException
+import time
+from collections.abc import Iterator
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from urllib.error import URLError
+from typing import BinaryIO
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
-import torch.hub
+from filelock import FileLock
+from tqdm import tqdm
 
 from kd_plugin.errors import KDError
 
-__all__ = ["cache_dir", "download", "sha256_of"]
+__all__ = ["cache_dir", "download", "forget", "sha256_of"]
 
 _CHUNK_BYTES = 1 << 20
+_TIMEOUT_SEC = 30.0  # without a byte
+_PAUSES_SEC = (1.0, 4.0)  # before the second and the third try
+_AGAIN = frozenset({408, 416, 429, 500, 502, 503, 504})  # answers that another try may change
 
 
 def cache_dir() -> Path:
@@ -35,16 +44,17 @@ def sha256_of(path: Path) -> str:
 
 
 def download(url: str, filename: str, *, sha256: str | None = None, what: str, instead: str) -> Path:
-    """The file's path in the cache; fetched (with a progress bar on stderr) only if it is not there yet.
+    """The file's path in the cache; fetched, with a progress bar on stderr, only if it is not there yet.
 
-    It arrives under a temporary name and is renamed when complete, so an interrupted download leaves nothing behind
-    and processes that fetch the same file at once do not disturb each other. Without `sha256`, a connection that the
-    server cuts short goes unnoticed: check such a file when opening it.
+    It arrives as FILE.part and is renamed when it is complete and checked. A transfer that is cut goes on where it
+    stopped, at the next try or in the next run, if the server can do that and still has the same file. Processes that
+    want the same file at once wait for one of them to fetch it. Where nobody publishes a checksum, that of the first
+    download is kept beside the file and compared at every later use.
 
     Args:
         url: where it comes from.
         filename: its name in `cache_dir()`.
-        sha256: hex digest that the content must have; also checked when the file is already there.
+        sha256: hex digest that the content must have.
         what: the thing, for messages: "OpenAI CLIP ViT-B/32".
         instead: what the user can do by hand, for messages.
 
@@ -52,27 +62,130 @@ def download(url: str, filename: str, *, sha256: str | None = None, what: str, i
         KDError: no connection, another content than expected, or a cache that cannot be written.
     """
     path = cache_dir() / filename
-    if path.is_file():
-        if sha256 is not None and (found := sha256_of(path)) != sha256:
-            raise KDError(
-                f"{what}: {path} is damaged or another file (SHA-256 {found}, expected {sha256}); "
-                "delete it and run again"
-            )
-        return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
-    except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
-        raise KDError(f"{what}: could not download {url} ({_reason(error)}); {instead}") from error
-    except RuntimeError as error:  # torch.hub's word for a wrong hash
-        raise KDError(f"{what}: {url} sent something else than expected ({error}); {instead}") from error
+        with FileLock(_beside(path, ".lock")):
+            if not path.is_file():
+                _fetch(url, path, sha256, what)
+            _check(path, sha256, what)
+    except _Failed as error:
+        raise KDError(f"{what}: could not download {url} ({error}); put it at {path}, or {instead}") from error
     except OSError as error:
         raise KDError(
-            f"{what}: cannot write to the cache {path.parent} ({_reason(error)}); set KD_CACHE to a folder that can be "
-            f"written and has room, or {instead}"
+            f"{what}: cannot write to the cache {path.parent} ({error.strerror or error}); set KD_CACHE to a folder "
+            f"that can be written and has room, or {instead}"
         ) from error
     return path
 
 
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
+class _Failed(Exception):
+    """A try that brought no whole file. `again`: whether another one may."""
+
+    def __init__(self, reason: str, again: bool = True) -> None:
+        super().__init__(reason)
+        self.again = again
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _fetch(url: str, path: Path, sha256: str | None, what: str) -> None:
+    part = _beside(path, ".part")
+    for pause in (*_PAUSES_SEC, None):
+        try:
+            _transfer(url, part, what)
+            if sha256 is not None and (found := sha256_of(part)) != sha256:
+                _discard(part)
+                raise _Failed(f"it sent another file: SHA-256 {found}, expected {sha256}")
+            break
+        except _Failed as error:
+            if pause is None or not error.again:
+                raise
+            time.sleep(pause)
+    os.replace(part, path)
+    _discard(part)
+
+
+def forget(path: Path) -> None:
+    """Removes a downloaded file that turned out to be unusable, so that the next run fetches it again."""
+    path.unlink(missing_ok=True)
+    _beside(path, ".sha256").unlink(missing_ok=True)
+
+
+def _discard(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _beside(part, ".etag").unlink(missing_ok=True)
+
+
+def _transfer(url: str, part: Path, what: str) -> None:
+    """Brings FILE.part to its full length, from where it ends.
+
+    Raises:
+        _Failed: the server did not answer, refused, or stopped before the end. What came stays for the next try.
+    """
+    etag = _beside(part, ".etag")
+    with _answer(url, part, etag) as response:
+        have, total = _position(response)
+        if have == 0 and (tag := response.headers.get("ETag")):
+            etag.write_text(tag)
+        with part.open("r+b" if have else "wb") as file:
+            file.truncate(have)
+            file.seek(have)
+            have += _copy(response, file, have, total, what)
+    if total is not None and have < total:
+        raise _Failed(f"the transfer ended after {have} of {total} bytes")
+
+
+@contextlib.contextmanager
+def _answer(url: str, part: Path, etag: Path) -> Iterator[HTTPResponse]:
+    """The server's answer to a request for what is missing: the rest, or all where it cannot go on."""
+    headers = {"User-Agent": "kd_plugin"}
+    # Without its tag nobody knows that the server's file is still the one whose beginning is here.
+    if part.is_file() and part.stat().st_size and etag.is_file():
+        headers |= {"Range": f"bytes={part.stat().st_size}-", "If-Range": etag.read_text()}
+    try:
+        with urlopen(Request(url, headers=headers), timeout=_TIMEOUT_SEC) as response:
+            yield response
+    except HTTPError as error:
+        if error.code == 416:  # what is here is longer than the file, or it has changed
+            _discard(part)
+        raise _Failed(f"HTTP {error.code} {error.reason}", again=error.code in _AGAIN) from error
+    except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
+        raise _Failed(str(getattr(error, "reason", error)) or type(error).__name__) from error
+
+
+def _position(response: HTTPResponse) -> tuple[int, int | None]:
+    """Where the content that comes starts, and the length of the whole file, if the server says it."""
+    if response.status == 206:
+        span, _, total = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+        first = span.partition("-")[0]
+        if not first.isdigit():
+            raise _Failed("it sent a part of the file without saying which")
+        return int(first), int(total) if total.isdigit() else None
+    length = response.headers.get("Content-Length", "")
+    return 0, int(length) if length.isdigit() else None
+
+
+def _copy(response: HTTPResponse, file: BinaryIO, have: int, total: int | None, what: str) -> int:
+    copied = 0
+    with tqdm(total=total, initial=have, desc=what, unit="B", unit_scale=True, leave=False) as bar:
+        while chunk := response.read1(_CHUNK_BYTES):  # what has come, so that a stall loses nothing
+            file.write(chunk)
+            copied += len(chunk)
+            bar.update(len(chunk))
+    return copied
+
+
+def _check(path: Path, sha256: str | None, what: str) -> None:
+    """Compares with the published checksum, else with that of the first use, which is kept beside the file."""
+    found, kept = sha256_of(path), _beside(path, ".sha256")
+    if sha256 is None and not kept.is_file():
+        kept.write_text(f"{found}\n")
+    expected = sha256 or kept.read_text().strip()
+    if found != expected:
+        others = "" if sha256 else f" and {kept.name}"
+        raise KDError(
+            f"{what}: {path} is damaged or another file (SHA-256 {found}, expected {expected}); delete it{others} "
+            "and run again"
+        )

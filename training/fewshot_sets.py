@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 from dnnlib.errors import UserError
-from kd_plugin.download import cache_dir, download
+from kd_plugin.download import cache_dir, download, forget
 from kd_plugin.errors import KDError, nearest
+from training.dataset import IMAGE_SUFFIXES
 from training.drawings import DemoSpec, write_demo_set
 
 __all__ = ["FEWSHOT_SETS", "resolve_data"]
@@ -55,12 +57,23 @@ def _fewshot_set(name: str) -> Path:
         path = download(url, f"{name}.zip", what=f"--data: the set {name}", instead=by_hand)
     except KDError as error:
         raise UserError(str(error)) from None
-    try:
-        zipfile.ZipFile(path).close()
-    except zipfile.BadZipFile:  # no checksum of these files is published, so a cut-off transfer shows here
-        path.unlink()
-        raise UserError(f"--data: {url} did not send a whole zip file; run again, or {by_hand}") from None
+    if problem := _problem_of(path, FEWSHOT_SETS[name]):
+        forget(path)  # no checksum of these files is published, so this is where a wrong one shows
+        raise UserError(f"--data: {url} sent {problem}; run again, or {by_hand}")
     return path
+
+
+def _problem_of(path: Path, count: int) -> str:
+    """What is wrong with the zip of a set of `count` images, or ""."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # reads every member and its checksum
+            found = sum(name.lower().endswith(IMAGE_SUFFIXES) for name in archive.namelist())
+    except (zipfile.BadZipFile, zlib.error, OSError, NotImplementedError):
+        return "no whole zip file"
+    if damaged is not None:
+        return f"a zip file whose member '{damaged}' is damaged"
+    return f"{found} images, and the set has {count}" if found != count else ""
 
 
 def _demo_set(spec: DemoSpec) -> Path:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
 from dnnlib.errors import UserError
 from dnnlib.files import make_run_dir, next_run_name, require_writable, write_atomic
 from dnnlib.text import format_seconds, format_size
+from kd_plugin import download
 from kd_plugin.errors import KDError
 from training import fewshot_sets
 from training.dataset import ImageDataset
@@ -40,7 +40,9 @@ def test_a_sets_name_is_downloaded(spec: str, cache: Path, monkeypatch: pytest.M
     def fake(url: str, filename: str, **texts: str) -> Path:
         asked.append((url, filename))
         cache.mkdir(exist_ok=True)
-        zipfile.ZipFile(cache / filename, "w").close()
+        with zipfile.ZipFile(cache / filename, "w") as archive:
+            for number in range(160):
+                archive.writestr(f"{number}.jpg", b"")
         return cache / filename
 
     monkeypatch.setattr(fewshot_sets, "download", fake)
@@ -51,16 +53,21 @@ def test_a_sets_name_is_downloaded(spec: str, cache: Path, monkeypatch: pytest.M
 def test_a_download_that_is_no_zip_is_thrown_away(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache.mkdir()
     (cache / "100-shot-panda.zip").write_bytes(b"<html>we have moved</html>")
-    with pytest.raises(UserError, match=r"100-shot-panda\.zip did not send a whole zip file; .*--data=PATH"):
+    with pytest.raises(UserError, match=r"100-shot-panda\.zip sent no whole zip file; .*--data=PATH"):
         resolve_data("100-shot-panda")
-    assert not (cache / "100-shot-panda.zip").exists()
+    assert [path.suffix for path in cache.iterdir()] in ([], [".lock"])
+    with zipfile.ZipFile(cache / "100-shot-panda.zip", "w") as archive:
+        archive.writestr("0.jpg", b"")
+    with pytest.raises(UserError, match=r"100-shot-panda\.zip sent 1 images, and the set has 100; .*--data=PATH"):
+        resolve_data("100-shot-panda")
 
 
 def test_no_internet_says_what_to_do(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(url: str, path: str, **_: Any) -> None:
+    def offline(*_: Any, **__: Any) -> None:
         raise TimeoutError("no route to host")
 
-    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    monkeypatch.setattr(download, "urlopen", offline)
+    monkeypatch.setattr(download, "_PAUSES_SEC", ())
     with pytest.raises(UserError) as caught:
         resolve_data("100-shot-obama")
     message = str(caught.value)

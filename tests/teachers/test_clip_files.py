@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from kd_plugin import download
 from kd_plugin.errors import TeacherError
 from kd_plugin.teachers import clip_files, load_teacher
 from kd_plugin.teachers.clip_files import MODELS, find_weights, read_weights
@@ -92,14 +93,16 @@ def test_a_released_model_is_fetched_checked_and_kept(
     assert find_weights("ViT-B/32") == cache / "ViT-B-32.pt"
 
 
-@pytest.mark.usefixtures("cache")
-def test_no_internet_says_what_to_do_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_internet_says_what_to_do_by_hand(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clip_files, "_HOST", "http://127.0.0.1:1")
+    monkeypatch.setattr(download, "_PAUSES_SEC", ())
     with pytest.raises(TeacherError) as caught:
         load_teacher("clip")
     url = f"http://127.0.0.1:1/{MODELS['ViT-B/32'][1]}/ViT-B-32.pt"
     assert str(caught.value).startswith(f"OpenAI CLIP ViT-B/32: could not download {url} (")
-    assert str(caught.value).endswith("; download that file by hand and pass --kd=clip:/path/to/ViT-B-32.pt")
+    assert str(caught.value).endswith(
+        f"; put it at {cache / 'ViT-B-32.pt'}, or download that file by hand and pass --kd=clip:/path/to/ViT-B-32.pt"
+    )
 
 
 # ---- messages ----
