@@ -19,10 +19,10 @@ import click
 
 from dnnlib.cli import user_errors
 from dnnlib.errors import UserError
-from dnnlib.files import make_run_dir, require_writable, write_atomic
+from dnnlib.files import is_called, make_run_dir, require_writable, write_atomic
 from kd_plugin.config import KDConfig
 from kd_plugin.options import add_flags, to_dict
-from training.checkpoint import latest_state, load_snapshot, load_state
+from training.checkpoint import load_snapshot, load_state, runs_with_state
 from training.config import TrainConfig, differing_fields, resolve
 from training.dataset import ImageDataset
 from training.logbook import Logbook
@@ -30,6 +30,7 @@ from training.loop import run
 from training.session import Session, open_dataset
 
 LATEST = "latest"
+PROMPTS_USED = "kd_prompts_used"  # in config.json: for the reader, not an option
 
 
 @click.command(help=__doc__, context_settings={"max_content_width": 120})
@@ -69,7 +70,7 @@ def configure(
     return resolve(given, kd_given, dataset.resolution, saved), dataset
 
 
-def read_config(path: str) -> dict[str, Any]:
+def read_config(path: str, flag: str = "--config") -> dict[str, Any]:
     """
     Raises:
         UserError: the file is missing or is not a config.json.
@@ -77,9 +78,10 @@ def read_config(path: str) -> dict[str, Any]:
     try:
         saved = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"--config: '{path}' cannot be read as JSON: {error}") from error
+        raise UserError(f"{flag}: '{path}' cannot be read as JSON: {error}") from error
     if not isinstance(saved, dict):
-        raise UserError(f"--config: '{path}' holds no options; give the config.json of a run")
+        raise UserError(f"{flag}: '{path}' holds no options; give the config.json of a run")
+    saved.pop(PROMPTS_USED, None)
     return saved
 
 
@@ -95,7 +97,8 @@ def train(config: TrainConfig, dataset: ImageDataset, resume: str | None) -> int
         snapshot = load_snapshot(resume, roles=("G", "D", "G_ema"), flag="--resume")
         session.start_from(snapshot)
     run_dir = run_dir or make_run_dir(Path(config.outdir), name)
-    write_atomic(run_dir / "config.json", json.dumps(to_dict(config), indent=2))
+    used = {} if session.prompts is None else {PROMPTS_USED: session.prompts.texts}
+    write_atomic(run_dir / "config.json", json.dumps({**to_dict(config), **used}, indent=2))
 
     with Logbook(run_dir, round(config.kimg * 1000), session.nimg) as book:
         book.say(f"Run folder:  {run_dir}")
@@ -114,10 +117,25 @@ def train(config: TrainConfig, dataset: ImageDataset, resume: str | None) -> int
 
 
 def folder_to_continue(config: TrainConfig, name: str, resume: str | None) -> Path | None:
-    if resume == LATEST:
-        return latest_state(Path(config.outdir), name)
-    if resume is not None and Path(resume).is_dir():
-        return Path(resume)
+    """
+    Raises:
+        UserError: `latest`, and there are runs of this name, but all with other options.
+    """
+    if resume is not None and resume != LATEST:
+        return Path(resume) if Path(resume).is_dir() else None
+    others: list[tuple[Path, list[str]]] = []
+    for folder in runs_with_state(Path(config.outdir)) if resume == LATEST else []:
+        differences = differing_fields(read_config(str(folder / "config.json"), flag="--resume"), config)
+        if not differences:
+            return folder
+        if is_called(folder, name):
+            others.append((folder, differences))
+    if others:
+        folder, differences = min(others, key=lambda other: len(other[1]))
+        raise UserError(
+            f"--resume=latest: no run in '{config.outdir}' has these options; '{folder}' was started with other ones: "
+            f"{', '.join(differences)}; give the same, or start a new run without --resume"
+        )
     return None
 
 

@@ -23,7 +23,7 @@ from dnnlib.errors import UserError
 LONGEST_NAME = 80  # of a description in a folder's name: file systems take 255 bytes, some tools 100
 HASHED_BYTES = 256 << 20  # folders up to this size are checksummed by content
 
-__all__ = ["FileTable", "make_run_dir", "next_run_name", "open_table", "require_writable", "write_atomic"]
+__all__ = ["FileTable", "is_called", "make_run_dir", "next_run_name", "open_table", "require_writable", "write_atomic"]
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str | Callable[[Path], object]) -> None:
@@ -62,12 +62,21 @@ def next_run_name(outdir: str | os.PathLike[str], description: str) -> str:
 
     What does not belong in a file name becomes a dash; a long description is cut.
     """
+    words = _safe_name(description)
     folder = Path(outdir)
     names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
     taken = [int(match.group(1)) for name in names if (match := re.match(r"(\d{5,})(-|$)", name))]
-    words = re.sub(r"[^\w.+-]+", "-", description)[:LONGEST_NAME].strip("-.")
     number = f"{max(taken, default=-1) + 1:05d}"
     return f"{number}-{words}" if words else number
+
+
+def is_called(run_dir: Path, description: str) -> bool:
+    """Whether the folder was made by `make_run_dir` with this description."""
+    return run_dir.name.partition("-")[2] == _safe_name(description)
+
+
+def _safe_name(description: str) -> str:
+    return re.sub(r"[^\w.+-]+", "-", description)[:LONGEST_NAME].strip("-.")
 
 
 def make_run_dir(outdir: str | os.PathLike[str], description: str, *, flag: str = "--outdir") -> Path:

@@ -23,7 +23,7 @@ from dnnlib.errors import UserError
 from dnnlib.files import write_atomic
 from training.networks import Discriminator, Generator
 
-__all__ = ["Snapshot", "latest_state", "load_snapshot", "load_state", "save_snapshot", "save_state"]
+__all__ = ["Snapshot", "load_snapshot", "load_state", "runs_with_state", "save_snapshot", "save_state"]
 
 STATE_NAME = "training-state.pt"
 _HEADER = "kd_plugin"
@@ -116,11 +116,7 @@ def load_state(run_dir: Path) -> dict[str, Any]:
     return state
 
 
-def latest_state(outdir: Path, name: str) -> Path | None:
-    """The newest run folder `NNNNN-<name>` in `outdir` that has a state, if any."""
-    runs = [
-        folder
-        for folder in outdir.glob(f"[0-9][0-9][0-9][0-9][0-9]-{name}")
-        if folder.name[6:] == name and (folder / STATE_NAME).is_file()
-    ]
-    return max(runs, default=None, key=lambda folder: folder.name)
+def runs_with_state(outdir: Path) -> list[Path]:
+    """The run folders `NNNNN-...` in `outdir` that can be continued, newest first."""
+    runs = [path.parent for path in outdir.glob(f"[0-9][0-9][0-9][0-9][0-9]*/{STATE_NAME}")]
+    return sorted(runs, key=lambda folder: folder.name, reverse=True)

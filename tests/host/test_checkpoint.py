@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from dnnlib.errors import UserError
-from training.checkpoint import STATE_NAME, latest_state, load_snapshot, load_state, save_snapshot, save_state
+from training.checkpoint import STATE_NAME, load_snapshot, load_state, runs_with_state, save_snapshot, save_state
 from training.networks import Discriminator, Generator
 
 
@@ -70,10 +70,10 @@ def test_a_state_with_code_in_it_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "exploded").exists()
 
 
-def test_the_latest_run_of_a_name(tmp_path: Path) -> None:
-    for name in ("00000-cats", "00001-cats", "00002-cats-big", "00003-cats"):
+def test_runs_that_can_be_continued_newest_first(tmp_path: Path) -> None:
+    for name in ("00000-cats", "00001-cats", "00002-cats-big", "00003-cats", "notes"):
         (tmp_path / name).mkdir()
-    for name in ("00000-cats", "00001-cats", "00002-cats-big"):
+    for name in ("00000-cats", "00001-cats", "00002-cats-big", "notes"):
         save_state(tmp_path / name, {})
-    assert latest_state(tmp_path, "cats") == tmp_path / "00001-cats"
-    assert latest_state(tmp_path, "dogs") is None
+    assert [path.name for path in runs_with_state(tmp_path)] == ["00002-cats-big", "00001-cats", "00000-cats"]
+    assert runs_with_state(tmp_path / "nowhere") == []

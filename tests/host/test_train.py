@@ -160,12 +160,31 @@ def assert_equal_tree(a: Any, b: Any) -> None:
         assert a == b
 
 
-def test_resuming_another_run_is_refused(run_train: RunTrain, tmp_path: Path) -> None:
+def test_latest_is_the_newest_run_with_the_same_options(run_train: RunTrain, tmp_path: Path) -> None:
+    for flags in (("--kd=demo",), ("--kd=demo", "--gamma=7"), ("--desc=mine",)):
+        assert run_train(*flags).exit_code == 0
+    result = run_train("--kd=demo", "--resume=latest", "--kimg=0.02", "--tick=0.004")
+    assert result.exit_code == 0, result.output
+    folders = sorted((tmp_path / "runs").iterdir())
+    assert [folder.name[:5] for folder in folders] == ["00000", "00001", "00002"]
+    assert f"Run folder:  {folders[0]}" in result.output
+    assert [load_state(folder)["nimg"] for folder in folders] == [20, 16, 16]
+
+    other = run_train("--kd=demo", "--gamma=8", "--resume=latest")
+    assert other.exit_code == 2
+    assert "no run in" in other.output
+    assert f"'{folders[1]}' was started with other ones: --gamma (7.0 was saved, 8.0 was given)" in other.output
+    assert run_train("--cfg=low_shot", "--resume=latest").exit_code == 0  # another name: a run of its own
+    assert len(list((tmp_path / "runs").iterdir())) == 4
+
+
+def test_the_prompts_that_were_used_are_kept(run_train: RunTrain, tmp_path: Path) -> None:
     assert run_train("--kd=demo").exit_code == 0
-    result = run_train("--kd=demo", "--gamma=7", "--resume=latest")
-    assert result.exit_code == 2
-    assert "--gamma (0.1 was saved, 7.0 was given)" in result.output
-    assert len(list((tmp_path / "runs").iterdir())) == 1
+    path = only_run(tmp_path) / "config.json"
+    prompts = json.loads(path.read_text())["kd_prompts_used"]
+    assert len(prompts) == 8
+    assert "a photo of a cat" in prompts
+    assert run_train(f"--config={path}", "--dry-run").exit_code == 0
 
 
 def test_a_warm_start_takes_the_weights(run_train: RunTrain, tmp_path: Path) -> None:
@@ -182,7 +201,9 @@ def test_config_json_runs_the_same_again(run_train: RunTrain, tmp_path: Path) ->
     config = only_run(tmp_path) / "config.json"
     again = run_train(f"--config={config}", "--dry-run")
     assert again.exit_code == 0, again.output
-    assert json.loads(again.output) == json.loads(config.read_text())
+    saved = json.loads(config.read_text())
+    del saved["kd_prompts_used"]
+    assert json.loads(again.output) == saved
 
 
 def test_micro_batches_give_the_same_gradient(run_train: RunTrain, tmp_path: Path) -> None:
