@@ -6,7 +6,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-HOST = ["click>=8.1", "pillow>=10", "ninja>=1.11"]
+HOST = ["click>=8.1", "pillow>=10.1", "ninja>=1.11", "matplotlib>=3.8"]
 
 setup(
     name="kd_plugin",

@@ -21,10 +21,12 @@ from dnnlib.cli import user_errors
 from dnnlib.errors import UserError
 from dnnlib.files import is_called, make_run_dir, require_writable, write_atomic
 from kd_plugin.config import KDConfig
-from kd_plugin.options import add_flags, to_dict
+from kd_plugin.flags import GroupedCommand, add_flags
+from kd_plugin.options import to_dict
 from training.checkpoint import load_snapshot, load_state, runs_with_state
 from training.config import TrainConfig, differing_fields, resolve
 from training.dataset import ImageDataset
+from training.drawings import DemoSpec
 from training.logbook import Logbook
 from training.loop import run
 from training.session import Session, open_dataset
@@ -33,7 +35,7 @@ LATEST = "latest"
 PROMPTS_USED = "kd_prompts_used"  # in config.json: for the reader, not an option
 
 
-@click.command(help=__doc__, context_settings={"max_content_width": 120})
+@click.command(cls=GroupedCommand, help=__doc__, context_settings={"max_content_width": 120})
 @add_flags(TrainConfig)
 @add_flags(KDConfig, prefix="kd-")
 @click.option("--config", "config_file", metavar="FILE", help="A run's config.json, to run again; flags go over it")
@@ -112,8 +114,29 @@ def train(config: TrainConfig, dataset: ImageDataset, resume: str | None) -> int
         if status:
             book.say(f"Stopped at {session.nimg / 1000:.1f} kimg; the same command with --resume=latest goes on")
         else:
-            book.say(f"Finished at {session.nimg / 1000:.1f} kimg; the images are in {run_dir}")
+            for line in closing(session, run_dir):
+                book.say(line)
     return status
+
+
+def closing(session: Session, run_dir: Path) -> list[str]:
+    """What to look at, and what to type next."""
+    kimg = session.nimg // 1000
+    snapshot = run_dir / f"network-snapshot-{kimg:06d}.safetensors"
+    lines = [
+        f"Finished at {session.nimg / 1000:.1f} kimg. Look at",
+        f"    {run_dir / f'fakes{kimg:06d}.png'}    what the generator makes (reals.png: the training images)",
+        f"    {run_dir / 'chart.png'}    D's scores, and what distillation did",
+        f"    {run_dir / 'views.png'}    what D and the teacher are shown",
+        "and type next, for more images,",
+        f"    python generate.py --network={snapshot} --seeds=0-31 --trunc=0.7",
+    ]
+    if DemoSpec.parse(session.config.data):
+        lines += [
+            "or, for images of your own (a folder or a zip; a GPU is advised, and 100 images will do),",
+            "    python train.py --kd=clip --data=FOLDER --resolution=256",
+        ]
+    return lines
 
 
 def folder_to_continue(config: TrainConfig, name: str, resume: str | None) -> Path | None:

@@ -33,6 +33,7 @@ class KDConfig:
         "Teacher to distil: none, clip, clip:ViT-B/32, clip:FILE.pt, demo, script:IMAGE_TOWER.pt+TEXTS.npz",
         flag="--kd",
         metavar="SPEC",
+        group="Distillation",
     )
     agkd: float = option(1.0, "Weight of aggregated distillation (image embeddings)", metavar="WEIGHT")
     cgkd: float = option(1.0, "Weight of correlated distillation (image-text correlations)", metavar="WEIGHT")

@@ -1,7 +1,8 @@
 """One dataclass field = one option = one default = one help line.
 
 A frozen dataclass whose fields are made with `option` is at once the record that the program passes around, its
-JSON form, and its command-line flags. The reference trainer and the launchers for official checkouts share it.
+JSON form, and (see kd_plugin.flags) its command-line flags. The reference trainer and the launchers for official
+checkouts share it.
 """
 
 from __future__ import annotations
@@ -9,15 +10,14 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from kd_plugin.errors import KDError, nearest
 
-__all__ = ["add_flags", "flag_of", "from_dict", "option", "to_dict"]
+__all__ = ["flag_of", "from_dict", "option", "plain_type", "to_dict"]
 
 C = TypeVar("C")  # a config dataclass
-F = TypeVar("F", bound=Callable[..., Any])  # a command
 SIMPLE = (bool, int, float, str)
 
 
@@ -29,6 +29,7 @@ def option(
     choices: Iterable[str] | None = None,
     flag: str | None = None,
     shown_default: str | None = None,
+    group: str | None = None,
 ) -> Any:
     """A dataclass field with what its flag needs.
 
@@ -39,6 +40,7 @@ def option(
         choices: the names that are accepted.
         flag: the flag, where it is not the field's name with dashes; "" for a field without a flag.
         shown_default: what --help says in place of the default, where something else supplies the value.
+        group: heading of this and the following options in --help.
     """
     metadata = {
         "help": help,
@@ -46,6 +48,7 @@ def option(
         "choices": tuple(choices) if choices is not None else None,
         "flag": flag,
         "shown_default": shown_default,
+        "group": group,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -58,51 +61,13 @@ def flag_of(field: dataclasses.Field[Any], prefix: str = "") -> str:
     return f"--{prefix}{field.name.replace('_', '-')}"
 
 
-def _plain_type(annotation: Any) -> Any:
+def plain_type(annotation: Any) -> Any:
     """`float | None` -> float."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         inner = [a for a in typing.get_args(annotation) if a is not type(None)]
         if len(inner) == 1:
             return inner[0]
     return annotation
-
-
-def add_flags(config: type, prefix: str = "") -> Callable[[F], F]:
-    """A decorator that gives a click command one flag per field of `config`.
-
-    A flag that was not given arrives as None, so that what the user said can be told from a default. The command
-    receives them under the names `<prefix with underscores><field name>`.
-    """
-    import click  # the plug-in's losses need no command line
-
-    hints = typing.get_type_hints(config)
-
-    def decorate(command: F) -> F:
-        for field in reversed(dataclasses.fields(config)):
-            flag = flag_of(field, prefix)
-            if not flag:
-                continue
-            kind = _plain_type(hints[field.name])
-            meta = field.metadata
-            default = meta.get("shown_default") or ("none" if field.default is None else str(field.default))
-            if meta.get("choices"):
-                value_type: Any = click.Choice(meta["choices"])
-            else:
-                value_type = {bool: click.BOOL, int: click.INT, float: click.FLOAT}.get(kind, click.STRING)
-            extra: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if kind is bool else {}
-            parameter = prefix.replace("-", "_") + field.name
-            command = click.option(
-                flag,
-                parameter,
-                type=value_type,
-                metavar=meta.get("metavar") or ("BOOL" if kind is bool else None),
-                default=None,
-                help=f"{meta['help']}  [default: {default}]",
-                **extra,
-            )(command)
-        return command
-
-    return decorate
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -116,7 +81,7 @@ def _restored(kind: Any, value: Any, what: str) -> Any:
     Raises:
         TypeError: a bool, number or text where the field wants another of these.
     """
-    plain = _plain_type(kind)
+    plain = plain_type(kind)
     if isinstance(value, Mapping) and dataclasses.is_dataclass(plain):
         return from_dict(typing.cast("type[Any]", plain), value, what)
     if isinstance(value, list) and typing.get_origin(plain) is tuple:

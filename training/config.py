@@ -29,9 +29,11 @@ class TrainConfig:
         UserError: values that contradict each other, naming the flags.
     """
 
-    # What is trained on, and where the results go.
     data: str = option(
-        "demo", "Training images: a zip, a folder, a few-shot set's name, or demo", metavar="ZIP|DIR|NAME"
+        "demo",
+        "Training images: a zip, a folder, a few-shot set's name, or demo",
+        metavar="ZIP|DIR|NAME",
+        group="Images and results",
     )
     outdir: str = option("runs", "Where the run's folder is made", metavar="DIR")
     desc: str | None = option(None, "Text to add to the run folder's name", metavar="TEXT")
@@ -48,8 +50,7 @@ class TrainConfig:
     mirror: bool = option(False, "Also show every image flipped left to right")
     subset: int | None = option(None, "Train on this many images, drawn with --seed", metavar="N", shown_default="all")
 
-    # The schedule.
-    kimg: float = option(MISSING, "Length of the training", metavar="KIMG", shown_default=_PRESET)
+    kimg: float = option(MISSING, "Length of the training", metavar="KIMG", shown_default=_PRESET, group="Schedule")
     tick: float = option(MISSING, "How often progress is printed and logged", metavar="KIMG", shown_default=_PRESET)
     snap: int = option(MISSING, "How often images and weights are saved", metavar="TICKS", shown_default=_PRESET)
     seed: int = option(0, "Seed of everything that is drawn", metavar="N")
@@ -58,9 +59,12 @@ class TrainConfig:
         None, "Images at a time; gradients are summed up to --batch", metavar="N", shown_default="--batch"
     )
 
-    # The networks.
     cbase: int = option(
-        MISSING, "Channels at resolution r: cbase / r, at most cmax", metavar="N", shown_default=_PRESET
+        MISSING,
+        "Channels at resolution r: cbase / r, at most cmax",
+        metavar="N",
+        shown_default=_PRESET,
+        group="Networks",
     )
     cmax: int = option(MISSING, "Most channels of a layer", metavar="N", shown_default=_PRESET)
     map_depth: int = option(MISSING, "Layers of the mapping network", metavar="N", shown_default=_PRESET)
@@ -71,8 +75,9 @@ class TrainConfig:
     )
     conv_clamp: float | None = option(256.0, "Activations are clamped to ± this", metavar="X")
 
-    # The losses and optimisers.
-    lr: float = option(MISSING, "Learning rate of both networks", metavar="X", shown_default=_PRESET)
+    lr: float = option(
+        MISSING, "Learning rate of both networks", metavar="X", shown_default=_PRESET, group="Losses and optimisers"
+    )
     gamma: float = option(MISSING, "R1 weight", metavar="X", shown_default=_PRESET)
     r1_every: int = option(16, "R1 once in this many steps", metavar="STEPS")
     pl_weight: float = option(MISSING, "Path length weight; 0: off", metavar="X", shown_default=_PRESET)
@@ -85,9 +90,12 @@ class TrainConfig:
         MISSING, "Half-life at most this share of the images shown so far", metavar="X", shown_default=_PRESET
     )
 
-    # What the discriminator sees.
     diffaugment: str = option(
-        MISSING, "DiffAugment policy, such as color,translation,cutout", metavar="POLICY|none", shown_default=_PRESET
+        MISSING,
+        "DiffAugment policy, such as color,translation,cutout",
+        metavar="POLICY|none",
+        shown_default=_PRESET,
+        group="Augmentation",
     )
     aug: str = option(
         MISSING, "ADA: adaptive, with a fixed p, or off", choices=("ada", "fixed", "noaug"), shown_default=_PRESET
@@ -99,11 +107,13 @@ class TrainConfig:
     target: float = option(0.6, "ADA: the mean sign of D(real) that p is steered to", metavar="X")
     ada_kimg: float = option(500.0, "ADA: the least time in which p goes from 0 to 1", metavar="KIMG")
 
-    # What is measured.
-    metrics: str = option("none", "Metrics at every snapshot: none; others by evaluate.py", metavar="NAMES|none")
+    metrics: str = option(
+        "none", "Metrics at every snapshot: none; others by evaluate.py", metavar="NAMES|none", group="Metrics"
+    )
 
-    # The machine.
-    workers: int = option(2, "Processes that decode images, where the set does not fit in memory", metavar="N")
+    workers: int = option(
+        2, "Processes that decode images, where the set does not fit in memory", metavar="N", group="Machine"
+    )
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", metavar="NAME")
 
     kd: KDConfig = field(default_factory=KDConfig, metadata={"flag": ""})

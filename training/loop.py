@@ -17,6 +17,7 @@ from dnnlib.text import format_seconds
 from kd_plugin.options import to_dict
 from torch_utils.seeding import seed_step
 from torch_utils.stats import Figure, Stopwatch
+from training.chart import save_chart
 from training.checkpoint import save_snapshot, save_state
 from training.ema import ema_beta, update_ema
 from training.logbook import Logbook
@@ -24,6 +25,7 @@ from training.phases import Batch, Dmain
 from training.sampler import make_loader
 from training.session import Session
 from training.snapshots import grid_shape, save_grid
+from training.views import save_views
 
 __all__ = ["run"]
 
@@ -51,6 +53,7 @@ def run(session: Session, run_dir: Path, book: Logbook) -> int:
     if session.nimg == 0:
         save_real_grid(session, run_dir)
         save_fake_grid(session, run_dir / "fakes_init.png")
+        save_views(session, run_dir / "views.png")
     saved_at = tick_started = time.perf_counter()
     start_nimg = tick_start_nimg = session.nimg
     cycle_nimg = config.batch * max(phase.interval for phase in session.phases)
@@ -115,6 +118,7 @@ def save(session: Session, run_dir: Path) -> None:
     meta = {"config": to_dict(session.config), "nimg": session.nimg, "class_names": session.dataset.class_names}
     save_snapshot(run_dir / f"network-snapshot-{kimg:06d}.safetensors", session.networks(), meta)
     save_state(run_dir, {"config": to_dict(session.config), **session.state_dict()})
+    save_chart(run_dir)
 
 
 def save_real_grid(session: Session, run_dir: Path) -> None:

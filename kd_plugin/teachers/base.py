@@ -70,6 +70,10 @@ class Frozen:
 
     name: str
 
+    def shown(self, images: Tensor) -> Tensor:
+        """What becomes of images [N, 3, H, W] before the network sees them, in [-1, 1]: for people to look at."""
+        return images
+
     def __copy__(self) -> Any:
         return self
 

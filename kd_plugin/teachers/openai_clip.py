@@ -11,7 +11,7 @@ from torch import Tensor
 from kd_plugin.errors import PromptError, TeacherError
 from kd_plugin.teachers.base import Frozen, check_images, fingerprint_of, freeze
 from kd_plugin.teachers.clip_package import build_model, openai_tokenizer
-from kd_plugin.teachers.preprocess import Preprocess
+from kd_plugin.teachers.preprocess import Preprocess, resize_and_crop
 
 __all__ = ["OpenAIClip"]
 
@@ -94,6 +94,9 @@ class OpenAIClip(Frozen):
         with torch.autocast(self._device.type, enabled=False):
             embeddings: Tensor = self._model.encode_image(self._preprocess(images.float()))
         return embeddings
+
+    def shown(self, images: Tensor) -> Tensor:
+        return resize_and_crop(((images + 1) / 2).clamp(0, 1), self.image_size) * 2 - 1
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:

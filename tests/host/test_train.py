@@ -48,6 +48,8 @@ def test_the_run_folder(run_train: RunTrain, tmp_path: Path) -> None:
         "log.txt",
         "stats.jsonl",
         "reals.png",
+        "views.png",
+        "chart.png",
         "fakes_init.png",
         "fakes000000.png",
         "network-snapshot-000000.safetensors",

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from kd_plugin.config import KDConfig
 from kd_plugin.errors import KDError, nearest
-from kd_plugin.options import add_flags, flag_of, from_dict, option, to_dict
+from kd_plugin.flags import add_flags
+from kd_plugin.options import flag_of, from_dict, option, to_dict
 
 
 @dataclass(frozen=True)

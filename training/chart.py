@@ -1,0 +1,58 @@
+"""A run at a glance: stats.jsonl drawn as chart.png."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from dnnlib.files import write_atomic
+
+__all__ = ["save_chart"]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of axes: what it shows, and which figures of stats.jsonl, by label."""
+
+    title: str
+    lines: dict[str, str]
+
+
+PANELS = (
+    Panel("D's scores (logits)", {"real": "Loss/scores/real", "fake": "Loss/scores/fake"}),
+    Panel("Distillation (unweighted)", {"AGKD": "Loss/KD/agkd", "CGKD": "Loss/KD/cgkd"}),
+    Panel("Pull of distillation / of the game", {"gradient ratio": "Loss/KD/grad_ratio"}),
+    Panel("Share of the teacher that D explains", {"explained": "KD/explained"}),
+)
+
+
+def save_chart(run_dir: Path) -> bool:
+    """Draws the panels for which the run has figures.
+
+    Returns:
+        False where there is nothing to draw, or matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    stats = run_dir / "stats.jsonl"
+    ticks = [json.loads(line) for line in stats.read_text(encoding="utf-8").splitlines()] if stats.is_file() else []
+    panels = [panel for panel in PANELS if any(name in tick for tick in ticks for name in panel.lines.values())]
+    if not panels:
+        return False
+    figure = Figure(figsize=(4.2 * len(panels), 3.0), layout="constrained")
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for label, name in panel.lines.items():
+            # A figure that is missing or not finite (null) leaves a gap.
+            points = [(tick["Progress/kimg"]["mean"], tick.get(name, {}).get("mean")) for tick in ticks]
+            if any(value is not None for _, value in points):
+                kimg, values = zip(*points, strict=True)
+                axes.plot(kimg, [float("nan") if value is None else value for value in values], ".-", label=label)
+        axes.set_title(panel.title, fontsize=10)
+        axes.set_xlabel("kimg")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    write_atomic(run_dir / "chart.png", lambda partial: figure.savefig(partial, dpi=100))
+    return True
