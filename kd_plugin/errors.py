@@ -32,8 +32,8 @@ class PromptError(KDError):
         self.text = text
 
 
-def nearest(name: str, options: Iterable[str], n: int = 3) -> str:
-    """`"; nearest: 'b4.fc', 'b4.conv'"`, or all the options where nothing is similar and they are few.
+def nearest(name: str, options: Iterable[str], n: int = 3, exhaustive: bool = True) -> str:
+    """`"; nearest: 'b4.fc', 'b4.conv'"`, or (`exhaustive`) all the options where nothing is similar and they are few.
 
     Made to be appended to an error message; empty where there is nothing to say.
     """
@@ -41,6 +41,6 @@ def nearest(name: str, options: Iterable[str], n: int = 3) -> str:
     close = difflib.get_close_matches(name, known, n=n, cutoff=0.5)
     if close:
         return "; nearest: " + ", ".join(f"'{option}'" for option in close)
-    if 0 < len(known) <= 12:
+    if exhaustive and 0 < len(known) <= 12:
         return "; known: " + ", ".join(f"'{option}'" for option in known)
     return ""

@@ -1,8 +1,7 @@
 """How a zip or a folder of images becomes pixels and labels.
 
-Layout: images anywhere below the root, in the order of their names; beside them, optionally, StyleGAN's
-`dataset.json` with `labels` ([[name, class or vector], ...] or null) and two keys of ours, `class_names` (position =
-class) and `captions` ([[name, text], ...]).
+Images lie anywhere below the root and count in the order of their names; what dataset.json may say of them stands in
+training/labels.py.
 """
 
 from __future__ import annotations
@@ -25,7 +24,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dnnlib.errors import UserError
-from dnnlib.files import FileTable, open_table
+from dnnlib.tables import FileTable, open_table
+from training.labels import Labels, classes_by_folder, parse_labels, read_meta
 
 __all__ = ["IMAGE_SUFFIXES", "ImageDataset", "decode_image"]
 
@@ -44,11 +44,13 @@ def _open_files(path: Path) -> FileTable:
     if not path.exists():
         raise UserError(f"--data: '{path}' does not exist")
     try:
-        files = open_table(path, IMAGE_SUFFIXES, extras=("dataset.json",))
+        files = open_table(path, IMAGE_SUFFIXES, companion="dataset.json")
     except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise UserError(f"--data: cannot read '{path}' ({error}); expected a folder or a zip of images") from None
     if not len(files):
-        raise UserError(f"--data: '{path}' holds no images ({' '.join(IMAGE_SUFFIXES)})")
+        zips = list(path.glob("*.zip")) if path.is_dir() else []
+        hint = f"; did you mean --data='{zips[0]}'?" if zips else ""
+        raise UserError(f"--data: '{path}' holds no images ({' '.join(IMAGE_SUFFIXES)}){hint}")
     return files
 
 
@@ -103,7 +105,8 @@ class ImageDataset:
         class_names: names of the classes, or None.
         captions: one text an index ("" where dataset.json has none), or None.
         raw_length: images in the source, before max_size and mirror.
-        unused_labels: what labels dataset.json has although `use_labels` is off, such as "3 classes"; "" for none.
+        label_note: what became of the labels, for the log; "" where there are none.
+        skipped: how many other files lie there, by suffix ("hidden": hidden and system files).
         fits_in_memory: whether pixels are kept.
         fingerprint: equal for datasets with the same images at the same indices and the same dataset.json, zipped or
             not. Of a folder over 256 MB it sees names and sizes only.
@@ -136,19 +139,22 @@ class ImageDataset:
         self._kept = _choose(self.raw_length, max_size, seed)
         self.resolution = resolution or self._common_resolution()
 
-        raw_meta = self._files.extras.get("dataset.json", b"")
-        meta = _parse_meta(raw_meta, self.path)
-        names = [self._files.name(number) for number in range(self.raw_length)] if raw_meta else []
-        labels = _parse_labels(meta["labels"], names, self.path) if use_labels else None
-        self.class_names, self.label_dim = _parse_classes(meta["class_names"], labels, self.path)
-        self.unused_labels = "" if use_labels else _label_kind(meta["labels"])
-        self._labels = labels[self._kept] if labels is not None else None
-        texts = meta["captions"]
-        self.captions = [str(texts.get(names[n], "")) for n in self._kept] * (1 + mirror) if texts else None
+        names = self._names_in_meta()
+        meta = read_meta(self._files.companion, self.path)
+        by_folder = None if self._files.companion else classes_by_folder(names)
+        labels = None
+        if use_labels:
+            labels = by_folder or parse_labels(meta, names, self.path)
+        self._labels = None if labels is None else labels.values[self._kept]
+        self.label_dim = 0 if labels is None else labels.width
+        self.class_names = labels.names if labels is not None else meta.class_names or _spoken(by_folder)
+        self.label_note = _label_note(labels, meta.labels, by_folder)
+        texts = meta.captions
+        self.captions = [texts.get(names[n], "") for n in self._kept] * (1 + mirror) if texts else None
 
         self.fits_in_memory = len(self._kept) * 3 * self.resolution**2 <= memory_limit
         self._pixels: np.ndarray | None = None  # [kept, 3, R, R]
-        self.fingerprint = self._fingerprint(raw_meta)
+        self.fingerprint = self._fingerprint(self._files.companion)
 
     def __len__(self) -> int:
         return len(self._kept) * (1 + self.mirror)
@@ -158,6 +164,10 @@ class ImageDataset:
             raise IndexError(f"index {index} of a dataset of {len(self)}")
         pixels, labels = self.gather(np.array([index]))
         return pixels[0], labels[0]
+
+    @property
+    def skipped(self) -> Counter[str]:
+        return self._files.skipped
 
     @property
     def used(self) -> int:
@@ -212,6 +222,12 @@ class ImageDataset:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pixels": None}
+
+    def _names_in_meta(self) -> list[str]:
+        """The images' names as dataset.json gives them: relative to the folder it lies in."""
+        root = self._files.companion_root
+        names = (self._files.name(number) for number in range(self.raw_length))
+        return [name.removeprefix(root) for name in names]
 
     def _labels_of(self, indices: np.ndarray) -> np.ndarray:
         if self._labels is None:
@@ -339,51 +355,21 @@ def _choose(count: int, max_size: int | None, seed: int) -> np.ndarray:
     return np.sort(np.random.RandomState(seed).permutation(count)[:max_size])
 
 
-def _parse_meta(content: bytes, path: Path) -> dict[str, Any]:
-    """dataset.json's `labels` and `captions` as {name: value}, {} where there are none, and `class_names` or None."""
-    try:
-        meta = json.loads(content) if content else {}
-        tables = {key: dict(meta.get(key) or []) for key in ("labels", "captions")}
-        class_names = meta.get("class_names")
-        return {**tables, "class_names": None if class_names is None else [str(name) for name in class_names]}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"--data: dataset.json in '{path}' cannot be read ({error}); expected "
-            '{"labels": [["a.png", 0], ...]} and optionally "class_names" and "captions"'
-        ) from None
+def _spoken(by_folder: Labels | None) -> list[str] | None:
+    """Names of folders, where all of them are words: '00000' and '1' say nothing."""
+    if by_folder is None or by_folder.names is None or not all(any(map(str.isalpha, n)) for n in by_folder.names):
+        return None
+    return by_folder.names
 
 
-def _parse_labels(table: dict[str, Any], names: list[str], path: Path) -> np.ndarray:
-    """[n] int64 classes or [n, label_dim] float32 vectors, in the order of `names`."""
-    if not table:
-        raise UserError(f"--cond: '{path}' has no labels in a dataset.json at its root; add them or leave --cond out")
-    missing = [name for name in names if name not in table]
-    if missing:
-        raise UserError(f"--cond: {len(missing)} images of '{path}' have no label, such as '{missing[0]}'")
-    try:
-        labels = np.array([table[name] for name in names])
-    except ValueError:
-        raise UserError(f"--cond: the labels of '{path}' differ in length") from None
-    if labels.ndim == 1 and labels.dtype.kind == "i" and labels.min() >= 0:
-        return labels
-    if labels.ndim == 2 and labels.dtype.kind in "if":
-        return labels.astype(np.float32)
-    raise UserError(f"--cond: the labels of '{path}' must all be class numbers from 0 up, or all vectors of numbers")
-
-
-def _label_kind(table: dict[str, Any]) -> str:
-    """'3 classes', or what else the values of `labels` are; "" where there are none."""
-    if not table:
-        return ""
-    classes = {value for value in table.values() if isinstance(value, int | str)}
-    return f"{len(classes)} classes" if classes else f"{len(table)} vectors"
-
-
-def _parse_classes(names: list[str] | None, labels: np.ndarray | None, path: Path) -> tuple[list[str] | None, int]:
-    """The names as given and the width of a label. A name for every class, also for those that no image shows."""
-    if labels is None:
-        return names, 0
-    width = int(labels.shape[1]) if labels.ndim == 2 else max(int(labels.max()) + 1, len(names or []))
-    if names is not None and len(names) != width:
-        raise UserError(f"--cond: dataset.json in '{path}' has {len(names)} class_names but labels of {width} classes")
-    return names, width
+def _label_note(labels: Labels | None, in_meta: dict[str, Any], by_folder: Labels | None) -> str:
+    if labels is not None:
+        kind = "classes" if labels.values.ndim == 1 else "numbers each"
+        names = _some(labels.names, 12, ", ") if labels.names else ""
+        source = "by folder" if labels is by_folder else "in dataset.json"
+        return f"{labels.width} {kind} {source}" + (f" ({names})" if names else "")
+    if in_meta:
+        classes = {str(value) for value in in_meta.values() if not isinstance(value, list)}
+        found = f"{len(classes)} classes" if classes else f"{len(in_meta)} vectors"
+        return f"{found} in dataset.json, not used (--cond=1 uses them)"
+    return ""

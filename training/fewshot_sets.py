@@ -37,17 +37,19 @@ def resolve_data(spec: str | os.PathLike[str]) -> Path:
     Raises:
         UserError: none of these, with the nearest names; or the download failed, or is not a zip.
     """
-    path = Path(spec)
-    if path.exists():
+    typed = os.fspath(spec)
+    # "Copy as path" brings quotes along, and no shell expands the ~ of --data=~/set.zip.
+    path = next((path for path in (Path(typed), Path(typed.strip("\"'")).expanduser()) if path.exists()), None)
+    if path is not None:
         return path
-    name = os.fspath(spec).removesuffix(".zip")
+    name = typed.removesuffix(".zip")
     if (demo := DemoSpec.parse(name)) is not None:
         return _demo_set(demo)
     if name in FEWSHOT_SETS:
         return _fewshot_set(name)
-    raise UserError(
-        f"--data: '{spec}' is neither an existing zip or folder nor a known set{nearest(name, [*FEWSHOT_SETS, 'demo'])}"
-    )
+    beside = [os.fspath(path) for path in Path(typed).parent.glob("*") if path.is_dir() or path.suffix == ".zip"]
+    close = nearest(typed, beside, exhaustive=False) or nearest(name, [*FEWSHOT_SETS, "demo"])
+    raise UserError(f"--data: '{spec}' is neither an existing zip or folder nor a known set{close}")
 
 
 def _fewshot_set(name: str) -> Path:

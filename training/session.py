@@ -29,6 +29,8 @@ from training.phases import Greg, Phase, Players, make_phases
 
 __all__ = ["Session", "open_dataset"]
 
+FEW_IMAGES = 50  # with fewer, the generator is told to repeat them: said at the start
+
 
 def open_dataset(config_values: dict[str, Any]) -> ImageDataset:
     """The training set of `--data`, `--resolution`, `--cond`, `--subset`, `--mirror` and `--seed`."""
@@ -97,6 +99,7 @@ class Session:
         augment = config.diffaugment if config.aug == "noaug" else f"{config.aug} {config.augpipe}"
         lines = [
             f"Images:      {self.dataset.used} of {side}x{side}{mirrored} ({config.data})",
+            f"Labels:      {self.dataset.label_note or 'none'}",
             f"Preset:      {config.cfg}: {config.kimg:g} kimg, batch {config.batch}, gamma {config.gamma:g}",
             f"Networks:    G {g:.1f} M and D {d:.1f} M parameters, on {self.device}",
             f"Augment:     {augment}",
@@ -123,9 +126,13 @@ class Session:
                 f"Note:        minibatch-std in groups of {group}: {config.mbstd_group} (--mbstd-group) does not "
                 f"divide the {config.micro_batch} images that D sees at once"
             )
-        if dataset.unused_labels:
+        if dataset.skipped:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in dataset.skipped.most_common(6))
+            remarks.append(f"Note:        {dataset.skipped.total()} other files skipped ({kinds})")
+        if dataset.used < FEW_IMAGES:
             remarks.append(
-                f"Note:        labels: {dataset.unused_labels} in dataset.json, not used (--cond=1 uses them)"
+                f"Note:        {dataset.used} images are very few: expect copies of them; compare fakes*.png with "
+                "reals.png, and add images if you can"
             )
         return remarks
 

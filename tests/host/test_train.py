@@ -117,8 +117,9 @@ def test_what_is_not_used_as_given_is_said(run_train: RunTrain, drawings: Path) 
     result = run_train("--batch=6", "--kimg=0.006")
     assert result.exit_code == 0, result.output
     assert "minibatch-std in groups of 3: 4 (--mbstd-group) does not divide the 6 images" in result.output
-    assert "labels: 8 classes in dataset.json, not used (--cond=1 uses them)" in result.output
-    assert "not used" not in run_train("--cond", "--kimg=0.004").output
+    assert "Labels:      8 classes in dataset.json, not used (--cond=1 uses them)" in result.output
+    assert "24 images are very few: expect copies" in result.output
+    assert "Labels:      8 classes in dataset.json (cat, owl, " in run_train("--cond", "--kimg=0.004").output
 
 
 @pytest.mark.parametrize(
