@@ -35,12 +35,22 @@ class KDConfig:
         metavar="SPEC",
         group="Distillation",
     )
-    agkd: float = option(1.0, "Weight of aggregated distillation (image embeddings)", metavar="WEIGHT")
+    agkd: float = option(
+        1.0,
+        "Weight of aggregated distillation (image embeddings)",
+        metavar="WEIGHT",
+        shown_default="1.0; --cfg=demo has its own",
+    )
     cgkd: float = option(1.0, "Weight of correlated distillation (image-text correlations)", metavar="WEIGHT")
     diversity: float = option(
         0.0, "Weight of the diversity term on the generator, through the frozen teacher", metavar="WEIGHT"
     )
-    p: float = option(0.7, "Probability that a step also matches the crossed pairs", metavar="[0,1]")
+    p: float = option(
+        0.7,
+        "Probability that a step also matches the crossed pairs",
+        metavar="[0,1]",
+        shown_default="0.7; --cfg=demo has its own",
+    )
     layer: str = option("b4.fc", "Discriminator layer whose output is the student feature", metavar="NAME")
     head: str = option(
         "auto", "Student feature to teacher width; auto: identity where they agree, else linear", choices=HEADS

@@ -152,35 +152,39 @@ def _require(holds: bool, name: str, value: Any, expected: str) -> None:
 
 
 # Sources: stylegan2-ada-pytorch (auto, stylegan2, paper*, cifar), DiffAugment-stylegan2-pytorch (low_shot);
-# `demo` is ours, sized for two CPU cores and the 64 numbers of the demo teacher's embeddings.
+# `demo` is ours: chosen by looking at the pictures that five minutes on two CPU cores give (docs/design.md).
+KD = "kd."
 _ALL_THREE = "color,translation,cutout"
 
 # fmt: off
 _PRESETS = (     "low_shot", "stylegan2", "paper256", "paper512", "paper1024", "cifar",  "demo")
 _TABLE: dict[str, tuple[Any, ...]] = {
-    "kimg":         (      300,       25000,      25000,      25000,       25000,  100000,       8),
-    "tick":         (        4,           4,          4,          4,           4,       4,       1),
-    "snap":         (        5,          50,         50,         50,          50,      50,       2),
+    "kimg":         (      300,       25000,      25000,      25000,       25000,  100000,      60),
+    "tick":         (        4,           4,          4,          4,           4,       4,       2),
+    "snap":         (        5,          50,         50,         50,          50,      50,       5),
     "batch":        (        8,          32,         64,         64,          32,      64,      16),
     "mbstd_group":  (        4,           4,          8,          8,           4,      32,       4),
-    "cbase":        (    32768,       32768,      16384,      32768,       32768,   32768,    1024),
+    "cbase":        (    32768,       32768,      16384,      32768,       32768,   32768,     512),
     "cmax":         (      512,         512,        512,        512,         512,     512,      64),
     "map_depth":    (        2,           8,          8,          8,           8,       2,       2),
     "arch":         ( "resnet",    "resnet",   "resnet",   "resnet",    "resnet",  "orig", "resnet"),
-    "lr":           (     .002,        .002,      .0025,      .0025,        .002,   .0025,   .0025),
-    "gamma":        (       10,          10,          1,         .5,           2,     .01,      .1),
+    "lr":           (     .002,        .002,      .0025,      .0025,        .002,   .0025,    .004),
+    "gamma":        (       10,          10,          1,         .5,           2,     .01,     .05),
     "pl_weight":    (        2,           2,          2,          2,           2,       0,       0),
-    "style_mixing": (       .9,          .9,         .9,         .9,          .9,       0,      .9),
-    "ema_kimg":     (       10,          10,         20,         20,          10,     500,      .5),
+    "style_mixing": (       .9,          .9,         .9,         .9,          .9,       0,       0),
+    "ema_kimg":     (       10,          10,         20,         20,          10,     500,       1),
     "ema_rampup":   (     None,        None,       None,       None,        None,     .05,      .1),
     "aug":          (  "noaug",       "ada",      "ada",      "ada",       "ada",   "ada", "noaug"),
     "diffaugment":  (_ALL_THREE,     "none",     "none",     "none",      "none",  "none", "translation"),
+    # Distillation; None: the default of KDConfig.
+    "kd.agkd":      (     None,        None,       None,       None,        None,    None,      10),
+    "kd.p":         (     None,        None,       None,       None,        None,    None,       0),
 }
 # fmt: on
 
 
 def preset_row(name: str, resolution: int) -> dict[str, Any]:
-    """The values of a preset; `auto` is the one that depends on the resolution.
+    """The values of a preset, those of the distillation as `kd.<field>`; `auto` depends on the resolution.
 
     Raises:
         UserError: an unknown preset, with the nearest name.
@@ -190,7 +194,8 @@ def preset_row(name: str, resolution: int) -> dict[str, Any]:
     if name not in _PRESETS:
         raise UserError(f"--cfg: unknown preset '{name}'{nearest(name, [*_PRESETS, 'auto'])}")
     column = _PRESETS.index(name)
-    return {setting: values[column] for setting, values in _TABLE.items()}
+    row = {setting: values[column] for setting, values in _TABLE.items()}
+    return {setting: value for setting, value in row.items() if not (setting.startswith(KD) and value is None)}
 
 
 def _auto(resolution: int, ranks: int = 1) -> dict[str, Any]:
@@ -224,11 +229,13 @@ def resolve(
     """
     given = dict(given)
     base: dict[str, Any] = {**saved} if saved is not None else {}
-    kd_saved = base.pop("kd", {})
+    kd_saved = dict(base.pop("kd", {}))
     if saved is None or given.get("cfg") not in (None, saved.get("cfg")):
         data = given.get("data", base.get("data", _default("data")))
         name = given.get("cfg") or ("demo" if DemoSpec.parse(data) else _default("cfg"))
-        base |= {"cfg": name} | preset_row(name, resolution)
+        row = preset_row(name, resolution)
+        kd_saved |= {setting.removeprefix(KD): row.pop(setting) for setting in list(row) if setting.startswith(KD)}
+        base |= {"cfg": name} | row
     # Naming one of the two augmentations replaces a preset's other one.
     if given.get("diffaugment", "none") != "none":
         base["aug"] = "noaug"

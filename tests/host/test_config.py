@@ -8,6 +8,7 @@ import json
 import pytest
 
 from dnnlib.errors import UserError
+from kd_plugin.config import KDConfig
 from kd_plugin.errors import KDError
 from kd_plugin.options import to_dict
 from training.config import TrainConfig, differing_fields, preset_row, resolve
@@ -30,7 +31,17 @@ def test_every_preset_is_complete(name: str) -> None:
     config = resolve({"data": "x.zip", "cfg": name}, {}, resolution=256)
     assert config.cfg == name
     missing = {f.name for f in dataclasses.fields(TrainConfig) if f.default is dataclasses.MISSING} - {"kd"}
-    assert missing == set(preset_row(name, 256))
+    row = preset_row(name, 256)
+    assert missing == {setting for setting in row if not setting.startswith("kd.")}
+
+
+def test_a_preset_may_have_its_own_distillation() -> None:
+    assert resolve({"data": "demo"}, {"teacher": "demo"}, 32).kd.agkd == 10
+    assert resolve({"data": "demo"}, {"teacher": "demo", "agkd": 2.0}, 32).kd.agkd == 2
+    assert resolve({"data": "x.zip"}, {"teacher": "demo"}, 32).kd == KDConfig(teacher="demo")
+    saved = to_dict(resolve({"data": "x.zip"}, {"teacher": "clip", "view": "clean"}, 32))
+    again = resolve({"cfg": "demo"}, {}, 32, saved)
+    assert (again.kd.teacher, again.kd.view, again.kd.agkd) == ("clip", "clean", 10)
 
 
 def test_auto_follows_the_published_heuristics() -> None:
