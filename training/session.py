@@ -112,6 +112,8 @@ class Session:
                 f"Teacher:     {self.kd.teacher.name}, agkd {kd.agkd:g}, cgkd {kd.cgkd:g}, diversity {kd.diversity:g}, "
                 f"view {kd.view}, student {kd.layer}"
             )
+            if remark := getattr(self.kd.teacher, "remark", ""):
+                lines.append(f"             {remark}")
         if self.prompts is not None:
             lines.append(f"Prompts:     {self.prompts.source}")
             lines.extend(f"             {text}" for text in self.prompts.texts)

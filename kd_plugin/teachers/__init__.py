@@ -47,7 +47,8 @@ def _clip(model: str, device: torch.device) -> Teacher:
     from kd_plugin.teachers.openai_clip import OpenAIClip
 
     model = model or _DEFAULT_CLIP
-    return OpenAIClip.from_state_dict(read_weights(find_weights(model)), f"clip:{model}", device)
+    weights = read_weights(find_weights(model))
+    return OpenAIClip.from_state_dict(weights.tensors, f"clip:{model}", device, weights.activation)
 
 
 @TEACHERS.register("script")

@@ -69,6 +69,7 @@ class Frozen:
     """
 
     name: str
+    remark: str = ""  # for the log: what was assumed about it
 
     def shown(self, images: Tensor) -> Tensor:
         """What becomes of images [N, 3, H, W] before the network sees them, in [-1, 1]: for people to look at."""
@@ -93,9 +94,12 @@ def freeze(module: M) -> M:
     return module.eval()
 
 
-def fingerprint_of(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) over names, shapes and float32 values; the container and the order in it make no difference."""
-    digest = hashlib.sha256()
+def fingerprint_of(weights: Mapping[str, Tensor], architecture: str = "") -> str:
+    """SHA-256 (hex) over names, shapes and float32 values, and what else decides the embeddings.
+
+    The container and the order in it make no difference.
+    """
+    digest = hashlib.sha256(architecture.encode())
     for name in sorted(weights):
         values = weights[name].detach().cpu().float().contiguous()
         digest.update(f"{name}{tuple(values.shape)}".encode())

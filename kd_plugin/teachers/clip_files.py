@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from torch import Tensor
 from kd_plugin.download import download
 from kd_plugin.errors import KDError, TeacherError, nearest
 from kd_plugin.teachers.base import nearest_file
+from kd_plugin.teachers.clip_architecture import Activation, activation_in
 from kd_plugin.teachers.torchscript import is_torchscript, load_torchscript
 
-__all__ = ["MODELS", "find_weights", "read_weights"]
+__all__ = ["MODELS", "ClipWeights", "find_weights", "read_weights"]
 
 _HOST = "https://openaipublic.azureedge.net/clip/models"
 
@@ -60,7 +62,15 @@ def find_weights(model: str) -> Path:
     raise TeacherError(f"--kd=clip:{model}: neither a released model nor a file{nearest(model, MODELS)}")
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class ClipWeights:
+    """tensors: by OpenAI's names. activation: what the file's own code computes, None where it holds no code."""
+
+    tensors: dict[str, Tensor]
+    activation: Activation | None = None
+
+
+def read_weights(path: Path) -> ClipWeights:
     """The state_dict in a TorchScript archive (OpenAI's own form), a .safetensors file, or a state_dict saved by torch.
 
     None of the three ways runs code from the file: TorchScript is compiled but not called, safetensors holds numbers
@@ -70,10 +80,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         TeacherError: it is none of these, or damaged.
     """
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
+        if _is_safetensors(path):
+            return ClipWeights(safetensors.torch.load_file(path))
         if is_torchscript(path):
-            return dict(load_torchscript(path, "cpu").state_dict())
+            archive = load_torchscript(path, "cpu")
+            return ClipWeights(dict(archive.state_dict()), activation_in(archive))
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise TeacherError(
@@ -87,7 +98,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise TeacherError(
             f"--kd=clip:{path}: expected a state_dict (names and tensors), found: {held}; save model.state_dict() alone"
         )
-    return dict(content)
+    return ClipWeights(dict(content))
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By content: eight bytes of header length and an opening brace. People rename files."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
 
 
 def _is_state_dict(content: Any) -> bool:

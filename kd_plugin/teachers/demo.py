@@ -51,4 +51,4 @@ def load(device: torch.device | str = "cpu", path: str | os.PathLike[str] = WEIG
             f"--kd=demo: {os.fspath(path)} cannot be read as the demo teacher's weights ({error!r}); reinstall "
             "kd_plugin, or write the file again with python -m experiments.train_demo_teacher"
         ) from error
-    return OpenAIClip.from_state_dict(weights, "demo", device)
+    return OpenAIClip.from_state_dict(weights, "demo", device, "QuickGELU")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kd_plugin.errors import PromptError, TeacherError
 from kd_plugin.teachers.base import Frozen, check_images, fingerprint_of, freeze
+from kd_plugin.teachers.clip_architecture import Activation, check_heads, set_activation
 from kd_plugin.teachers.clip_package import build_model, openai_tokenizer
 from kd_plugin.teachers.preprocess import Preprocess, resize_and_crop
 
@@ -32,16 +33,17 @@ _TEXTS_AT_ONCE = 256
 class OpenAIClip(Frozen):
     """A CLIP of OpenAI's architecture (ViT or ModifiedResNet). Make it with `from_state_dict` or `load_teacher`.
 
-    The activation is QuickGELU, which the weights do not tell: weights trained with plain GELU (most of open_clip's
-    own) have the same names and shapes, load, and give embeddings that are off by a few percent.
+    Weights do not tell the activation they were trained with. Where the file holds code (OpenAI's archives do), that
+    counts; else QuickGELU is assumed. `remark` says which; a wrong one puts embeddings off by a few percent.
 
     Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021.
     """
 
     vocabulary: tuple[str, ...] | None = None  # any text
 
-    def __init__(self, model: Any, name: str, fingerprint: str) -> None:
+    def __init__(self, model: Any, name: str, fingerprint: str, remark: str) -> None:
         self.name = name
+        self.remark = remark
         self.fingerprint = fingerprint
         self.embed_dim = int(model.text_projection.shape[1])
         self.image_size = int(model.visual.input_resolution)
@@ -53,7 +55,11 @@ class OpenAIClip(Frozen):
 
     @classmethod
     def from_state_dict(
-        cls, state_dict: Mapping[str, Tensor], name: str, device: torch.device | str = "cpu"
+        cls,
+        state_dict: Mapping[str, Tensor],
+        name: str,
+        device: torch.device | str = "cpu",
+        activation: Activation | None = None,
     ) -> OpenAIClip:
         """Builds the network that the shapes in `state_dict` spell out.
 
@@ -61,12 +67,14 @@ class OpenAIClip(Frozen):
             state_dict: weights under OpenAI's names, of any floating type; copied, and used in float32.
             name: for logs and messages.
             device: where it shall live and compute.
+            activation: what the weights were trained with; None: not known, QuickGELU is assumed.
 
         Raises:
             TeacherError: the weights are not a CLIP of this architecture, or the clip package is missing.
         """
         weights = {key: value.float() for key, value in state_dict.items() if key not in _NOT_WEIGHTS}
         _check_names(weights, name)
+        check_heads(weights, name)
         vocab_size = weights["token_embedding.weight"].shape[0]
         if vocab_size != _VOCAB_SIZE:
             raise TeacherError(
@@ -86,7 +94,9 @@ class OpenAIClip(Frozen):
                     f"teacher '{name}': the weights do not fit OpenAI's CLIP architecture ({_in_short(error)}); "
                     "give one of OpenAI's files, such as --kd=clip:ViT-B/32"
                 ) from error
-        return cls(freeze(model.to(device)), name, fingerprint_of(weights))
+        set_activation(model, activation or "QuickGELU")
+        remark = f"activation {activation}, as the file's own code" if activation else "activation QuickGELU, assumed"
+        return cls(freeze(model.to(device)), name, fingerprint_of(weights, activation or "QuickGELU"), remark)
 
     def embed_images(self, images: Tensor) -> Tensor:
         """[N, 3, H, W] in [-1, 1] -> [N, E] float32, not normalised; see `Teacher`."""

@@ -1,0 +1,87 @@
+"""The README's commands are commands, and its five lines run as they stand."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+import torch
+from torch import nn
+
+import evaluate
+import generate
+import kd_plugin
+import train
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+COMMANDS = [
+    line.split("  #")[0].strip()
+    for kind, block in BLOCKS
+    if kind != "python"
+    for line in block.splitlines()
+    if line.startswith(("python ", "make "))
+]
+SCRIPTS: dict[str, click.Command] = {
+    "train.py": train.main,
+    "generate.py": generate.main,
+    "evaluate.py": evaluate.main,
+}
+
+
+def test_both_ways_to_start_are_named() -> None:
+    assert {"make demo", "make test"} <= set(COMMANDS)
+    assert any(command.startswith("python train.py --kd=clip") for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_understood(command: str) -> None:
+    """Every flag exists and takes its value; nothing is run."""
+    program, *rest = shlex.split(command)
+    if program == "make":
+        assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    else:
+        script = SCRIPTS[rest[0]]
+        script.make_context(rest[0], rest[1:])  # raises UsageError
+
+
+def test_the_demo_command_is_what_make_demo_runs() -> None:
+    assert "train.py --kd=demo --data=demo" in (ROOT / "Makefile").read_text()
+
+
+def test_the_lines_for_ones_own_gan_run() -> None:
+    (code,) = [block for kind, block in BLOCKS if kind == "python"]
+
+    class D(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.b4 = nn.ModuleDict({"fc": nn.Linear(48, 16), "out": nn.Linear(16, 1)})
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            features = nn.functional.adaptive_avg_pool2d(images, 4).flatten(1)
+            logits: torch.Tensor = self.b4["out"](self.b4["fc"](features))
+            return logits
+
+    network = D()
+    names = {
+        "kd_plugin": kd_plugin,
+        "D": network,
+        "opt_d": torch.optim.Adam(network.parameters()),
+        "augment": lambda images: images,
+        "real": torch.rand(4, 3, 32, 32),
+        "fake": torch.rand(4, 3, 32, 32, requires_grad=True),
+        "your_loss": lambda real, fake: (fake - real).mean(),
+    }
+    exec(code.replace('teacher="clip"', 'teacher="demo"'), names)  # the same lines, without the download
+    names["loss_d"].backward()
+    assert network.b4["fc"].weight.grad.abs().sum() > 0
+    assert all(parameter.grad is not None for group in names["opt_d"].param_groups for parameter in group["params"])
+
+
+def test_files_that_are_named_exist() -> None:
+    for name in re.findall(r"\((docs/[\w.-]+)\)", TEXT):
+        assert (ROOT / name).is_file(), name
