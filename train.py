@@ -24,7 +24,7 @@ from kd_plugin.config import KDConfig
 from kd_plugin.flags import GroupedCommand, add_flags
 from kd_plugin.options import to_dict
 from training.checkpoint import load_snapshot, load_state, runs_with_state
-from training.config import TrainConfig, differing_fields, resolve
+from training.config import TrainConfig, differing_fields, resolve, with_precision
 from training.dataset import ImageDataset
 from training.drawings import DemoSpec
 from training.logbook import Logbook
@@ -92,7 +92,11 @@ def train(config: TrainConfig, dataset: ImageDataset, resume: str | None) -> int
     name = run_name(config)
     require_writable(config.outdir)
     run_dir = folder_to_continue(config, name, resume)
+    if run_dir is not None:
+        saved = read_config(str(run_dir / "config.json"), flag="--resume")
+        config = with_precision(config, saved.get("kd", {}).get("precision", config.kd.precision))
     session = Session.build(config, dataset)
+    config = session.config
     if run_dir is not None:
         continue_run(session, run_dir)
     elif resume not in (None, LATEST):

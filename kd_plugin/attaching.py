@@ -68,7 +68,7 @@ def attach(
     if teacher is None:
         teacher = config.teacher if config.enabled else TEACHER
     if isinstance(teacher, str):
-        teacher = load_teacher(teacher, device=device)
+        teacher = load_teacher(teacher, device, config.precision)
     _check_teacher(teacher)
     bank = _prompt_bank(teacher, prompts, config, weights)
     head = make_head(config.head, student, teacher.embed_dim, seed).to(device)

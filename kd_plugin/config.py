@@ -12,6 +12,7 @@ __all__ = ["HEADS", "VIEWS", "KDConfig", "check_weight"]
 
 HEADS = ("auto", "identity", "linear")
 VIEWS = ("seen", "clean")
+PRECISIONS = ("auto", "fp32", "bf16")  # of a teacher that has a choice
 
 
 def check_weight(name: str, weight: float) -> None:
@@ -56,6 +57,11 @@ class KDConfig:
         "auto", "Student feature to teacher width; auto: identity where they agree, else linear", choices=HEADS
     )
     view: str = option("seen", "What the teacher is shown: seen (the augmented images D saw) or clean", choices=VIEWS)
+    precision: str = option(
+        "auto",
+        "Number type of a CLIP teacher; auto: bf16 on CUDA, and on a CPU where it is measured to be faster",
+        choices=PRECISIONS,
+    )
     prompts: str | None = option(
         None,
         "Text file with one prompt a line",
@@ -68,7 +74,7 @@ class KDConfig:
             check_weight(name, weight)
         if not 0 <= self.p <= 1:
             raise KDError(f"--kd-p: {self.p} is not a probability; give a number from 0 to 1")
-        for name, known in (("head", HEADS), ("view", VIEWS)):
+        for name, known in (("head", HEADS), ("view", VIEWS), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise KDError(f"--kd-{name}: '{getattr(self, name)}' is unknown; choose one of {', '.join(known)}")
 

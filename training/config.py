@@ -16,7 +16,7 @@ from kd_plugin.errors import nearest
 from kd_plugin.options import flag_of, from_dict, option, to_dict
 from training.drawings import DemoSpec
 
-__all__ = ["TrainConfig", "differing_fields", "preset_row", "resolve"]
+__all__ = ["TrainConfig", "differing_fields", "preset_row", "resolve", "with_precision"]
 
 _PRESET = "the preset's"  # what --help says where a column of _TABLE supplies the value
 
@@ -249,19 +249,25 @@ def _default(name: str) -> Any:
     return TrainConfig.__dataclass_fields__[name].default
 
 
+def with_precision(config: TrainConfig, precision: str) -> TrainConfig:
+    """The same run, its teacher computing in `precision`."""
+    return dataclasses.replace(config, kd=dataclasses.replace(config.kd, precision=precision))
+
+
 # What may change between a run and its continuation without making it another run.
 _FREE_TO_CHANGE = frozenset({"kimg", "tick", "snap", "outdir", "desc", "workers", "device"})
+_FREE_TO_CHANGE_KD = frozenset({"precision"})  # `auto` may measure otherwise today: the run keeps what it had
 
 
 def differing_fields(saved: Mapping[str, Any], config: TrainConfig) -> list[str]:
     """'--gamma (10 was saved, 5 was given)' for each difference that makes `config` another run than `saved`."""
     differences = []
-    for owner, prefix, old, new in (
-        (TrainConfig, "", dict(saved), to_dict(config)),
-        (KDConfig, "kd-", dict(saved.get("kd", {})), to_dict(config.kd)),
+    for owner, prefix, free, old, new in (
+        (TrainConfig, "", _FREE_TO_CHANGE | {"kd"}, dict(saved), to_dict(config)),
+        (KDConfig, "kd-", _FREE_TO_CHANGE_KD, dict(saved.get("kd", {})), to_dict(config.kd)),
     ):
         for item in dataclasses.fields(owner):
-            if item.name == "kd" or item.name in _FREE_TO_CHANGE:
+            if item.name in free:
                 continue
             before, now = old.get(item.name), new[item.name]
             if before != now:

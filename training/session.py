@@ -20,7 +20,7 @@ from torch_utils.device import pick_device
 from torch_utils.stats import Stats, Stopwatch
 from training.augment import AdaController, AugmentPipe, DiffAugment, augpipe
 from training.checkpoint import Snapshot
-from training.config import TrainConfig
+from training.config import TrainConfig, with_precision
 from training.dataset import ImageDataset
 from training.fewshot_sets import resolve_data
 from training.networks import Discriminator, Generator
@@ -78,6 +78,8 @@ class Session:
             G, D = (network.to(memory_format=torch.channels_last) for network in (G, D))
         G_ema = copy.deepcopy(G).eval()
         kd, prompts = _distiller(config, dataset, D, device)
+        if kd is not None:  # what `auto` came to is a part of the run
+            config = with_precision(config, getattr(kd.teacher, "precision", config.kd.precision))
         pipe, ada = _ada(config, device)
         augment = pipe if pipe is not None else DiffAugment(config.diffaugment)
         label_table = dataset.label_table().to(device)
@@ -110,7 +112,7 @@ class Session:
         if self.kd is not None:
             lines.append(
                 f"Teacher:     {self.kd.teacher.name}, agkd {kd.agkd:g}, cgkd {kd.cgkd:g}, diversity {kd.diversity:g}, "
-                f"view {kd.view}, student {kd.layer}"
+                f"view {kd.view}, student {kd.layer}, {kd.precision}"
             )
             if remark := getattr(self.kd.teacher, "remark", ""):
                 lines.append(f"             {remark}")
@@ -135,6 +137,11 @@ class Session:
             remarks.append(
                 f"Note:        {dataset.used} images are very few: expect copies of them; compare fakes*.png with "
                 "reals.png, and add images if you can"
+            )
+        unknown = getattr(self.kd.teacher, "unknown_words", None) if self.kd is not None else None
+        if unknown is not None and self.prompts is not None and (words := unknown(self.prompts.texts)):
+            remarks.append(
+                f"Note:        the teacher never saw the words {', '.join(words)}; to it they are all the same"
             )
         return remarks
 
@@ -220,7 +227,7 @@ def _distiller(
 ) -> tuple[Distiller | None, ChosenPrompts | None]:
     if not config.kd.enabled:
         return None, None
-    teacher = load_teacher(config.kd.teacher, device)
+    teacher = load_teacher(config.kd.teacher, device, config.kd.precision)
     prompts = None
     if config.kd.cgkd > 0 or config.kd.diversity > 0:
         prompts = choose_prompts(

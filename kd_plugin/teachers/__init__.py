@@ -12,8 +12,8 @@ from kd_plugin.teachers.base import Teacher
 
 __all__ = ["TEACHERS", "Loader", "Teacher", "load_teacher"]
 
-# What stands after 'scheme:' in the spec (empty where nothing does), and the device -> the teacher.
-Loader = Callable[[str, torch.device], Teacher]
+# What stands after 'scheme:' in the spec (empty where nothing does), the device and the precision -> the teacher.
+Loader = Callable[[str, torch.device, str], Teacher]
 
 # Loaders import what they need when they run, so that one teacher's dependencies do not burden another.
 TEACHERS: Registry[Loader] = Registry("teacher")
@@ -22,13 +22,15 @@ _FORMS = "clip, clip:ViT-B/32, clip:FILE.pt, demo, script:IMAGE_TOWER.pt+TEXTS.n
 _DEFAULT_CLIP = "ViT-B/32"
 
 
-def load_teacher(spec: str, device: torch.device | str = "cpu") -> Teacher:
-    """The teacher that a spec names, frozen, on `device`, computing in float32.
+def load_teacher(spec: str, device: torch.device | str = "cpu", precision: str = "auto") -> Teacher:
+    """The teacher that a spec names, frozen, on `device`.
 
     Args:
         spec: `clip` (= `clip:ViT-B/32`), `clip:` and a name of OpenAI's or a weights file, `demo` (tiny, comes with the
             plug-in), or `script:IMAGE_TOWER.pt+TEXTS.npz`.
         device: where it lives; the images must be there too.
+        precision: `fp32`, `bf16`, or `auto` (bf16 on CUDA, on a CPU where it is measured to be faster), for the
+            teachers of OpenAI's architecture. Embeddings come in float32 in any case.
 
     Raises:
         TeacherError: an unknown spec, or a file that cannot be found, fetched, read or used.
@@ -38,21 +40,21 @@ def load_teacher(spec: str, device: torch.device | str = "cpu") -> Teacher:
         raise TeacherError(
             f"--kd={spec}: there is no teacher '{scheme}'{nearest(scheme, TEACHERS)}; the forms are: {_FORMS}"
         )
-    return TEACHERS[scheme](rest, torch.device(device))
+    return TEACHERS[scheme](rest, torch.device(device), precision)
 
 
 @TEACHERS.register("clip")
-def _clip(model: str, device: torch.device) -> Teacher:
+def _clip(model: str, device: torch.device, precision: str) -> Teacher:
     from kd_plugin.teachers.clip_files import find_weights, read_weights
     from kd_plugin.teachers.openai_clip import OpenAIClip
 
     model = model or _DEFAULT_CLIP
     weights = read_weights(find_weights(model))
-    return OpenAIClip.from_state_dict(weights.tensors, f"clip:{model}", device, weights.activation)
+    return OpenAIClip.from_state_dict(weights.tensors, f"clip:{model}", device, weights.activation, precision)
 
 
 @TEACHERS.register("script")
-def _script(files: str, device: torch.device) -> Teacher:
+def _script(files: str, device: torch.device, precision: str) -> Teacher:
     from kd_plugin.teachers.script import ScriptTeacher
 
     if not files:
@@ -61,7 +63,7 @@ def _script(files: str, device: torch.device) -> Teacher:
 
 
 @TEACHERS.register("demo")
-def _demo(nothing: str, device: torch.device) -> Teacher:
+def _demo(nothing: str, device: torch.device, precision: str) -> Teacher:
     from kd_plugin.teachers import demo
 
     if nothing:

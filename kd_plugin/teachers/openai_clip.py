@@ -1,4 +1,4 @@
-"""OpenAI's CLIP as a teacher: its own network and tokenizer, held still, in float32."""
+"""OpenAI's CLIP as a teacher: its own network and tokenizer, held still; embeddings come in float32."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from kd_plugin.errors import PromptError, TeacherError
 from kd_plugin.teachers.base import Frozen, check_images, fingerprint_of, freeze
 from kd_plugin.teachers.clip_architecture import Activation, check_heads, set_activation
 from kd_plugin.teachers.clip_package import build_model, openai_tokenizer
+from kd_plugin.teachers.precision import choose_precision
 from kd_plugin.teachers.preprocess import Preprocess, resize_and_crop
+from kd_plugin.teachers.text_cache import kept_texts
 
 __all__ = ["OpenAIClip"]
 
@@ -28,6 +30,7 @@ _LANDMARKS = (
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 _VOCAB_SIZE = 49408
 _TEXTS_AT_ONCE = 256
+_PROBE_IMAGES = 4
 
 
 class OpenAIClip(Frozen):
@@ -44,6 +47,7 @@ class OpenAIClip(Frozen):
     def __init__(self, model: Any, name: str, fingerprint: str, remark: str) -> None:
         self.name = name
         self.remark = remark
+        self.precision = "fp32"
         self.fingerprint = fingerprint
         self.embed_dim = int(model.text_projection.shape[1])
         self.image_size = int(model.visual.input_resolution)
@@ -60,6 +64,7 @@ class OpenAIClip(Frozen):
         name: str,
         device: torch.device | str = "cpu",
         activation: Activation | None = None,
+        precision: str = "fp32",
     ) -> OpenAIClip:
         """Builds the network that the shapes in `state_dict` spell out.
 
@@ -68,6 +73,7 @@ class OpenAIClip(Frozen):
             name: for logs and messages.
             device: where it shall live and compute.
             activation: what the weights were trained with; None: not known, QuickGELU is assumed.
+            precision: `fp32`, `bf16` or `auto`; see `choose_precision`.
 
         Raises:
             TeacherError: the weights are not a CLIP of this architecture, or the clip package is missing.
@@ -85,7 +91,10 @@ class OpenAIClip(Frozen):
         # teacher of weight 0 equals the run without one, to the bit.
         with torch.random.fork_rng(devices=[]):
             try:
-                model = build_model(weights).float()
+                model = build_model(weights)
+                # What OpenAI's code turns to half precision is what another short type is good for.
+                short = [key for key, value in model.named_parameters() if value.dtype == torch.float16]
+                model = model.float()
                 model.load_state_dict(weights)  # once more, since build_model rounded them to half precision
             except TeacherError:  # the clip package is missing
                 raise
@@ -96,14 +105,19 @@ class OpenAIClip(Frozen):
                 ) from error
         set_activation(model, activation or "QuickGELU")
         remark = f"activation {activation}, as the file's own code" if activation else "activation QuickGELU, assumed"
-        return cls(freeze(model.to(device)), name, fingerprint_of(weights, activation or "QuickGELU"), remark)
+        teacher = cls(freeze(model.to(device)), name, fingerprint_of(weights, activation or "QuickGELU"), remark)
+        probe = torch.zeros(_PROBE_IMAGES, 3, teacher.image_size, teacher.image_size, device=teacher._device)
+        teacher.precision = choose_precision(
+            model, short, precision, lambda: teacher.embed_images(probe), teacher._device
+        )
+        return teacher
 
     def embed_images(self, images: Tensor) -> Tensor:
         """[N, 3, H, W] in [-1, 1] -> [N, E] float32, not normalised; see `Teacher`."""
         check_images(images, self._device)
         with torch.autocast(self._device.type, enabled=False):
             embeddings: Tensor = self._model.encode_image(self._preprocess(images.float()))
-        return embeddings
+        return embeddings.float()
 
     def shown(self, images: Tensor) -> Tensor:
         return resize_and_crop(((images + 1) / 2).clamp(0, 1), self.image_size) * 2 - 1
@@ -117,10 +131,21 @@ class OpenAIClip(Frozen):
         """
         if not texts:
             raise PromptError(f"teacher '{self.name}' was given no prompt to embed; give texts with --kd-prompts")
-        tokens = torch.tensor([self.tokenize(text) for text in texts], device=self._device)  # [P, context]
-        with torch.autocast(self._device.type, enabled=False):
-            parts = [tokens[first : first + _TEXTS_AT_ONCE] for first in range(0, len(tokens), _TEXTS_AT_ONCE)]
-            return torch.cat([self._model.encode_text(part) for part in parts])  # [P, E]
+        tokens = torch.tensor([self.tokenize(text) for text in texts])  # [P, context]
+
+        def compute() -> Tensor:
+            with torch.autocast(self._device.type, enabled=False):
+                return torch.cat(
+                    [self._model.encode_text(part.to(self._device)) for part in torch.split(tokens, _TEXTS_AT_ONCE)]
+                )
+
+        return kept_texts(f"{self.fingerprint} {self.precision}", texts, compute).to(self._device)  # [P, E]
+
+    def unknown_words(self, texts: Sequence[str]) -> list[str]:
+        """The words that this teacher never saw, whose tokens all embed to zero; none for a model of real captions."""
+        known = self._model.token_embedding.weight.abs().sum(dim=1) > 0  # [vocabulary]
+        words = dict.fromkeys(word for text in texts for word in text.split())
+        return [word for word in words if not any(known[token] for token in openai_tokenizer()(word)[1:-1])]
 
     def tokenize(self, text: str) -> list[int]:
         """The text's token ids with start and end marks, filled up with zeros to the context length."""

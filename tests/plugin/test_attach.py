@@ -33,7 +33,9 @@ def test_overrides_replace_fields_of_the_config(attach):
 @pytest.mark.parametrize(("config", "spec"), [(None, "clip"), (KDConfig(), "clip"), (KDConfig(teacher="demo"), "demo")])
 def test_teacher_by_spec(monkeypatch, discriminator, make_teacher, config, spec, prompts):
     asked = []
-    monkeypatch.setattr("kd_plugin.attaching.load_teacher", lambda s, device: asked.append(s) or make_teacher())
+    monkeypatch.setattr(
+        "kd_plugin.attaching.load_teacher", lambda s, device, precision: asked.append(s) or make_teacher()
+    )
     kd_plugin.attach(discriminator, prompts=prompts, config=config)
     assert asked == [spec]
 

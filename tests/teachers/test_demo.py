@@ -86,6 +86,13 @@ def test_its_context_is_short_and_the_message_says_so(teacher: Teacher) -> None:
         teacher.embed_texts(["a " * 14 + "cat"])
 
 
+def test_words_it_never_saw_are_named(teacher: Teacher) -> None:
+    assert teacher.unknown_words(["a photo of two owls at night"]) == []  # type: ignore[attr-defined]
+    assert teacher.unknown_words(["a zebra and a cat", "a dog", "a zebra"]) == ["zebra", "and", "dog"]  # type: ignore[attr-defined]
+    both = teacher.embed_texts(["a zebra", "a dog"])
+    torch.testing.assert_close(both[0], both[1])  # which is why they are named
+
+
 def test_the_embedding_is_differentiable_with_respect_to_the_image(teacher: Teacher, images: torch.Tensor) -> None:
     generator = torch.Generator().manual_seed(0)
     shown = (0.9 * images[:4]).requires_grad_()  # away from the clip

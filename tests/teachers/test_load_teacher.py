@@ -33,14 +33,14 @@ def test_a_registered_scheme_gets_the_rest_and_the_device(
     teacher = OpenAIClip.from_state_dict(tiny_vit.state_dict(), "mine")
     asked = []
 
-    def load(rest: str, device: torch.device) -> OpenAIClip:
-        asked.append((rest, device))
+    def load(rest: str, device: torch.device, precision: str) -> OpenAIClip:
+        asked.append((rest, device, precision))
         return teacher
 
     monkeypatch.setattr(TEACHERS, "_entries", dict(TEACHERS._entries))
     TEACHERS.register("mine")(load)
-    assert load_teacher("mine:a:b", "cpu") is teacher
-    assert asked == [("a:b", torch.device("cpu"))]
+    assert load_teacher("mine:a:b", "cpu", "bf16") is teacher
+    assert asked == [("a:b", torch.device("cpu"), "bf16")]
 
 
 def test_clip_alone_is_vit_b_32(monkeypatch: pytest.MonkeyPatch) -> None:
