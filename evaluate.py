@@ -26,7 +26,7 @@ from training.metrics import METRICS, evaluate, load_detector, pixel_source
 @click.option("--mirror", is_flag=True, help="Also compare with every real image flipped")
 @click.option("--seed", default=0, metavar="N", help="Seed of the generated images")
 @click.option("--batch", type=click.IntRange(min=1), default=64, metavar="N", help="Images at a time")
-@click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
+@click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
 @user_errors
 def main(
     network: str,
