@@ -163,7 +163,7 @@ _TABLE: dict[str, tuple[Any, ...]] = {
     "tick":         (        4,           4,          4,          4,           4,       4,       2),
     "snap":         (        5,          50,         50,         50,          50,      50,       5),
     "batch":        (        8,          32,         64,         64,          32,      64,      16),
-    "mbstd_group":  (        4,           4,          8,          8,           4,      32,       4),
+    "mbstd_group":  (        4,           4,          8,          8,           4,      32,      16),
     "cbase":        (    32768,       32768,      16384,      32768,       32768,   32768,     512),
     "cmax":         (      512,         512,        512,        512,         512,     512,      64),
     "map_depth":    (        2,           8,          8,          8,           8,       2,       2),
@@ -177,7 +177,7 @@ _TABLE: dict[str, tuple[Any, ...]] = {
     "aug":          (  "noaug",       "ada",      "ada",      "ada",       "ada",   "ada", "noaug"),
     "diffaugment":  (_ALL_THREE,     "none",     "none",     "none",      "none",  "none", "translation"),
     # Distillation; None: the default of KDConfig.
-    "kd.agkd":      (     None,        None,       None,       None,        None,    None,      10),
+    "kd.agkd":      (     None,        None,       None,       None,        None,    None,       7),
     "kd.p":         (     None,        None,       None,       None,        None,    None,       0),
 }
 # fmt: on
