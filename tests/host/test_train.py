@@ -114,7 +114,7 @@ def test_a_prompt_that_is_too_long_is_found_before_anything_is_written(run_train
 
 
 def test_what_is_not_used_as_given_is_said(run_train: RunTrain, drawings: Path) -> None:
-    result = run_train("--batch=6", "--kimg=0.006")
+    result = run_train("--batch=6", "--mbstd-group=4", "--kimg=0.006")
     assert result.exit_code == 0, result.output
     assert "minibatch-std in groups of 3: 4 (--mbstd-group) does not divide the 6 images" in result.output
     assert "Labels:      8 classes in dataset.json, not used (--cond=1 uses them)" in result.output
