@@ -73,15 +73,18 @@ class _ZipTable(FileTable):
         self._owner, self._lock = -1, threading.Lock()
         with zipfile.ZipFile(path) as archive:
             files = {info: _with_slashes(info.filename) for info in archive.infolist() if not info.is_dir()}
-            members = [info for info, name in files.items() if _is_wanted(name, suffixes)]
-            for info in members:
+            wanted = {info: name for info, name in files.items() if _is_wanted(name, suffixes)}
+            for info in wanted:
                 if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     raise zipfile.BadZipFile(f"'{info.filename}' is encrypted or neither stored nor deflated")
             beside = _companion(files.items(), companion)
             self.companion = b"" if beside is None else archive.read(beside)
         self.companion_root = "" if beside is None else files[beside][: -len(companion)]
-        self.skipped = _count_skipped(files.values(), suffixes, companion)
-        rows = [(files[i], i.file_size, i.CRC, i.header_offset, i.compress_size, i.compress_type) for i in members]
+        self.skipped = _count_skipped((name for info, name in files.items() if info not in wanted), companion)
+        rows = [
+            (name, info.file_size, info.CRC, info.header_offset, info.compress_size, info.compress_type)
+            for info, name in wanted.items()
+        ]
         self._offsets, self._packed_sizes, self._methods = self._set_columns(rows, 3)
 
     def read(self, number: int) -> bytes:
@@ -116,7 +119,8 @@ class _ZipTable(FileTable):
 class _FolderTable(FileTable):
     def __init__(self, root: Path, suffixes: tuple[str, ...], companion: str) -> None:
         self._root = root
-        files = {entry: Path(entry.path).relative_to(root).as_posix() for entry in _walk(root)}
+        above = len(os.path.join(root, ""))
+        files = {entry: entry.path[above:].replace(os.sep, "/") for entry in _walk(root)}
         wanted = {entry: name for entry, name in files.items() if entry.is_file() and _is_wanted(name, suffixes)}
         sizes = [entry.stat().st_size for entry in wanted]
         hashed = sum(sizes) <= HASHED_BYTES
@@ -125,7 +129,7 @@ class _FolderTable(FileTable):
         beside = _companion(files.items(), companion)
         self.companion = b"" if beside is None else Path(beside.path).read_bytes()
         self.companion_root = "" if beside is None else files[beside][: -len(companion)]
-        self.skipped = _count_skipped((name for entry, name in files.items() if entry not in wanted), (), companion)
+        self.skipped = _count_skipped((name for entry, name in files.items() if entry not in wanted), companion)
 
     def read(self, number: int) -> bytes:
         return (self._root / self.name(number)).read_bytes()
@@ -154,13 +158,13 @@ def _companion(files: Iterable[tuple[Any, str]], name: str) -> Any:
     return found.get(name) or (next(iter(found.values())) if len(found) == 1 else None)
 
 
-def _count_skipped(names: Iterable[str], suffixes: tuple[str, ...], companion: str) -> Counter[str]:
+def _count_skipped(names: Iterable[str], companion: str) -> Counter[str]:
     kinds: Counter[str] = Counter()
     for name in names:
         path = PurePosixPath(name)
         if _is_hidden(name) or path.name.lower() in SYSTEM_FILES:
             kinds[HIDDEN] += 1
-        elif path.name != companion and not (suffixes and name.lower().endswith(suffixes)):
+        elif path.name != companion:
             kinds[path.suffix.lower() or path.name] += 1
     return kinds
 

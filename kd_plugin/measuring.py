@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Mapping
 
@@ -52,7 +53,7 @@ class Transfer:
     def observe(self, batch: DistillBatch) -> None:
         """Keeps references to detached embeddings: no copy, no computation."""
         kept = self._batches[batch.role]
-        kept.append(DistillBatch(batch.role, batch.student.detach(), batch.teacher, batch.teacher, batch.texts, False))
+        kept.append(dataclasses.replace(batch, student=batch.student.detach()))
         while sum(len(old.student) for old in kept) - len(kept[0].student) >= self._rows:
             kept.popleft()
 

@@ -37,6 +37,10 @@ class Stats:
         self._moments[name] = self._moments[name] + moments if name in self._moments else moments
         self._counts[name] = self._counts.get(name, 0) + values.numel()
 
+    def __contains__(self, name: object) -> bool:
+        """Whether it was reported since the last `drain`."""
+        return name in self._counts
+
     def drain(self) -> dict[str, Figure]:
         """The figures since the last call."""
         figures = {}

@@ -150,7 +150,7 @@ def _vectors(given: Mapping[str, list[Any]], path: Path) -> np.ndarray:
 def classes_by_folder(names: Sequence[str]) -> Labels | None:
     """One folder a class, as many people keep their images; None unless all lie in two or more top folders."""
     folders = [name.partition("/")[0] if "/" in name else "" for name in names]
-    known = sorted(set(folders))
+    known = {folder: number for number, folder in enumerate(sorted(set(folders)))}
     if "" in known or len(known) < 2:
         return None
-    return Labels(np.array([known.index(folder) for folder in folders], np.int64), known)
+    return Labels(np.array([known[folder] for folder in folders], np.int64), list(known))

@@ -21,7 +21,7 @@ from training.chart import save_chart
 from training.checkpoint import save_snapshot, save_state
 from training.ema import ema_beta, update_ema
 from training.logbook import Logbook
-from training.phases import Batch, Dmain
+from training.phases import Batch
 from training.sampler import make_loader
 from training.session import Session
 from training.snapshots import grid_shape, save_grid
@@ -54,7 +54,7 @@ def run(session: Session, run_dir: Path, book: Logbook) -> int:
         save_real_grid(session, run_dir)
         save_fake_grid(session, run_dir / "fakes_init.png")
         save_views(session, run_dir / "views.png")
-    saved_at = tick_started = time.perf_counter()
+    started = saved_at = tick_started = time.perf_counter()
     start_nimg = tick_start_nimg = session.nimg
     cycle_nimg = config.batch * max(phase.interval for phase in session.phases)
 
@@ -70,19 +70,19 @@ def run(session: Session, run_dir: Path, book: Logbook) -> int:
 
             now = time.perf_counter()
             if session.nimg == start_nimg + cycle_nimg:
-                book.say(forecast(session, (now - saved_at) / cycle_nimg))
+                book.say(forecast(session, (now - started) / cycle_nimg))
             done = session.nimg >= total_nimg or bool(caught)
-            due = False
-            if session.nimg >= tick_start_nimg + tick_nimg or done:
+            ticked = session.nimg >= tick_start_nimg + tick_nimg or done
+            if ticked:
                 numbers = figures(session, session.nimg - tick_start_nimg, now - tick_started, data_watch.drain())
                 session.tick += 1
                 book.tick(numbers)
                 book.say(tick_line(numbers))
-                due = session.tick % config.snap == 0
-                tick_started, tick_start_nimg = now, session.nimg
-            if due or done or now - saved_at > LONGEST_UNSAVED_SEC:
+            if done or (ticked and session.tick % config.snap == 0) or now - saved_at > LONGEST_UNSAVED_SEC:
                 save(session, run_dir)
                 saved_at = time.perf_counter()
+            if ticked:  # after the save, which is no part of the next tick's time
+                tick_started, tick_start_nimg = time.perf_counter(), session.nimg
     return 128 + caught[0] if caught else 0
 
 
@@ -145,7 +145,7 @@ def save_fake_grid(session: Session, path: Path) -> None:
 
 
 def figures(session: Session, nimg: int, seconds: float, data_seconds: float) -> dict[str, Figure]:
-    """What stats.jsonl says of a tick of `nimg` images. The next step measures again how distillation pulls."""
+    """What stats.jsonl says of a tick of `nimg` images."""
     players = session.players
     numbers = {
         "Progress/tick": session.tick,
@@ -166,9 +166,6 @@ def figures(session: Session, nimg: int, seconds: float, data_seconds: float) ->
         numbers["Timing/kd_fraction"] = players.kd_watch.drain() / seconds
         for name, share in session.kd.explained().items():
             numbers["KD/explained" if name == "total" else f"KD/explained/{name}"] = share
-        for phase in session.phases:
-            if isinstance(phase, Dmain):
-                phase.measure_pull = True
     return {name: Figure(1, value) for name, value in numbers.items()} | players.stats.drain()
 
 

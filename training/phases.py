@@ -159,10 +159,6 @@ class Dmain(Phase):
 
     name = "Dmain"
 
-    def __init__(self, players: Players, network: nn.Module, optimizer: torch.optim.Optimizer, interval: int) -> None:
-        super().__init__(players, network, optimizer, interval)
-        self.measure_pull = True  # set once a tick: the next step measures how strongly distillation pulls at D
-
     def loss(self, batch: Batch) -> Tensor:
         players = self.players
         z, labels = players.latents(batch.real.shape[0])
@@ -190,9 +186,10 @@ class Dmain(Phase):
         stats = self.players.stats
         with self.players.kd_watch.running():
             distilled = kd()
-            if self.measure_pull and distilled.outputs:
+            if (
+                distilled.outputs and "Loss/KD/grad_ratio" not in stats
+            ):  # once a tick: it costs two more backward passes
                 stats.report("Loss/KD/grad_ratio", gradient_ratio(distilled, adversarial))
-                self.measure_pull = False
         for name, value in distilled.terms.items():
             stats.report(f"Loss/KD/{name}", value)
         stats.report("Loss/KD/total", distilled.total)
