@@ -72,7 +72,7 @@ def configure(
     return resolve(given, kd_given, dataset.resolution, saved), dataset
 
 
-def read_config(path: str, flag: str = "--config") -> dict[str, Any]:
+def read_config(path: str) -> dict[str, Any]:
     """
     Raises:
         UserError: the file is missing or is not a config.json.
@@ -80,9 +80,9 @@ def read_config(path: str, flag: str = "--config") -> dict[str, Any]:
     try:
         saved = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{flag}: '{path}' cannot be read as JSON: {error}") from error
+        raise UserError(f"--config: '{path}' cannot be read as JSON: {error}") from error
     if not isinstance(saved, dict):
-        raise UserError(f"{flag}: '{path}' holds no options; give the config.json of a run")
+        raise UserError(f"--config: '{path}' holds no options; give the config.json of a run")
     saved.pop(PROMPTS_USED, None)
     return saved
 
@@ -92,13 +92,13 @@ def train(config: TrainConfig, dataset: ImageDataset, resume: str | None) -> int
     name = run_name(config)
     require_writable(config.outdir)
     run_dir = folder_to_continue(config, name, resume)
-    if run_dir is not None:
-        saved = read_config(str(run_dir / "config.json"), flag="--resume")
-        config = with_precision(config, saved.get("kd", {}).get("precision", config.kd.precision))
+    state = None if run_dir is None else state_to_continue(config, run_dir)
+    if state is not None:
+        config = with_precision(config, state["config"]["kd"]["precision"])
     session = Session.build(config, dataset)
     config = session.config
-    if run_dir is not None:
-        continue_run(session, run_dir)
+    if state is not None:
+        session.load_state_dict(state)
     elif resume not in (None, LATEST):
         snapshot = load_snapshot(resume, roles=("G", "D", "G_ema"), flag="--resume")
         session.start_from(snapshot)
@@ -152,7 +152,11 @@ def folder_to_continue(config: TrainConfig, name: str, resume: str | None) -> Pa
         return Path(resume) if Path(resume).is_dir() else None
     others: list[tuple[Path, list[str]]] = []
     for folder in runs_with_state(Path(config.outdir)) if resume == LATEST else []:
-        differences = differing_fields(read_config(str(folder / "config.json"), flag="--resume"), config)
+        try:
+            saved = read_config(str(folder / "config.json"))
+        except UserError:  # one broken folder must not keep the others from going on
+            continue
+        differences = differing_fields(saved, config)
         if not differences:
             return folder
         if is_called(folder, name):
@@ -166,19 +170,19 @@ def folder_to_continue(config: TrainConfig, name: str, resume: str | None) -> Pa
     return None
 
 
-def continue_run(session: Session, run_dir: Path) -> None:
+def state_to_continue(config: TrainConfig, run_dir: Path) -> dict[str, Any]:
     """
     Raises:
-        UserError: the state in `run_dir` belongs to another configuration or to other images.
+        UserError: the state in `run_dir` cannot be read, or belongs to another configuration.
     """
     state = load_state(run_dir)
-    differences = differing_fields(state["config"], session.config)
+    differences = differing_fields(state["config"], config)
     if differences:
         raise UserError(
             f"--resume: '{run_dir}' was started with other options: {', '.join(differences)}; "
             f"give the same, or start a new run without --resume"
         )
-    session.load_state_dict(state)
+    return state
 
 
 def run_name(config: TrainConfig) -> str:

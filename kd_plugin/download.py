@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from kd_plugin.errors import KDError
 
-__all__ = ["cache_dir", "download", "forget", "sha256_of"]
+__all__ = ["cache_dir", "download", "sha256_of"]
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_SEC = 30.0  # without a byte
@@ -43,7 +43,15 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def download(url: str, filename: str, *, sha256: str | None = None, what: str, instead: str) -> Path:
+def download(
+    url: str,
+    filename: str,
+    *,
+    sha256: str | None = None,
+    problem_of: Callable[[Path], str] = lambda path: "",
+    what: str,
+    instead: str,
+) -> Path:
     """The file's path in the cache; fetched, with a progress bar on stderr, only if it is not there yet.
 
     It arrives as FILE.part and is renamed when it is complete and checked. A transfer that is cut goes on where it
@@ -55,6 +63,7 @@ def download(url: str, filename: str, *, sha256: str | None = None, what: str, i
         url: where it comes from.
         filename: its name in `cache_dir()`.
         sha256: hex digest that the content must have.
+        problem_of: where there is none: what is wrong with the content, "" for nothing; asked at the first use.
         what: the thing, for messages: "OpenAI CLIP ViT-B/32".
         instead: what the user can do by hand, for messages.
 
@@ -66,8 +75,8 @@ def download(url: str, filename: str, *, sha256: str | None = None, what: str, i
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(_beside(path, ".lock")):
             if not path.is_file():
-                _fetch(url, path, sha256, what)
-            _check(path, sha256, what)
+                _fetch(url, path, sha256, problem_of, what)
+            _check(path, sha256, problem_of, what)
     except _Failed as error:
         raise KDError(f"{what}: could not download {url} ({error}); put it at {path}, or {instead}") from error
     except OSError as error:
@@ -90,27 +99,25 @@ def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def _fetch(url: str, path: Path, sha256: str | None, what: str) -> None:
+def _fetch(url: str, path: Path, sha256: str | None, problem_of: Callable[[Path], str], what: str) -> None:
     part = _beside(path, ".part")
     for pause in (*_PAUSES_SEC, None):
         try:
             _transfer(url, part, what)
-            if sha256 is not None and (found := sha256_of(part)) != sha256:
+            found = sha256_of(part)
+            problem = problem_of(part) if sha256 in (None, found) else f"SHA-256 {found}, expected {sha256}"
+            if problem:
                 _discard(part)
-                raise _Failed(f"it sent another file: SHA-256 {found}, expected {sha256}")
+                raise _Failed(f"it sent another file: {problem}")
             break
         except _Failed as error:
             if pause is None or not error.again:
                 raise
             time.sleep(pause)
+    if sha256 is None:
+        _beside(path, ".sha256").write_text(f"{found}\n")
     os.replace(part, path)
     _discard(part)
-
-
-def forget(path: Path) -> None:
-    """Removes a downloaded file that turned out to be unusable, so that the next run fetches it again."""
-    path.unlink(missing_ok=True)
-    _beside(path, ".sha256").unlink(missing_ok=True)
 
 
 def _discard(part: Path) -> None:
@@ -177,10 +184,12 @@ def _copy(response: HTTPResponse, file: BinaryIO, have: int, total: int | None, 
     return copied
 
 
-def _check(path: Path, sha256: str | None, what: str) -> None:
+def _check(path: Path, sha256: str | None, problem_of: Callable[[Path], str], what: str) -> None:
     """Compares with the published checksum, else with that of the first use, which is kept beside the file."""
     found, kept = sha256_of(path), _beside(path, ".sha256")
-    if sha256 is None and not kept.is_file():
+    if sha256 is None and not kept.is_file():  # put there by hand
+        if problem := problem_of(path):
+            raise KDError(f"{what}: {path} is another file ({problem}); delete it and run again")
         kept.write_text(f"{found}\n")
     expected = sha256 or kept.read_text().strip()
     if found != expected:

@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 
 from dnnlib.errors import UserError
-from kd_plugin.download import cache_dir, download, forget
+from kd_plugin.download import cache_dir, download
 from kd_plugin.errors import KDError, nearest
 from training.dataset import IMAGE_SUFFIXES
 from training.drawings import DemoSpec, write_demo_set
@@ -56,13 +56,16 @@ def _fewshot_set(name: str) -> Path:
     url = f"{_SOURCE}/{name}.zip"
     by_hand = "fetch it by hand and give it as --data=PATH, or try --data=demo"
     try:
-        path = download(url, f"{name}.zip", what=f"--data: the set {name}", instead=by_hand)
+        # No checksum of these files is published: what is wrong with one shows in the archive itself.
+        return download(
+            url,
+            f"{name}.zip",
+            problem_of=lambda path: _problem_of(path, FEWSHOT_SETS[name]),
+            what=f"--data: the set {name}",
+            instead=by_hand,
+        )
     except KDError as error:
         raise UserError(str(error)) from None
-    if problem := _problem_of(path, FEWSHOT_SETS[name]):
-        forget(path)  # no checksum of these files is published, so this is where a wrong one shows
-        raise UserError(f"--data: {url} sent {problem}; run again, or {by_hand}")
-    return path
 
 
 def _problem_of(path: Path, count: int) -> str:

@@ -37,7 +37,7 @@ def test_a_path_that_exists_is_taken_even_under_a_sets_name(cache: Path) -> None
 def test_a_sets_name_is_downloaded(spec: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def fake(url: str, filename: str, **texts: str) -> Path:
+    def fake(url: str, filename: str, **rest: Any) -> Path:
         asked.append((url, filename))
         cache.mkdir(exist_ok=True)
         with zipfile.ZipFile(cache / filename, "w") as archive:
@@ -50,16 +50,37 @@ def test_a_sets_name_is_downloaded(spec: str, cache: Path, monkeypatch: pytest.M
     assert asked == [("https://data-efficient-gans.mit.edu/datasets/AnimalFace-cat.zip", "AnimalFace-cat.zip")]
 
 
-def test_a_download_that_is_no_zip_is_thrown_away(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache.mkdir()
-    (cache / "100-shot-panda.zip").write_bytes(b"<html>we have moved</html>")
-    with pytest.raises(UserError, match=r"100-shot-panda\.zip sent no whole zip file; .*--data=PATH"):
+def one_image_zip(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("0.jpg", b"")
+
+
+WRONG = {
+    "no whole zip file": lambda path: path.write_bytes(b"<html>we have moved</html>"),
+    "1 images, and the set has 100": one_image_zip,
+}
+
+
+@pytest.mark.parametrize("problem", WRONG)
+def test_a_download_that_is_not_the_set_is_thrown_away(
+    problem: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "served").mkdir()
+    WRONG[problem](tmp_path / "served" / "100-shot-panda.zip")
+    monkeypatch.setattr(fewshot_sets, "_SOURCE", (tmp_path / "served").as_uri())
+    monkeypatch.setattr(download, "_PAUSES_SEC", ())
+    with pytest.raises(UserError, match=rf"100-shot-panda\.zip \(it sent another file: {problem}\).*--data=PATH"):
         resolve_data("100-shot-panda")
     assert [path.suffix for path in cache.iterdir()] in ([], [".lock"])
-    with zipfile.ZipFile(cache / "100-shot-panda.zip", "w") as archive:
-        archive.writestr("0.jpg", b"")
-    with pytest.raises(UserError, match=r"100-shot-panda\.zip sent 1 images, and the set has 100; .*--data=PATH"):
+
+
+@pytest.mark.parametrize("problem", WRONG)
+def test_what_was_put_there_by_hand_is_refused_but_kept(problem: str, cache: Path) -> None:
+    cache.mkdir()
+    WRONG[problem](cache / "100-shot-panda.zip")
+    with pytest.raises(UserError, match=rf"100-shot-panda\.zip is another file \({problem}\); delete it and run again"):
         resolve_data("100-shot-panda")
+    assert (cache / "100-shot-panda.zip").exists()
 
 
 def test_no_internet_says_what_to_do(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

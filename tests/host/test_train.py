@@ -181,6 +181,16 @@ def test_latest_is_the_newest_run_with_the_same_options(run_train: RunTrain, tmp
     assert len(list((tmp_path / "runs").iterdir())) == 4
 
 
+def test_a_broken_folder_does_not_keep_others_from_going_on(run_train: RunTrain, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert run_train().exit_code == 0
+    older, newer = sorted((tmp_path / "runs").iterdir())
+    (newer / "config.json").write_text("{")
+    result = run_train("--resume=latest", "--kimg=0.02")
+    assert result.exit_code == 0, result.output
+    assert f"Run folder:  {older}" in result.output
+
+
 def test_the_prompts_that_were_used_are_kept(run_train: RunTrain, tmp_path: Path) -> None:
     assert run_train("--kd=demo").exit_code == 0
     path = only_run(tmp_path) / "config.json"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kd_plugin import download as module
-from kd_plugin.download import cache_dir, download, forget, sha256_of
+from kd_plugin.download import cache_dir, download, sha256_of
 from kd_plugin.errors import KDError
 
 CONTENT = bytes(range(256)) * 400
@@ -235,8 +235,30 @@ def test_a_file_without_a_published_checksum_stays_what_it_first_was(cache: Path
     path.write_bytes(CONTENT + b"!")
     with pytest.raises(KDError, match=r"another file .* expected .*; delete it and mine\.bin\.sha256 and run again"):
         download(server.url, "mine.bin", **WORDS)
-    forget(path)
+    path.unlink()
     assert download(server.url, "mine.bin", **WORDS).read_bytes() == CONTENT
+
+
+def test_content_without_a_checksum_is_checked_before_it_gets_its_name(cache: Path, server: Server) -> None:
+    asked: list[Path] = []
+
+    def problem_of(path: Path) -> str:
+        asked.append(path)
+        return "" if path.read_bytes() == CONTENT else "no whole zip file"
+
+    server.answers = [wrong_bytes, whole]
+    path = download(server.url, "mine.bin", problem_of=problem_of, **WORDS)
+    assert path.read_bytes() == CONTENT
+    assert [each.name for each in asked] == ["mine.bin.part"] * 2
+    download(server.url, "mine.bin", problem_of=problem_of, **WORDS)
+    assert len(asked) == 2  # from the first use on, the kept hash is enough
+
+    server.answers = [wrong_bytes]
+    with pytest.raises(KDError, match=r"\(it sent another file: no whole zip file\); put it at"):
+        download(server.url, "other.bin", problem_of=problem_of, **WORDS)
+    (cache / "hand.bin").write_bytes(b"<html>")
+    with pytest.raises(KDError, match=r"hand\.bin is another file \(no whole zip file\); delete it and run again"):
+        download(server.url, "hand.bin", problem_of=problem_of, **WORDS)
 
 
 def test_a_file_put_there_by_hand_is_taken(cache: Path) -> None:
