@@ -1,54 +1,106 @@
-"""Measure a snapshot: one JSON line a metric."""
+"""Measure generated images: one JSON line a metric.
+
+\b
+    python evaluate.py --network=SNAPSHOT --data=ZIP --metrics=fid50k_full,kid50k_full
+    python evaluate.py --fakes=DIR --data=ZIP --metrics=kid1k_full
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 from tqdm import tqdm
 
 from dnnlib.cli import user_errors
+from dnnlib.errors import UserError
 from torch_utils.device import pick_device
 from training.checkpoint import load_snapshot
 from training.dataset import ImageDataset
-from training.fewshot_sets import resolve_data
-from training.metrics import METRICS, evaluate, load_detector, pixel_source
+from training.fewshot_sets import reference_of, resolve_data
+from training.metrics import (
+    EXAMPLES,
+    KINDS,
+    GeneratedImages,
+    ImageFolder,
+    Reals,
+    check,
+    evaluate,
+    load_detector,
+    parse_metrics,
+)
+from training.metrics.detectors import INCEPTION
+from training.metrics.samples import Progress
+
+_ABOUT = "\n".join(f"    {kind.form.format(n='N'):<15} {kind.about}" for kind in KINDS)
 
 
-@click.command(context_settings={"show_default": True, "max_content_width": 120})
-@click.option("--network", required=True, metavar="SNAPSHOT", help="network-snapshot-*.safetensors, for its G_ema")
-@click.option("--data", required=True, metavar="ZIP|DIR|NAME", help="The real images")
-@click.option("--detector", required=True, metavar="PATH", help="TorchScript feature network")
-@click.option("--metrics", default="kid5k_full", metavar="NAME,...", help=f"Of {', '.join(METRICS)}")
-@click.option("--num", type=int, metavar="N", help="Generate N images instead of the number in the metric's name")
-@click.option("--resolution", type=int, metavar="PIXELS", help="Crop and resize the real images")
+@click.command(
+    help=f"{__doc__}\n\b\nMetrics; N is a number of generated images, such as 50k or 500:\n{_ABOUT}",
+    context_settings={"show_default": True, "max_content_width": 120},
+)
+@click.option("--network", metavar="SNAPSHOT", help="network-snapshot-*.safetensors, for its G_ema")
+@click.option("--fakes", metavar="ZIP|DIR", help="Generated images of any origin, instead of a network")
+@click.option("--data", required=True, metavar="ZIP|DIR|NAME", help="The images it was trained on")
+@click.option(
+    "--reference",
+    metavar="ZIP|DIR|NAME",
+    help="Compare with these images instead of --data, such as the whole set that the training images are a part of "
+    "[default: with --data=demo, fresh drawings]",
+)
+@click.option("--detector", default=INCEPTION, metavar="NAME|PATH", help="inception, a TorchScript file, or a teacher")
+@click.option("--metrics", default="kid5k_full", metavar="NAME,...", help=f"Such as {', '.join(EXAMPLES)}")
+@click.option("--resolution", type=int, metavar="PIXELS", help="Crop and resize all images to this")
 @click.option("--mirror", is_flag=True, help="Also compare with every real image flipped")
 @click.option("--seed", default=0, metavar="N", help="Seed of the generated images")
 @click.option("--batch", type=click.IntRange(min=1), default=64, metavar="N", help="Images at a time")
 @click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
 @user_errors
 def main(
-    network: str,
+    network: str | None,
+    fakes: str | None,
     data: str,
+    reference: str | None,
     detector: str,
     metrics: str,
-    num: int | None,
     resolution: int | None,
     mirror: bool,
     seed: int,
     batch: int,
     device: str,
 ) -> None:
-    """Distances between the images of a trained generator and real ones.
-
-    Figures compare only where detector, numbers of images and data are the same; each line says what they were.
-    """
+    if (network is None) == (fakes is None):
+        raise UserError("give either --network=SNAPSHOT or --fakes=DIR, the generated images to measure")
+    wanted = parse_metrics(metrics)
     where = pick_device(device)
-    features = load_detector(detector, where)
-    G = load_snapshot(network, where).G_ema
-    dataset = ImageDataset(resolve_data(data), resolution=resolution, use_labels=G.c_dim > 0, mirror=mirror)
-    source = pixel_source(G, dataset, seed=seed, device=where)
+    found = load_detector(detector, where)
+    G = None if network is None else load_snapshot(network, where).G_ema
+    use_labels = G is not None and G.c_dim > 0
+
+    def open_images(spec: str, flag: str = "--data") -> ImageDataset:
+        path = resolve_data(spec, flag)
+        return ImageDataset(path, resolution=resolution, use_labels=use_labels, mirror=mirror, flag=flag)
+
+    train = open_images(data)
+    reference = reference or reference_of(data)
+    reals = Reals(train if reference is None else open_images(reference, "--reference"), train)
+    check(wanted, reals.reference, found)
+    if G is not None:
+        source: GeneratedImages | ImageFolder = GeneratedImages(G, train, seed=seed, device=where)
+    else:
+        assert fakes is not None
+        source = ImageFolder(ImageDataset(resolve_data(fakes, "--fakes"), resolution=train.resolution, flag="--fakes"))
+    with _progress() as show:
+        results = evaluate(source, reals, found, wanted, batch=batch, seed=seed, on_progress=show)
+    for result in results:
+        click.echo(json.dumps(result.to_json()))
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
     with tqdm(unit="img", file=sys.stderr, disable=None) as bar:
 
         def show(what: str, done: int, total: int) -> None:
@@ -56,10 +108,7 @@ def main(
             bar.total, bar.n = total, done
             bar.refresh()
 
-        names = [name.strip() for name in metrics.split(",")]
-        results = evaluate(source, dataset, features, names, num_fakes=num, batch=batch, seed=seed, on_progress=show)
-    for result in results:
-        click.echo(json.dumps(result.to_json()))
+        yield show
 
 
 if __name__ == "__main__":

@@ -40,17 +40,17 @@ _UNREADABLE = (
 )
 
 
-def _open_files(path: Path) -> FileTable:
+def _open_files(path: Path, flag: str) -> FileTable:
     if not path.exists():
-        raise UserError(f"--data: '{path}' does not exist")
+        raise UserError(f"{flag}: '{path}' does not exist")
     try:
         files = open_table(path, IMAGE_SUFFIXES, companion="dataset.json")
     except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise UserError(f"--data: cannot read '{path}' ({error}); expected a folder or a zip of images") from None
+        raise UserError(f"{flag}: cannot read '{path}' ({error}); expected a folder or a zip of images") from None
     if not len(files):
         zips = list(path.glob("*.zip")) if path.is_dir() else []
-        hint = f"; did you mean --data='{zips[0]}'?" if zips else ""
-        raise UserError(f"--data: '{path}' holds no images ({' '.join(IMAGE_SUFFIXES)}){hint}")
+        hint = f"; did you mean {flag}='{zips[0]}'?" if zips else ""
+        raise UserError(f"{flag}: '{path}' holds no images ({' '.join(IMAGE_SUFFIXES)}){hint}")
     return files
 
 
@@ -97,6 +97,7 @@ class ImageDataset:
         mirror: indices n .. 2n-1 are the n images flipped left to right.
         seed: of the subset.
         memory_limit: in bytes of pixels.
+        flag: what the path was given by, for messages.
 
     Attributes:
         name: the file's or folder's name without suffix.
@@ -127,9 +128,11 @@ class ImageDataset:
         mirror: bool = False,
         seed: int = 0,
         memory_limit: int = 2 << 30,
+        flag: str = "--data",
     ) -> None:
         self.path = Path(path)
-        self._files = _open_files(self.path)
+        self._flag = flag
+        self._files = _open_files(self.path, flag)
         self.name = self.path.resolve().stem if self.path.is_file() else self.path.resolve().name
         self.raw_length = len(self._files)
         self.mirror = mirror
@@ -220,6 +223,27 @@ class ImageDataset:
                 bad = self._all_unreadable()
                 raise (self._unreadable(bad) if bad else error) from None
 
+    @property
+    def resize_note(self) -> str:
+        """What was done to images of another size, for figures that are to compare."""
+        return "none" if self._resize is None else f"centre square, Lanczos to {self._resize}"
+
+    def isin(self, other: ImageDataset) -> np.ndarray:
+        """bool [len(self)]: which images are, pixel by pixel, among those of `other`."""
+        known = set(other._pixel_digests())
+        return np.array([digest in known for digest in self._pixel_digests()])
+
+    def _pixel_digests(self) -> Iterator[bytes]:
+        for first in range(0, len(self), 256):
+            pixels, _ = self.gather(np.arange(first, min(first + 256, len(self))), _DECODERS)
+            yield from (hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in pixels)
+
+    def content_fingerprint(self) -> str:
+        """Equal for the same images at the same indices; unlike `fingerprint` it reads large folders to know."""
+        files = self._files
+        crcs = files.crcs if files.crcs.any() else [zlib.crc32(files.read(int(number))) for number in self._kept]
+        return hashlib.sha256(self.fingerprint.encode() + np.asarray(crcs, np.uint32).tobytes()).hexdigest()[:32]
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pixels": None}
 
@@ -290,9 +314,9 @@ class ImageDataset:
     def _unreadable(self, bad: dict[int, BaseException]) -> UserError:
         named = [(f"'{self._files.name(number)}'", f"({_reason(error)})") for number, error in bad.items()]
         if len(named) == 1:
-            return UserError(f"--data: cannot read image {named[0][0]} in '{self.path}' {named[0][1]}")
+            return UserError(f"{self._flag}: cannot read image {named[0][0]} in '{self.path}' {named[0][1]}")
         shown = _some([" ".join(each) for each in named], 20, "; ")
-        return UserError(f"--data: cannot read {len(named)} images in '{self.path}': {shown}")
+        return UserError(f"{self._flag}: cannot read {len(named)} images in '{self.path}': {shown}")
 
     def _wrong_size(self, sizes: dict[int, tuple[int, int]]) -> UserError:
         """How many are of which size, with an example of each."""
@@ -304,7 +328,7 @@ class ImageDataset:
         ]
         offer = max(1 << min(common[0][0]).bit_length() - 1, SMALLEST_RESOLUTION)
         return UserError(
-            f"--data: the images of '{self.path}' must be square, of one size, a power of two of at least "
+            f"{self._flag}: the images of '{self.path}' must be square, of one size, a power of two of at least "
             f"{SMALLEST_RESOLUTION}; found {_some(found, 6, '; ')}. --resolution={offer} crops and resizes them"
         )
 

@@ -13,7 +13,7 @@ from kd_plugin.errors import KDError, nearest
 from training.dataset import IMAGE_SUFFIXES
 from training.drawings import DemoSpec, write_demo_set
 
-__all__ = ["FEWSHOT_SETS", "resolve_data"]
+__all__ = ["FEWSHOT_SETS", "reference_of", "resolve_data"]
 
 # Of "Differentiable Augmentation for Data-Efficient GAN Training" (Zhao et al. 2020); images are 256 x 256.
 _SOURCE = "https://data-efficient-gans.mit.edu/datasets"
@@ -24,15 +24,17 @@ FEWSHOT_SETS = {  # name: number of images
     "AnimalFace-cat": 160,
     "AnimalFace-dog": 389,
 }
+_DEMO_REFERENCE = 5000  # drawings
 _DEMO_VERSION = 2  # counted up when training.drawings draws differently
 
 
-def resolve_data(spec: str | os.PathLike[str]) -> Path:
+def resolve_data(spec: str | os.PathLike[str], flag: str = "--data") -> Path:
     """The zip or folder that `--data=spec` means.
 
     Args:
         spec: a path that exists; else the name of a set in FEWSHOT_SETS, with or without .zip; else `demo`, or
             `demo:COUNT@SEED` for fresh drawings of the same distribution.
+        flag: what it was given by, for messages.
 
     Raises:
         UserError: none of these, with the nearest names; or the download failed, or is not a zip.
@@ -49,7 +51,14 @@ def resolve_data(spec: str | os.PathLike[str]) -> Path:
         return _fewshot_set(name)
     beside = [os.fspath(path) for path in Path(typed).parent.glob("*") if path.is_dir() or path.suffix == ".zip"]
     close = nearest(typed, beside, exhaustive=False) or nearest(name, [*FEWSHOT_SETS, "demo"])
-    raise UserError(f"--data: '{spec}' is neither an existing zip or folder nor a known set{close}")
+    raise UserError(f"{flag}: '{spec}' is neither an existing zip or folder nor a known set{close}")
+
+
+def reference_of(spec: str) -> str | None:
+    """What stands for the true distribution of `--data=spec` where more of it can be had: fresh drawings, for the demo
+    set; None: nothing but the images themselves."""
+    demo = DemoSpec.parse(spec)
+    return None if demo is None else f"demo:{_DEMO_REFERENCE}@{demo.series + 1}"
 
 
 def _fewshot_set(name: str) -> Path:

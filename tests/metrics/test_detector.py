@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from dnnlib.errors import UserError
-from training.dataset import ImageDataset
 from training.metrics import load_detector
-from training.metrics.features import real_features
 
 
 class NoFlag(nn.Module):
@@ -45,15 +42,6 @@ def test_features_and_provenance(detector_path: Path) -> None:
     assert features.dtype == torch.float32
     assert float(features[1, 4]) == pytest.approx(float(pixels[1, 1, :2, :2].float().mean()) / 255)
     assert not features.requires_grad
-
-
-@pytest.mark.parametrize("batch", [7, 50, 64])
-def test_features_of_a_dataset_in_its_order(batch: int, detector_path: Path, images_path: Path) -> None:
-    detector, dataset = load_detector(detector_path), ImageDataset(images_path, mirror=True)
-    parts = list(real_features(detector, dataset, batch))
-    assert max(len(part) for part in parts) <= batch
-    expected = detector(torch.from_numpy(np.stack([dataset[index][0] for index in range(100)])))
-    torch.testing.assert_close(torch.cat(parts), expected, rtol=0, atol=1e-6)
 
 
 def test_a_missing_file() -> None:

@@ -26,18 +26,18 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*flags: str) -> Result:
-    return CliRunner().invoke(evaluate.main, [*flags, "--num=20", "--device=cpu"])
+    return CliRunner().invoke(evaluate.main, [*flags, "--device=cpu"])
 
 
 def test_one_line_of_json_a_metric(snapshot: Path, images_path: Path, detector_path: Path) -> None:
     flags = [f"--network={snapshot}", f"--data={images_path}", f"--detector={detector_path}"]
-    result = run(*flags, "--metrics=kid5k_full,fid5k_full")
+    result = run(*flags, "--metrics=kid20_full,fid20_full")
     assert result.exit_code == 0, result.output
     lines = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [line["metric"] for line in lines] == ["kid5k_full", "fid5k_full"]
+    assert [line["metric"] for line in lines] == ["kid20_full", "fid20_full"]
     assert all((line["num_real"], line["num_fake"], line["detector"]) == (50, 20, "colours") for line in lines)
-    assert lines[1]["results"]["fid5k_full"] > 0
-    assert run(*flags, "--metrics=fid5k_full").stdout.splitlines() == result.stdout.splitlines()[1:]
+    assert lines[1]["results"]["fid20_full"] > 0
+    assert run(*flags, "--metrics=fid20_full").stdout.splitlines() == result.stdout.splitlines()[1:]
 
 
 @pytest.mark.parametrize(

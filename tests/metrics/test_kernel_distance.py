@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.metrics.kernel import kernel_distance, unbiased_mmd2
+from training.metrics.kernel import gaussian_mmd2, kernel_distance, unbiased_mmd2
 
 GOLDEN = Path(__file__).parents[1] / "data" / "metrics.npz"
 
@@ -83,3 +84,14 @@ def test_standard_error_is_the_spread_of_the_value_over_new_fakes(reals: int, fa
 def test_too_few_images() -> None:
     with pytest.raises(ValueError, match="KID: expected at least 4 real and fake images, got 9 and 3"):
         kernel_distance(normal(0, 9, 2), normal(1, 3, 2))
+
+
+def test_gaussian_mmd_by_brute_force() -> None:
+    a, b = normal(0, 6, 3), normal(1, 5, 3) + 1
+
+    def mean(xs: Tensor, ys: Tensor) -> float:
+        return float(np.mean([math.exp(-float((x - y).square().sum()) / (2 * 1.5**2)) for x in xs for y in ys]))
+
+    expected = mean(a, a) + mean(b, b) - 2 * mean(a, b)
+    assert float(gaussian_mmd2(a, b, sigma=1.5)) == pytest.approx(expected, rel=1e-12)
+    assert float(gaussian_mmd2(a, a, sigma=1.5)) == pytest.approx(0, abs=1e-12)

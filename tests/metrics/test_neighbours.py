@@ -1,4 +1,4 @@
-"""Precision, recall, density, coverage and copying: against loops written from the definitions, and sane at the ends."""
+"""Precision, recall, density, coverage, copying: against loops written from the definitions, and sane at the ends."""
 
 from __future__ import annotations
 

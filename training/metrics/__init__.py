@@ -1,6 +1,20 @@
 """How good the generated images are, as numbers: distances between features of generated and of real images."""
 
-from training.metrics.compute import METRICS, MetricResult, evaluate, pixel_source
-from training.metrics.features import Detector, load_detector
+from training.metrics.detectors import Detector, load_detector
+from training.metrics.evaluation import GeneratedImages, ImageFolder, MetricResult, Reals, check, evaluate
+from training.metrics.registry import EXAMPLES, KINDS, Metric, parse_metrics
 
-__all__ = ["METRICS", "Detector", "MetricResult", "evaluate", "load_detector", "pixel_source"]
+__all__ = [
+    "EXAMPLES",
+    "KINDS",
+    "Detector",
+    "GeneratedImages",
+    "ImageFolder",
+    "Metric",
+    "MetricResult",
+    "Reals",
+    "check",
+    "evaluate",
+    "load_detector",
+    "parse_metrics",
+]

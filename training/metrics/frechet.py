@@ -37,6 +37,13 @@ class Moments:
         self._scatter += scatter + torch.outer(shift, shift) * (self.count * len(batch) / total)
         self.count = total
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """{count [], mean [F], scatter [F, F]}."""
+        return {"count": torch.tensor(self.count), "mean": self.mean, "scatter": self.covariance * self.count}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.count, self._mean, self._scatter = int(state["count"]), state["mean"], state["scatter"]
+
     @property
     def mean(self) -> Tensor:
         """[F]."""
@@ -61,8 +68,9 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
     Source: Heusel et al. 2017 (arXiv 1706.08500), section 3.
     """
-    values, vectors = torch.linalg.eigh(a.covariance)
+    S_a, S_b = a.covariance, b.covariance.to(a.mean.device)
+    values, vectors = torch.linalg.eigh(S_a)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T  # S_a^½
-    overlap = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp(min=0).sqrt().sum()
-    distance = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * overlap
-    return float(distance)
+    overlap = torch.linalg.eigvalsh(root @ S_b @ root).clamp(min=0).sqrt().sum()
+    shift = a.mean - b.mean.to(a.mean.device)
+    return float(shift.square().sum() + S_a.trace() + S_b.trace() - 2 * overlap)

@@ -1,0 +1,170 @@
+"""How images become the features that metrics compare: a frozen network behind one face.
+
+A detector is the official Inception (downloaded once), any TorchScript file that is called like it, or a teacher.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dnnlib.errors import UserError
+from kd_plugin.download import download, sha256_of
+from kd_plugin.errors import KDError, nearest
+from kd_plugin.teachers import TEACHERS, load_teacher
+
+__all__ = ["INCEPTION", "OFFICIAL", "Detector", "load_detector"]
+
+INCEPTION = "inception"
+# The Inception-v3 of the published figures, as TorchScript, from the stylegan2-ada-pytorch project.
+OFFICIAL = {
+    INCEPTION: "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
+}
+_CONTRACT = "expected a TorchScript network called net(uint8 [N,3,H,W], return_features=True) -> float [N,F]"
+
+
+@dataclass(frozen=True)
+class Detector:
+    """`detector(pixels)`: uint8 [N, 3, H, W] -> float32 [N, width].
+
+    Attributes:
+        name: what `--detector` called it, a file by its name without suffix.
+        sha256: of the file, or of a teacher's weights. Distances by different detectors do not compare.
+        width: number of features.
+        device: where the network runs.
+        is_teacher: its features are embeddings in a space shared with texts.
+    """
+
+    name: str
+    sha256: str
+    width: int
+    device: torch.device
+    features: Callable[[Tensor], Tensor]
+    classify: Callable[[Tensor], Tensor] | None = None
+    is_teacher: bool = False
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Tensor) -> Tensor:
+        features = self._for_statistics(self.features(pixels.to(self.device)))
+        if not features.isfinite().all():
+            raise UserError(f"--detector: '{self.name}' returned NaN or infinity for some images; use another one")
+        return features
+
+    @torch.inference_mode()
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """Class probabilities [N, classes].
+
+        Raises:
+            UserError: it is no classifier.
+        """
+        try:
+            if self.classify is None:
+                raise TypeError("it is a teacher")
+            found = self._for_statistics(self.classify(pixels.to(self.device)))
+            if found.ndim != 2 or not torch.allclose(found.sum(1), torch.ones_like(found[:, 0]), atol=1e-3):
+                raise ValueError("its rows do not sum to 1")
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"--metrics: the Inception Score needs class probabilities, and '{self.name}' gives none "
+                f"({_first_line(error)}); give --detector={INCEPTION}"
+            ) from None
+        return found
+
+    def _for_statistics(self, values: Tensor) -> Tensor:
+        # The statistics are float64, which Apple's GPUs lack.
+        return values.float().cpu() if self.device.type == "mps" else values.float()
+
+
+def load_detector(spec: str | os.PathLike[str], device: torch.device | str = "cpu") -> Detector:
+    """Read a detector and try it on two random images, so that it fails now and not after hours.
+
+    Args:
+        spec: `inception`; a TorchScript file; or a teacher as `--kd` takes it (clip, demo, script:...).
+        device: where it runs.
+
+    Raises:
+        UserError: the file is missing, not TorchScript, or does not keep to the contract; a teacher that does not load.
+    """
+    name, where = os.fspath(spec), torch.device(device)
+    try:
+        if Path(name).is_file():
+            return _from_file(Path(name), Path(name).stem, where)
+        if name in OFFICIAL:
+            return _from_file(_fetch(name), name, where)
+        if name.partition(":")[0] in TEACHERS:
+            return _from_teacher(name, where)
+    except KDError as error:
+        # A teacher speaks of the flag that usually names it.
+        raise UserError(str(error).replace(f"--kd={name}", f"--detector={name}")) from None
+    close = nearest(name, [*OFFICIAL, *TEACHERS], exhaustive=False)
+    raise UserError(f"--detector: '{name}' does not exist{close}; {_CONTRACT}, '{INCEPTION}', or a teacher")
+
+
+def _from_file(path: Path, name: str, device: torch.device) -> Detector:
+    try:
+        network = torch.jit.load(str(path), map_location=device).eval()
+    except (RuntimeError, ValueError, EOFError) as error:
+        raise UserError(f"--detector: cannot read '{path}' ({_first_line(error)}); {_CONTRACT}") from None
+
+    def features(pixels: Tensor) -> Any:
+        return network(pixels, return_features=True)
+
+    def classify(pixels: Tensor) -> Any:
+        return network(pixels, no_output_bias=True)  # as the published Inception Scores were taken
+
+    width = _width_of(name, features, device)
+    return Detector(name, sha256_of(path), width, device, features, classify)
+
+
+def _from_teacher(spec: str, device: torch.device) -> Detector:
+    teacher = load_teacher(spec, device, "fp32")
+
+    def features(pixels: Tensor) -> Tensor:
+        return teacher.embed_images(pixels.float() / 127.5 - 1)
+
+    width = _width_of(spec, features, device)
+    return Detector(spec, teacher.fingerprint, width, device, features, is_teacher=True)
+
+
+def _fetch(name: str) -> Path:
+    return download(
+        OFFICIAL[name],
+        OFFICIAL[name].rpartition("/")[2],
+        problem_of=_problem_of,
+        what=f"--detector={name}",
+        instead="give another network with --detector=PATH, or train with --metrics=none",
+    )
+
+
+def _problem_of(path: Path) -> str:
+    try:
+        torch.jit.load(str(path))
+    except (RuntimeError, ValueError, EOFError) as error:
+        return f"no TorchScript: {_first_line(error)}"
+    return ""
+
+
+def _width_of(name: str, features: Callable[[Tensor], Any], device: torch.device) -> int:
+    """Tries the network on two random images."""
+    noise = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.inference_mode():
+            found = features(noise.to(device))
+    except (RuntimeError, TypeError) as error:
+        raise UserError(f"--detector: '{name}' cannot be called ({_first_line(error)}); {_CONTRACT}") from None
+    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 2:
+        got = f"[{', '.join(map(str, found.shape))}]" if isinstance(found, Tensor) else type(found).__name__
+        raise UserError(f"--detector: '{name}' returned {got} for two images; {_CONTRACT}")
+    if not found.isfinite().all():
+        raise UserError(f"--detector: '{name}' returned NaN or infinity for random pixels")
+    return found.shape[1]
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,258 @@
+"""One pass over the real images and one over the generated ones give all the metrics that were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from dnnlib.errors import UserError
+from training.dataset import ImageDataset
+from training.metrics.detectors import Detector
+from training.metrics.registry import Evidence, Metric
+from training.metrics.samples import Progress, Sample, pixel_batches, real_sample
+
+__all__ = ["Fakes", "GeneratedImages", "ImageFolder", "MetricResult", "Reals", "check", "evaluate"]
+
+
+class Fakes(Protocol):
+    """Where generated images come from. `resize_note`: what was done to images of another size."""
+
+    resize_note: str
+
+    def batches(self, count: int, batch: int) -> Iterator[Tensor]:
+        """`count` images, uint8 [B, 3, H, W] at a time; the same ones at each call."""
+
+
+class ImageGenerator(Protocol):
+    """What is asked of a generator: G(z [N, z_dim], c [N, c_dim]) -> images [N, 3, R, R] in [-1, 1]."""
+
+    z_dim: int
+    c_dim: int
+    img_resolution: int
+
+    def __call__(self, z: Tensor, c: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Reals:
+    """The real images of an evaluation.
+
+    Attributes:
+        reference: what the generated images are compared with.
+        train: what the generator was trained on, for the figures about copies; None: the reference.
+    """
+
+    reference: ImageDataset
+    train: ImageDataset | None = None
+
+
+@dataclass(frozen=True)
+class MetricResult:
+    """Figures and all that other figures must share to compare with them."""
+
+    metric: str
+    results: Mapping[str, float]
+    detector: str
+    detector_sha256: str
+    num_real: int
+    num_fake: int
+    dataset: str
+    dataset_fingerprint: str
+    train_dataset: str
+    resolution: int
+    resize: str
+    mirror: bool
+    seed: int
+
+    @property
+    def value(self) -> float:
+        """*The* figure, where there are several."""
+        return next(iter(self.results.values()))
+
+    def conditions(self) -> str:
+        """'inception 6ad5f1c2, 5000 fakes and 100 reals (faces 0a1b2c3d, 64 pixels)': equal ones compare."""
+        mirrored = ", mirrored too" if self.mirror else ""
+        resized = "" if self.resize == "none" else f", {self.resize}"
+        return (
+            f"{self.detector} {self.detector_sha256[:8]}, {self.num_fake} fakes and {self.num_real} reals "
+            f"({self.dataset} {self.dataset_fingerprint[:8]}, {self.resolution} pixels{resized}{mirrored})"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """One line of metric-<name>.jsonl; `metric` and `results` as official runs write them."""
+        return {**vars(self), "results": dict(self.results)}
+
+
+class GeneratedImages:
+    """Images of a generator for random latents, with labels of random images of a dataset.
+
+    Torch's own random state is left as it was found, so that evaluating during a training run does not change the run.
+
+    Args:
+        G: the generator, in eval mode.
+        reals: gives the labels.
+        seed: of latents, labels, and what G draws inside itself (noise).
+        device: where G is.
+
+    Raises:
+        UserError: G and the dataset differ in resolution or labels.
+    """
+
+    resize_note = "none"
+
+    def __init__(self, G: ImageGenerator, reals: ImageDataset, *, seed: int, device: torch.device | str) -> None:
+        if G.img_resolution != reals.resolution:
+            raise UserError(
+                f"--data: '{reals.name}' has images of {reals.resolution} pixels, the network makes "
+                f"{G.img_resolution}; give --resolution={G.img_resolution}"
+            )
+        if G.c_dim != reals.label_dim:
+            raise UserError(
+                f"--data: '{reals.name}' has labels of width {reals.label_dim}, the network takes {G.c_dim}; "
+                "give the data it was trained on"
+            )
+        self.G, self.seed, self.device = G, seed, torch.device(device)
+        self._labels = reals.label_table()
+
+    def batches(self, count: int, batch: int) -> Iterator[Tensor]:
+        draws = torch.Generator().manual_seed(self.seed)
+        cuda = [self.device] if self.device.type == "cuda" else []
+        for first in range(0, count, batch):
+            size = min(batch, count - first)
+            z = torch.randn([size, self.G.z_dim], generator=draws).to(self.device)
+            c = self._labels[torch.randint(len(self._labels), [size], generator=draws)].to(self.device)
+            with torch.random.fork_rng(devices=cuda), torch.no_grad():
+                torch.manual_seed(self.seed * 1_000_003 + first)
+                images = self.G(z, c)
+            yield (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+
+
+class ImageFolder:
+    """Generated images that lie in a folder or zip."""
+
+    def __init__(self, dataset: ImageDataset) -> None:
+        self.dataset = dataset
+        self.resize_note = dataset.resize_note
+
+    def batches(self, count: int, batch: int) -> Iterator[Tensor]:
+        if count > len(self.dataset):
+            raise UserError(
+                f"--fakes: '{self.dataset.name}' holds {len(self.dataset)} images, {count} are asked for by --metrics; "
+                f"put the number into the name, such as kid{len(self.dataset)}_full"
+            )
+        for pixels in pixel_batches(self.dataset, batch):
+            yield pixels[:count]
+            count -= len(pixels)
+            if count <= 0:
+                return
+
+
+def evaluate(
+    fakes: Fakes,
+    reals: Reals,
+    detector: Detector,
+    metrics: Sequence[Metric],
+    *,
+    batch: int = 64,
+    seed: int = 0,
+    cached: bool = True,
+    on_progress: Progress | None = None,
+) -> list[MetricResult]:
+    """Measure generated images against real ones, as these are indexed (mirrored ones included).
+
+    Memory: two F x F float64 matrices, and 4F bytes an image for the metrics that are not of moments alone.
+
+    Args:
+        fakes: `GeneratedImages` or `ImageFolder`.
+        reals: what they are compared with.
+        detector: of the features.
+        metrics: from `parse_metrics`.
+        batch: images at a time. Other batches draw other fakes.
+        seed: of KID's subsets.
+        cached: keep the features of the reals in the cache folder, and take them from there.
+        on_progress: called with "real" or "fake", images done, images in all.
+
+    Raises:
+        UserError: too few images; a detector that does not suit a metric or returns NaN.
+    """
+    if not metrics:
+        return []
+    reference, train = reals.reference, reals.train or reals.reference
+    check(metrics, reference, detector)
+    rows = any(metric.kind.rows for metric in metrics)
+    real = real_sample(detector, reference, keep=rows, batch=batch, cached=cached, on_progress=on_progress)
+    trained_on = real
+    if train is not reference and rows:
+        trained_on = real_sample(detector, train, keep=True, batch=batch, cached=cached, on_progress=on_progress)
+    unseen = torch.from_numpy(~reference.isin(train)) if train is not reference else torch.zeros(len(real)).bool()
+    samples = _fake_samples(fakes, detector, metrics, batch, on_progress)
+    results = []
+    for metric in metrics:
+        evidence = Evidence(real, samples[metric.num_fake], trained_on, unseen, seed, _statistics_device(detector))
+        results.append(
+            MetricResult(
+                metric=metric.name,
+                results=metric.measure(evidence),
+                detector=detector.name,
+                detector_sha256=detector.sha256,
+                num_real=len(reference),
+                num_fake=metric.num_fake,
+                dataset=reference.name,
+                dataset_fingerprint=reference.fingerprint,
+                train_dataset=train.name,
+                resolution=reference.resolution,
+                resize=_joined(reference.resize_note, fakes.resize_note),
+                mirror=reference.mirror,
+                seed=seed,
+            )
+        )
+    return results
+
+
+def check(metrics: Sequence[Metric], reference: ImageDataset, detector: Detector) -> None:
+    """What can be known before anything is computed.
+
+    Raises:
+        UserError: too few images; a detector that does not suit.
+    """
+    for metric in metrics:
+        metric.check(len(reference))
+        if metric.kind.probabilities:
+            detector.probabilities(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+        if metric.kind.teacher_only and not detector.is_teacher:
+            raise UserError(
+                f"--metrics: {metric.name} is a distance of CLIP embeddings, '{detector.name}' gives none; "
+                "give a teacher, such as --detector=clip:ViT-L/14@336px"
+            )
+
+
+def _fake_samples(
+    fakes: Fakes, detector: Detector, metrics: Sequence[Metric], batch: int, on_progress: Progress | None
+) -> dict[int, Sample]:
+    """For each number of fakes that a metric asks for, the first so many of one series."""
+    rows = any(metric.kind.rows for metric in metrics)
+    classes = max((metric.num_fake for metric in metrics if metric.kind.probabilities), default=0)
+    samples = {count: Sample(count, rows) for count in sorted({metric.num_fake for metric in metrics})}
+    total, done = max(samples), 0
+    for pixels in fakes.batches(total, batch):
+        features = detector(pixels)
+        probabilities = detector.probabilities(pixels) if done < classes else None
+        for sample in samples.values():
+            if len(sample) < sample.limit:
+                sample.add(features, probabilities)
+        done += len(pixels)
+        if on_progress is not None:
+            on_progress("fake", done, total)
+    return samples
+
+
+def _joined(reals: str, fakes: str) -> str:
+    return reals if reals == fakes else f"reals {reals}, fakes {fakes}"
+
+
+def _statistics_device(detector: Detector) -> torch.device:
+    return torch.device("cpu") if detector.device.type == "mps" else detector.device

@@ -1,0 +1,218 @@
+"""Which metrics there are, what their names mean, and what each makes of the images' features.
+
+A number in a name is the number of generated images, any number: `fid5k_full`, `kid1k_full`, `kid500_full`. A digit
+after it is the number of neighbours: `pr50k3_full` looks at 3. `_full` means: compared with all real images.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dnnlib.errors import UserError
+from kd_plugin.errors import nearest
+from training.metrics.frechet import frechet_distance
+from training.metrics.inception_score import inception_score
+from training.metrics.kernel import gaussian_mmd2, kernel_distance
+from training.metrics.neighbours import (
+    copying,
+    density_coverage,
+    effective_number,
+    intra_cluster_distance,
+    mean_distance,
+    nearest_others,
+    precision_recall,
+)
+from training.metrics.neighbours import nearest as nearest_points
+from training.metrics.samples import Sample
+
+__all__ = ["EXAMPLES", "KINDS", "Evidence", "Kind", "Metric", "parse_metrics"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a metric may look at.
+
+    Attributes:
+        real: the real images that the generated ones are compared with.
+        fake: as many generated images as the metric's name says.
+        train: what the generator was trained on; may be `real` itself.
+        unseen: bool [len(real)], which of `real` are not among `train`.
+        seed: of whatever is drawn.
+        device: where to compute.
+    """
+
+    real: Sample
+    fake: Sample
+    train: Sample
+    unseen: Tensor
+    seed: int
+    device: torch.device
+
+
+Figures = dict[str, float]  # by suffix: {"": 5.1, "stderr": .02} of kid5k_full is kid5k_full and kid5k_full_stderr
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A family of metrics.
+
+    Attributes:
+        form: of the name; {n} stands for the number of fakes.
+        about: one line for --help.
+        measure: evidence and number of neighbours -> figures; the first one is *the* figure.
+        neighbours: how many it looks at unless its name says it; 0: none.
+        least_real, least_fake: images that it needs, over the number of neighbours.
+        rows: needs every image's features, not only the moments.
+        probabilities: needs the fakes' class probabilities.
+        teacher_only: means something for a teacher's embeddings only.
+        higher_is_better: of the first figure.
+    """
+
+    form: str
+    about: str
+    measure: Callable[[Evidence, int], Figures]
+    neighbours: int = 0
+    least_real: int = 2
+    least_fake: int = 2
+    rows: bool = True
+    probabilities: bool = False
+    teacher_only: bool = False
+    higher_is_better: bool = False
+
+    def match(self, name: str) -> tuple[int, int] | None:
+        """(number of fakes, neighbours) that a name of this form says."""
+        found = re.fullmatch(self.form.format(n=r"([1-9]\d*)(k?)(?:(?<=k)([1-9]))?"), name)
+        if found is None or (found[3] and not self.neighbours):
+            return None
+        return int(found[1]) * (1000 if found[2] else 1), int(found[3] or self.neighbours)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric by name: `pr50k3_full` is precision and recall with 3 neighbours of 50,000 fakes."""
+
+    name: str
+    kind: Kind
+    num_fake: int
+    neighbours: int
+
+    def check(self, num_real: int) -> None:
+        """
+        Raises:
+            UserError: too few images of either side.
+        """
+        for flag, count, least in (
+            ("--data", num_real, self.kind.least_real + self.neighbours),
+            ("--metrics", self.num_fake, self.kind.least_fake + self.neighbours),
+        ):
+            if count < least:
+                side = "real" if flag == "--data" else "generated"
+                raise UserError(f"{flag}: {self.name} needs at least {least} {side} images, there are {count}")
+
+    def measure(self, evidence: Evidence) -> Figures:
+        """{name or name_suffix: value}, the first one first."""
+        found = self.kind.measure(evidence, self.neighbours)
+        return {f"{self.name}_{suffix}" if suffix else self.name: value for suffix, value in found.items()}
+
+
+def _fid(e: Evidence, k: int) -> Figures:
+    return {"": frechet_distance(e.real.moments, e.fake.moments)}
+
+
+def _kid(e: Evidence, k: int) -> Figures:
+    found = kernel_distance(e.real.rows, e.fake.rows, seed=e.seed, device=e.device)
+    return {"": found.value, "stderr": found.standard_error}
+
+
+def _precision_recall(e: Evidence, k: int) -> Figures:
+    precision, recall = precision_recall(e.real.rows.to(e.device), e.fake.rows.to(e.device), k)
+    return {"precision": precision, "recall": recall}
+
+
+def _density_coverage(e: Evidence, k: int) -> Figures:
+    density, coverage = density_coverage(e.real.rows.to(e.device), e.fake.rows.to(e.device), k)
+    return {"density": density, "coverage": coverage}
+
+
+def _inception_score(e: Evidence, k: int) -> Figures:
+    mean, std = inception_score(e.fake.probabilities)
+    return {"mean": mean, "std": std}
+
+
+def _cmmd(e: Evidence, k: int) -> Figures:
+    real, fake = (F.normalize(sample.rows.to(e.device, torch.float64), dim=1) for sample in (e.real, e.fake))
+    return {"": 1000 * float(gaussian_mmd2(real, fake, sigma=10))}
+
+
+def _memorisation(e: Evidence, k: int) -> Figures:
+    """Calibrated on real images that were not trained on; without any, on each training image and the others."""
+    train = e.train.rows.to(e.device)
+    fake = nearest_points(e.fake.rows.to(e.device), train).distance
+    unseen = e.real.rows[e.unseen].to(e.device)
+    reference = nearest_points(unseen, train).distance if len(unseen) > 1 else nearest_others(train)
+    found = copying(fake, reference)
+    return {"auc": found.auc, "share": found.share, "held_out": float(len(unseen))}
+
+
+def _diversity(e: Evidence, k: int) -> Figures:
+    """In units of the mean distance of two training images."""
+    train, fake = e.train.rows.to(e.device), e.fake.rows.to(e.device)
+    unit = mean_distance(train)
+    within = intra_cluster_distance(fake, nearest_points(fake, train).index)
+    return {"within": within / unit, "overall": mean_distance(fake) / unit} if unit > 0 else {"within": 0, "overall": 0}
+
+
+def _modes(e: Evidence, k: int) -> Figures:
+    train = e.train.rows.to(e.device)
+    hits = torch.bincount(nearest_points(e.fake.rows.to(e.device), train).index, minlength=len(train))
+    return {"share": float((hits > 0).double().mean()), "effective": effective_number(hits) / len(train)}
+
+
+KINDS = (
+    Kind("fid{n}_full", "Fréchet distance", _fid, rows=False),
+    Kind("kid{n}_full", "unbiased kernel distance, with its standard error", _kid, least_real=4, least_fake=4),
+    Kind("pr{n}_full", "precision and recall, of 3 neighbours", _precision_recall, 3, 1, 1, higher_is_better=True),
+    Kind("dc{n}_full", "density and coverage, of 5 neighbours", _density_coverage, 5, 1, 1, higher_is_better=True),
+    Kind(
+        "is{n}",
+        "Inception Score",
+        _inception_score,
+        least_fake=10,
+        rows=False,
+        probabilities=True,
+        higher_is_better=True,
+    ),
+    Kind("cmmd{n}_full", "MMD on CLIP embeddings, times 1000; the detector is a teacher", _cmmd, teacher_only=True),
+    Kind("mem{n}", "are fakes nearer to training images than unseen images are (auc .5: no)", _memorisation),
+    Kind("div{n}", "distances of fakes with the same nearest training image, and of all", _diversity),
+    Kind("modes{n}", "training images that are the nearest of some fake", _modes),
+)
+EXAMPLES = (
+    *("fid50k_full", "fid5k_full", "kid50k_full", "kid5k_full", "pr50k3_full", "dc50k5_full", "is50k"),
+    *("cmmd5k_full", "mem1k", "div1k", "modes1k"),
+)
+
+
+def parse_metrics(names: str | Sequence[str]) -> list[Metric]:
+    """'fid50k_full,kid1k_full' -> metrics; '' and 'none' -> none.
+
+    Raises:
+        UserError: an unknown name, with the nearest one.
+    """
+    words = names.split(",") if isinstance(names, str) else names
+    found = []
+    for name in (word.strip() for word in words):
+        if name in ("", "none"):
+            continue
+        matches = ((kind, kind.match(name)) for kind in KINDS)
+        match = next(((kind, numbers) for kind, numbers in matches if numbers is not None), None)
+        if match is None:
+            raise UserError(f"--metrics: unknown metric '{name}'{nearest(name, EXAMPLES)} (any number of images)")
+        found.append(Metric(name, match[0], *match[1]))
+    return found
