@@ -27,9 +27,10 @@ from training.checkpoint import load_snapshot, load_state, runs_with_state
 from training.config import TrainConfig, differing_fields, resolve, with_precision
 from training.dataset import ImageDataset
 from training.drawings import DemoSpec
+from training.image_sets import open_training_set
 from training.logbook import Logbook
 from training.loop import run
-from training.session import Session, open_dataset
+from training.session import Session
 
 LATEST = "latest"
 PROMPTS_USED = "kd_prompts_used"  # in config.json: for the reader, not an option
@@ -68,7 +69,7 @@ def configure(
         field.name: given.get(field.name, (saved or {}).get(field.name, field.default))
         for field in dataclasses.fields(TrainConfig)
     }
-    dataset = open_dataset(choices)
+    dataset = open_training_set(choices)
     return resolve(given, kd_given, dataset.resolution, saved), dataset
 
 

@@ -21,6 +21,11 @@ class Panel:
 
 PANELS = (
     Panel("D's scores (logits)", {"real": "Loss/scores/real", "fake": "Loss/scores/fake"}),
+    Panel(
+        "D's scores, not augmented",
+        {"training": "Overfit/train", "held out": "Overfit/holdout", "fake": "Overfit/fake"},
+    ),
+    Panel("Overfitting gap", {"(training - held out) / (training - fake)": "Overfit/gap"}),
     Panel("Distillation (unweighted)", {"AGKD": "Loss/KD/agkd", "CGKD": "Loss/KD/cgkd"}),
     Panel("Pull of distillation / of the game", {"gradient ratio": "Loss/KD/grad_ratio"}),
     Panel("Share of the teacher that D explains", {"explained": "KD/explained"}),

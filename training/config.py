@@ -18,6 +18,7 @@ from training.drawings import DemoSpec
 
 __all__ = ["TrainConfig", "differing_fields", "preset_row", "resolve", "with_precision"]
 
+DEMO_HOLDOUT = 64  # fresh drawings cost nothing
 _PRESET = "the preset's"  # what --help says where a column of _TABLE supplies the value
 
 
@@ -49,6 +50,12 @@ class TrainConfig:
     cond: bool = option(False, "Train on the labels of dataset.json")
     mirror: bool = option(False, "Also show every image flipped left to right")
     subset: int | None = option(None, "Train on this many images, drawn with --seed", metavar="N", shown_default="all")
+    holdout: int = option(
+        0,
+        "Keep N images from training and report how D scores them; with --data=demo, N fresh drawings",
+        metavar="N",
+        shown_default=f"0; {DEMO_HOLDOUT} with --data=demo",
+    )
 
     kimg: float = option(MISSING, "Length of the training", metavar="KIMG", shown_default=_PRESET, group="Schedule")
     tick: float = option(MISSING, "How often progress is printed and logged", metavar="KIMG", shown_default=_PRESET)
@@ -108,7 +115,20 @@ class TrainConfig:
     ada_kimg: float = option(500.0, "ADA: the least time in which p goes from 0 to 1", metavar="KIMG")
 
     metrics: str = option(
-        "none", "Metrics at every snapshot: none; others by evaluate.py", metavar="NAMES|none", group="Metrics"
+        "none",
+        "Metrics at every snapshot, such as kid5k_full,mem1k (python evaluate.py --help lists them), or none",
+        metavar="NAMES|none",
+        group="Metrics",
+    )
+    best: str | None = option(
+        None, "Keep the best snapshot by this metric", metavar="NAME", shown_default="the first of --metrics"
+    )
+    detector: str = option("inception", "inception, a TorchScript file, or a teacher", metavar="NAME|PATH")
+    reference: str | None = option(
+        None,
+        "Compare with these images",
+        metavar="ZIP|DIR|NAME",
+        shown_default="all of --data; with --data=demo, fresh drawings",
     )
 
     workers: int = option(
@@ -121,7 +141,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("kimg", "tick", "snap", "batch", "cbase", "cmax", "map_depth", "mbstd_group", "lr"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "greater than 0")
-        for name in ("gamma", "pl_weight", "ema_kimg", "ada_kimg", "workers", "num_fp16_res"):
+        for name in ("gamma", "pl_weight", "ema_kimg", "ada_kimg", "workers", "num_fp16_res", "holdout"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         for name in ("r1_every", "pl_every"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
@@ -129,11 +149,6 @@ class TrainConfig:
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
         micro = self.micro_batch
         _require(micro >= 1 and self.batch % micro == 0, "batch_gpu", micro, f"a divisor of --batch={self.batch}")
-        if self.metrics != "none":
-            raise UserError(
-                f"--metrics: '{self.metrics}' cannot be measured while training yet; give none, and measure a snapshot "
-                "with evaluate.py"
-            )
         if self.aug != "noaug" and self.diffaugment != "none":
             raise UserError(
                 f"--aug={self.aug} and --diffaugment={self.diffaugment} both augment what the discriminator sees; "
@@ -235,7 +250,7 @@ def resolve(
         name = given.get("cfg") or ("demo" if DemoSpec.parse(data) else _default("cfg"))
         row = preset_row(name, resolution)
         kd_saved |= {setting.removeprefix(KD): row.pop(setting) for setting in list(row) if setting.startswith(KD)}
-        base |= {"cfg": name} | row
+        base |= {"cfg": name, "holdout": DEMO_HOLDOUT if DemoSpec.parse(data) else _default("holdout")} | row
     # Naming one of the two augmentations replaces a preset's other one.
     if given.get("diffaugment", "none") != "none":
         base["aug"] = "noaug"
@@ -255,7 +270,9 @@ def with_precision(config: TrainConfig, precision: str) -> TrainConfig:
 
 
 # What may change between a run and its continuation without making it another run.
-_FREE_TO_CHANGE = frozenset({"kimg", "tick", "snap", "outdir", "desc", "workers", "device"})
+_FREE_TO_CHANGE = frozenset(
+    {"kimg", "tick", "snap", "outdir", "desc", "workers", "device", "metrics", "best", "detector", "reference"}
+)
 _FREE_TO_CHANGE_KD = frozenset({"precision"})  # `auto` may measure otherwise today: the run keeps what it had
 
 

@@ -95,7 +95,9 @@ class ImageDataset:
         use_labels: hand out the labels of dataset.json; False: labels of width 0.
         max_size: use this many images, drawn by `seed` (the same ones as StyleGAN's --subset); None: all.
         mirror: indices n .. 2n-1 are the n images flipped left to right.
-        seed: of the subset.
+        holdout: leave out this many images, drawn by `seed`, before the subset is taken.
+        held_out: use those that are left out, and none of the others.
+        seed: of the subset and of the images left out.
         memory_limit: in bytes of pixels.
         flag: what the path was given by, for messages.
 
@@ -126,6 +128,8 @@ class ImageDataset:
         use_labels: bool = False,
         max_size: int | None = None,
         mirror: bool = False,
+        holdout: int = 0,
+        held_out: bool = False,
         seed: int = 0,
         memory_limit: int = 2 << 30,
         flag: str = "--data",
@@ -139,7 +143,7 @@ class ImageDataset:
         self._resize = resolution
         if resolution is not None and not _is_power_of_two(resolution):
             raise UserError(f"--resolution: expected a power of two from {SMALLEST_RESOLUTION} up, got {resolution}")
-        self._kept = _choose(self.raw_length, max_size, seed)
+        self._kept = _choose(self.raw_length, max_size, holdout, held_out, seed)
         self.resolution = resolution or self._common_resolution()
 
         names = self._names_in_meta()
@@ -369,14 +373,18 @@ def _is_usable(size: tuple[int, int]) -> bool:
     return size[0] == size[1] and _is_power_of_two(size[0])
 
 
-def _choose(count: int, max_size: int | None, seed: int) -> np.ndarray:
+def _choose(count: int, max_size: int | None, holdout: int, held_out: bool, seed: int) -> np.ndarray:
     """Numbers of the images in use, ascending."""
-    if max_size is None:
-        return np.arange(count)
-    if not 1 <= max_size <= count:
-        raise UserError(f"--subset: expected 1 to {count}, the number of images, got {max_size}")
-    # The old generator on purpose: it draws the very images that official runs of the same seed train on.
-    return np.sort(np.random.RandomState(seed).permutation(count)[:max_size])
+    if not 0 <= holdout < count:
+        raise UserError(f"--holdout: expected 0 to {count - 1}, less than the number of images, got {holdout}")
+    left = count - holdout
+    if max_size is not None and not 1 <= max_size <= left:
+        kept = f" less the {holdout} of --holdout" if holdout else ""
+        raise UserError(f"--subset: expected 1 to {left}, the number of images{kept}, got {max_size}")
+    # The old generator on purpose: it draws the very images that official runs of the same seed train on. Those that
+    # are held out come from the other end, so that holding out changes no subset.
+    order = np.random.RandomState(seed).permutation(count)
+    return np.sort(order[left:] if held_out else order[: left if max_size is None else max_size])
 
 
 def _spoken(by_folder: Labels | None) -> list[str] | None:

@@ -24,7 +24,6 @@ FEWSHOT_SETS = {  # name: number of images
     "AnimalFace-cat": 160,
     "AnimalFace-dog": 389,
 }
-_DEMO_REFERENCE = 5000  # drawings
 _DEMO_VERSION = 2  # counted up when training.drawings draws differently
 
 
@@ -54,11 +53,11 @@ def resolve_data(spec: str | os.PathLike[str], flag: str = "--data") -> Path:
     raise UserError(f"{flag}: '{spec}' is neither an existing zip or folder nor a known set{close}")
 
 
-def reference_of(spec: str) -> str | None:
-    """What stands for the true distribution of `--data=spec` where more of it can be had: fresh drawings, for the demo
-    set; None: nothing but the images themselves."""
+def reference_of(spec: str, count: int = 5000) -> str | None:
+    """What stands for the true distribution of `--data=spec` where more of it can be had: `count` fresh drawings, for
+    the demo set; None: nothing but the images themselves."""
     demo = DemoSpec.parse(spec)
-    return None if demo is None else f"demo:{_DEMO_REFERENCE}@{demo.series + 1}"
+    return None if demo is None else f"demo:{count}@{demo.series + 1}"
 
 
 def _fewshot_set(name: str) -> Path:

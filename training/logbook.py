@@ -24,7 +24,8 @@ class Logbook:
 
     def __init__(self, run_dir: Path, total_nimg: int, start_nimg: int = 0) -> None:
         self._stats = run_dir / _STATS
-        _drop_later_lines(self._stats, start_nimg / 1000)
+        for path in (self._stats, *run_dir.glob("metric-*.jsonl")):
+            _drop_later_lines(path, start_nimg / 1000)
         self._log = open(run_dir / "log.txt", "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
         self._bar = tqdm(
             total=total_nimg / 1000,
@@ -74,7 +75,8 @@ def _drop_later_lines(path: Path, kimg: float) -> None:
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["Progress/kimg"]["mean"] <= kimg:
+            found = json.loads(line)
+            if (found["kimg"] if "kimg" in found else found["Progress/kimg"]["mean"]) <= kimg:
                 kept.append(line)
         except (json.JSONDecodeError, KeyError, TypeError):
             continue  # a line cut short by the kill

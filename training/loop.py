@@ -80,6 +80,8 @@ def run(session: Session, run_dir: Path, book: Logbook) -> int:
                 book.say(tick_line(numbers))
             if done or (ticked and session.tick % config.snap == 0) or now - saved_at > LONGEST_UNSAVED_SEC:
                 save(session, run_dir)
+                for line in measure(session, run_dir):
+                    book.say(line)
                 saved_at = time.perf_counter()
             if ticked:  # after the save, which is no part of the next tick's time
                 tick_started, tick_start_nimg = time.perf_counter(), session.nimg
@@ -111,12 +113,22 @@ def forecast(session: Session, seconds_per_image: float) -> str:
     )
 
 
+def measure(session: Session, run_dir: Path) -> Iterator[str]:
+    """The metrics of the snapshot that was just saved; lines for the log."""
+    if session.monitor is not None:
+        yield from session.monitor.measure(session.G_ema, run_dir, snapshot_path(session, run_dir), session.nimg)
+
+
+def snapshot_path(session: Session, run_dir: Path) -> Path:
+    return run_dir / f"network-snapshot-{session.nimg // 1000:06d}.safetensors"
+
+
 def save(session: Session, run_dir: Path) -> None:
     """An image grid, a snapshot for use, and the state to go on from, in this order: each appears whole."""
     kimg = session.nimg // 1000
     save_fake_grid(session, run_dir / f"fakes{kimg:06d}.png")
     meta = {"config": to_dict(session.config), "nimg": session.nimg, "class_names": session.dataset.class_names}
-    save_snapshot(run_dir / f"network-snapshot-{kimg:06d}.safetensors", session.networks(), meta)
+    save_snapshot(snapshot_path(session, run_dir), session.networks(), meta)
     save_state(run_dir, {"config": to_dict(session.config), **session.state_dict()})
     save_chart(run_dir)
 
@@ -147,7 +159,7 @@ def save_fake_grid(session: Session, path: Path) -> None:
 def figures(session: Session, nimg: int, seconds: float, data_seconds: float) -> dict[str, Figure]:
     """What stats.jsonl says of a tick of `nimg` images."""
     players = session.players
-    numbers = {
+    numbers: dict[str, float | Figure] = {
         "Progress/tick": session.tick,
         "Progress/kimg": session.nimg / 1000,
         "Timing/sec_per_kimg": seconds / max(nimg, 1) * 1000,
@@ -157,6 +169,9 @@ def figures(session: Session, nimg: int, seconds: float, data_seconds: float) ->
         "Resources/peak_mem_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         / (2**30 if sys.platform == "darwin" else 2**20),
     }
+    if session.overfit is not None:
+        labels = session.dataset.label_table().to(session.device)
+        numbers |= session.overfit.figures(session.G, session.D, labels, session.nimg)
     if session.device.type == "cuda":
         numbers["Resources/peak_gpu_mem_gb"] = torch.cuda.max_memory_allocated(session.device) / 2**30
         torch.cuda.reset_peak_memory_stats(session.device)
@@ -166,7 +181,8 @@ def figures(session: Session, nimg: int, seconds: float, data_seconds: float) ->
         numbers["Timing/kd_fraction"] = players.kd_watch.drain() / seconds
         for name, share in session.kd.explained().items():
             numbers["KD/explained" if name == "total" else f"KD/explained/{name}"] = share
-    return {name: Figure(1, value) for name, value in numbers.items()} | players.stats.drain()
+    measured = {name: value if isinstance(value, Figure) else Figure(1, value) for name, value in numbers.items()}
+    return measured | players.stats.drain()
 
 
 # The columns of a tick's line: label, name in stats.jsonl, format.
@@ -179,6 +195,7 @@ _LINE = (
     ("agkd", "Loss/KD/agkd", "<6.3f"),
     ("cgkd", "Loss/KD/cgkd", "<6.4f"),
     ("pull", "Loss/KD/grad_ratio", "<6.3f"),
+    ("gap", "Overfit/gap", "<+5.2f"),
     ("explained", "KD/explained", "<6.1%"),
     ("kd time", "Timing/kd_fraction", "<5.1%"),
     ("augment", "Progress/augment", "<6.3f"),

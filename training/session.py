@@ -22,26 +22,16 @@ from training.augment import AdaController, AugmentPipe, DiffAugment, augpipe
 from training.checkpoint import Snapshot
 from training.config import TrainConfig, with_precision
 from training.dataset import ImageDataset
-from training.fewshot_sets import resolve_data
+from training.image_sets import open_held_out
+from training.monitor import MetricMonitor
 from training.networks import Discriminator, Generator
 from training.networks.discriminator import group_size_of
+from training.overfitting import OverfitWatch
 from training.phases import Greg, Phase, Players, make_phases
 
-__all__ = ["Session", "open_dataset"]
+__all__ = ["Session"]
 
 FEW_IMAGES = 50  # with fewer, the generator is told to repeat them: said at the start
-
-
-def open_dataset(config_values: dict[str, Any]) -> ImageDataset:
-    """The training set of `--data`, `--resolution`, `--cond`, `--subset`, `--mirror` and `--seed`."""
-    return ImageDataset(
-        resolve_data(config_values["data"]),
-        resolution=config_values["resolution"],
-        use_labels=config_values["cond"],
-        max_size=config_values["subset"],
-        mirror=config_values["mirror"],
-        seed=config_values["seed"],
-    )
 
 
 @dataclass
@@ -60,6 +50,8 @@ class Session:
     ada: AdaController | None
     players: Players
     phases: list[Phase]
+    overfit: OverfitWatch | None
+    monitor: MetricMonitor | None
     nimg: int = 0
     tick: int = 0
 
@@ -91,7 +83,8 @@ class Session:
             G, D, augment, sample_labels, kd, ada, Stats(), Stopwatch(device), config.style_mixing, device
         )
         phases = make_phases(config, players)
-        return Session(config, dataset, device, G, D, G_ema, kd, prompts, pipe, ada, players, phases)
+        overfit, monitor = _overfit(config, dataset), MetricMonitor.build(vars(config), dataset, device)
+        return Session(config, dataset, device, G, D, G_ema, kd, prompts, pipe, ada, players, phases, overfit, monitor)
 
     def describe(self) -> list[str]:
         """What was chosen, for the log: one line each."""
@@ -109,6 +102,10 @@ class Session:
             f"Schedule:    a line every {config.tick:g} kimg, images and a snapshot every "
             f"{config.tick * config.snap:g} kimg and at the end; times follow after a few steps",
         ]
+        if self.overfit is not None:
+            lines.append(f"Held out:    {config.holdout} images, for Overfit/gap")
+        if self.monitor is not None:
+            lines.append(f"Metrics:     {self.monitor.describe()}")
         if self.kd is not None:
             lines.append(
                 f"Teacher:     {self.kd.teacher.name}, agkd {kd.agkd:g}, cgkd {kd.cgkd:g}, diversity {kd.diversity:g}, "
@@ -172,6 +169,7 @@ class Session:
             "networks": {role: network.state_dict() for role, network in self.networks().items()},
             "optimizers": {phase.name: phase.optimizer.state_dict() for phase in self._optimizer_owners()},
             "pl_mean": [phase.mean_length for phase in self.phases if isinstance(phase, Greg)],
+            "overfit": None if self.overfit is None else self.overfit.state_dict(),
             "ada": None if self.ada is None else self.ada.state_dict(),
             "kd": None if self.kd is None else self.kd.state_dict(),
             "teacher": None if self.kd is None else self.kd.teacher.fingerprint,
@@ -197,6 +195,8 @@ class Session:
         for phase in self.phases:
             if isinstance(phase, Greg):
                 phase.mean_length.copy_(state["pl_mean"][0])
+        if self.overfit is not None:
+            self.overfit.load_state_dict(state["overfit"])
         if self.ada is not None and self.pipe is not None:
             self.ada.load_state_dict(state["ada"])
             self.pipe.p.fill_(self.ada.p)
@@ -246,6 +246,13 @@ def _distiller(
         device=device,
     )
     return kd, prompts
+
+
+def _overfit(config: TrainConfig, dataset: ImageDataset) -> OverfitWatch | None:
+    held_out = open_held_out(vars(config))
+    if held_out is None:
+        return None
+    return OverfitWatch(dataset, held_out, seed=config.seed, batch=config.micro_batch)
 
 
 def _ada(config: TrainConfig, device: torch.device) -> tuple[AugmentPipe | None, AdaController | None]:

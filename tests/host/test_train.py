@@ -245,7 +245,10 @@ def test_dry_run_writes_nothing(run_train: RunTrain, tmp_path: Path) -> None:
         (("--diffaugment=colour",), "nearest: 'color'"),
         (("--resume=/nowhere.safetensors",), "--resume"),
         (("--device=cudda",), "--device"),
-        (("--metrics=fid50k_full",), "--metrics: 'fid50k_full' cannot be measured while training yet"),
+        (("--metrics=fid50k_ful",), "nearest: 'fid50k_full'"),
+        (("--metrics=kid8_full", "--detector=/nowhere.pt"), "To train without metrics give --metrics=none"),
+        (("--metrics=kid8_full", "--detector=demo", "--best=fid8_full"), "--best: 'fid8_full' is not among"),
+        (("--holdout=24",), "--holdout: expected 0 to 23"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -138,7 +138,7 @@ def _fetch(name: str) -> Path:
         OFFICIAL[name].rpartition("/")[2],
         problem_of=_problem_of,
         what=f"--detector={name}",
-        instead="give another network with --detector=PATH, or train with --metrics=none",
+        instead="give another network with --detector=PATH",
     )
 
 
