@@ -27,12 +27,13 @@ from training.metrics import (
     GeneratedImages,
     ImageFolder,
     Reals,
-    check,
     evaluate,
     load_detector,
+    load_perceptual,
     parse_metrics,
 )
-from training.metrics.detectors import INCEPTION
+from training.metrics.detectors import INCEPTION, VGG
+from training.metrics.registry import PERCEPTUAL
 from training.metrics.samples import Progress
 
 _ABOUT = "\n".join(f"    {kind.form.format(n='N'):<15} {kind.about}" for kind in KINDS)
@@ -52,6 +53,7 @@ _ABOUT = "\n".join(f"    {kind.form.format(n='N'):<15} {kind.about}" for kind in
     "[default: with --data=demo, fresh drawings]",
 )
 @click.option("--detector", default=INCEPTION, metavar="NAME|PATH", help="inception, a TorchScript file, or a teacher")
+@click.option("--lpips", default=VGG, metavar="NAME|PATH", help="Network of path lengths: vgg16 or a TorchScript file")
 @click.option("--metrics", default="kid5k_full", metavar="NAME,...", help=f"Such as {', '.join(EXAMPLES)}")
 @click.option("--resolution", type=int, metavar="PIXELS", help="Crop and resize all images to this")
 @click.option("--mirror", is_flag=True, help="Also compare with every real image flipped")
@@ -65,6 +67,7 @@ def main(
     data: str,
     reference: str | None,
     detector: str,
+    lpips: str,
     metrics: str,
     resolution: int | None,
     mirror: bool,
@@ -87,14 +90,17 @@ def main(
     train = open_images(data)
     reference = reference or reference_of(data)
     reals = Reals(train if reference is None else open_images(reference, "--reference"), train)
-    check(wanted, reals.reference, found)
+    paths = any(metric.kind.wants == PERCEPTUAL for metric in wanted)
+    perceptual = load_perceptual(lpips, where) if paths and G is not None else None
     if G is not None:
         source: GeneratedImages | ImageFolder = GeneratedImages(G, train, seed=seed, device=where)
     else:
         assert fakes is not None
         source = ImageFolder(ImageDataset(resolve_data(fakes, "--fakes"), resolution=train.resolution, flag="--fakes"))
     with _progress() as show:
-        results = evaluate(source, reals, found, wanted, batch=batch, seed=seed, on_progress=show)
+        results = evaluate(
+            source, reals, found, wanted, batch=batch, seed=seed, perceptual=perceptual, on_progress=show
+        )
     for result in results:
         click.echo(json.dumps(result.to_json()))
 

@@ -30,7 +30,8 @@ from kd_plugin.teachers import clip_package, demo
 from kd_plugin.teachers.base import Teacher
 from kd_plugin.teachers.preprocess import Preprocess, resize_and_crop
 from training.drawings import COLOURS, COUNTS, KINDS, SCENES, SIZES, Attributes, caption, draw
-from training.drawings.captions import LEADS, PLACES, PLURALS, article, place_phrases
+from training.drawings.captions import LEADS, PLURALS, place_phrases
+from training.drawings.recognition import seen_attributes
 
 # Series of drawings. The demo set is series 0; people's held-out sets have small numbers.
 TRAINING_SERIES = 10_000
@@ -215,21 +216,6 @@ def save(model: nn.Module, vocabulary: Vocabulary, path: Path) -> None:
     write_atomic(path, write)
 
 
-def zero_shot_texts() -> dict[str, list[list[str]]]:
-    """For each attribute, for each of its values, ways to say it."""
-
-    def in_all_leads(text: str) -> list[str]:
-        return [lead + text for lead in LEADS]
-
-    return {
-        "kind": [in_all_leads(f"{article(kind)} {kind}") for kind in KINDS],
-        "colour": [in_all_leads(f"{article(colour)} {colour} thing") for colour in COLOURS],
-        "scene": [[text for place in PLACES[scene] for text in in_all_leads(f"a thing {place}")] for scene in SCENES],
-        "count": [in_all_leads(f"{count} {'thing' if count == 'one' else 'things'}") for count in COUNTS],
-        "size": [in_all_leads(f"a {size} thing") for size in SIZES],
-    }
-
-
 @torch.no_grad()
 def zero_shot(teacher: Teacher, images: Tensor, attributes: Tensor) -> dict[str, float]:
     """By attribute, the share of images whose nearest value (the mean direction of its texts) is the right one.
@@ -240,9 +226,7 @@ def zero_shot(teacher: Teacher, images: Tensor, attributes: Tensor) -> dict[str,
     """
     embedded = torch.cat([teacher.embed_images(part) for part in images.split(100)])  # [N, E]
     accuracy = {}
-    for column, (name, values) in enumerate(zero_shot_texts().items()):
-        directions = torch.stack([F.normalize(teacher.embed_texts(texts), dim=1).mean(0) for texts in values])
-        best = (embedded @ F.normalize(directions, dim=1).T).argmax(1)  # [N]
+    for column, (name, best) in enumerate(seen_attributes(teacher, embedded).items()):
         right = attributes[:, column]
         accuracy[name] = (best == right)[right >= 0].float().mean().item()
     return accuracy

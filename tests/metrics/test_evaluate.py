@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from PIL import Image
 
 import evaluate
 from training.checkpoint import save_snapshot
@@ -40,6 +42,87 @@ def test_one_line_of_json_a_metric(snapshot: Path, images_path: Path, detector_p
     assert run(*flags, "--metrics=fid20_full").stdout.splitlines() == result.stdout.splitlines()[1:]
 
 
+class Quarters(torch.nn.Module):
+    """A "perceptual" network."""
+
+    def forward(self, images: torch.Tensor, resize_images: bool = True, return_lpips: bool = False) -> torch.Tensor:
+        assert return_lpips
+        assert not resize_images
+        return torch.nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)
+
+
+def test_path_lengths(snapshot: Path, images_path: Path, detector_path: Path, tmp_path: Path) -> None:
+    torch.jit.script(Quarters()).save(str(tmp_path / "quarters.pt"))
+    flags = [f"--network={snapshot}", f"--data={images_path}", f"--detector={detector_path}"]
+    result = run(*flags, f"--lpips={tmp_path / 'quarters.pt'}", "--metrics=ppl2_wend_30,kid20_full")
+    assert result.exit_code == 0, result.output
+    paths, kid = (json.loads(line) for line in result.stdout.splitlines())
+    assert paths["results"]["ppl2_wend_30"] > 0
+    assert (paths["detector"], paths["num_fake"], kid["detector"]) == ("quarters", 30, "colours")
+    folder = run(*flags[1:], f"--fakes={images_path}", "--metrics=ppl2_wend_30")
+    assert folder.exit_code == 2
+    assert "ppl2_wend_30 follows paths through a generator's latent space" in folder.stderr
+    missing = run(*flags, "--lpips=none.pt", "--metrics=ppl2_wend_30")
+    assert "--lpips: 'none.pt' does not exist" in missing.stderr
+
+
+def test_two_folders_of_mixed_pictures(images_path: Path, detector_path: Path, tmp_path: Path) -> None:
+    fakes = tmp_path / "fakes"
+    fakes.mkdir()
+    rng = np.random.default_rng(1)
+    for k, (mode, suffix, size) in enumerate([("RGB", "png", 8), ("L", "png", 30), ("RGB", "JPEG", 16)] * 2):
+        shape = (size, size + k, 3) if mode == "RGB" else (size, size + k)
+        Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(fakes / f"{k}.{suffix}")
+    flags = [f"--fakes={fakes}", f"--data={images_path}", f"--detector={detector_path}"]
+    result = run(*flags, "--metrics=kid6_full")
+    assert result.exit_code == 0, result.output
+    line = json.loads(result.stdout)
+    assert (line["num_fake"], line["num_real"]) == (6, 50)
+    assert line["resize"] == "reals none, fakes centre square, Lanczos to 8"
+    enlarged = json.loads(run(*flags, "--metrics=kid6_full", "--resolution=16").stdout)
+    assert enlarged["resolution"] == 16
+    assert enlarged["dataset_fingerprint"] != line["dataset_fingerprint"]
+    too_many = run(*flags, "--metrics=kid7_full")
+    assert too_many.exit_code == 2
+    assert "--fakes: 'fakes' holds 6 images, 7 are asked for" in too_many.stderr
+
+
+def test_the_same_pictures_are_at_distance_zero(images_path: Path, detector_path: Path) -> None:
+    flags = [f"--fakes={images_path}", f"--data={images_path}", f"--detector={detector_path}"]
+    result = run(*flags, "--metrics=fid50_full,pr50_full,mem50")
+    fid, pr, mem = (json.loads(line)["results"] for line in result.stdout.splitlines())
+    assert fid["fid50_full"] == pytest.approx(0, abs=1e-6)
+    assert pr == {"pr50_full_precision": 1, "pr50_full_recall": 1}
+    assert mem["mem50_auc"] == 1
+
+
+def test_a_reference_other_than_the_training_images(images_path: Path, detector_path: Path, tmp_path: Path) -> None:
+    train = tmp_path / "train"
+    train.mkdir()
+    for k in range(20):
+        (train / f"{k:02d}.png").write_bytes((images_path / f"{k:02d}.png").read_bytes())
+    flags = [f"--fakes={train}", f"--data={train}", f"--reference={images_path}", f"--detector={detector_path}"]
+    line = json.loads(run(*flags, "--metrics=mem20").stdout)
+    assert (line["dataset"], line["train_dataset"], line["num_real"]) == (images_path.name, "train", 50)
+    assert line["results"]["mem20_held_out"] == 30
+    assert line["results"]["mem20_share"] == 1
+
+
+def test_a_teacher_measures_the_demo_set() -> None:
+    """Fresh drawings are as good as the reference; copies of the training images are told."""
+    flags = ["--data=demo", "--reference=demo:300@1", "--detector=demo"]
+    fresh = run(*flags, "--fakes=demo:300@2", "--metrics=attr300,cmmd300_full,mem300")
+    assert fresh.exit_code == 0, fresh.output
+    attributes, cmmd, mem = (json.loads(line)["results"] for line in fresh.stdout.splitlines())
+    assert attributes["attr300_coverage"] == pytest.approx(1, abs=0.1)
+    assert attributes["attr300_kinds"] == pytest.approx(8, abs=0.4)
+    assert abs(cmmd["cmmd300_full"]) < 1
+    assert mem["mem300_auc"] == pytest.approx(0.5, abs=0.07)
+    assert mem["mem300_held_out"] == 300
+    copies = json.loads(run(*flags, "--fakes=demo", "--metrics=mem100").stdout)["results"]
+    assert (copies["mem100_auc"], copies["mem100_share"]) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -48,6 +131,13 @@ def test_one_line_of_json_a_metric(snapshot: Path, images_path: Path, detector_p
         ("--detector=none.pt", "--detector: 'none.pt' does not exist"),
         ("--metrics=fid5k", "--metrics: unknown metric 'fid5k'; nearest: 'fid5k_full'"),
         ("--resolution=16", "has images of 16 pixels, the network makes 8; give --resolution=8"),
+        ("--detector=incepton", "--detector: 'incepton' does not exist; nearest: 'inception'"),
+        ("--detector=demoo", "nearest: 'demo'"),
+        ("--metrics=attr9", "--metrics: attr9 is asked of the demo teacher; give --detector=demo"),
+        ("--metrics=pr50k33_full", "--metrics: unknown metric 'pr50k33_full'; nearest: 'pr50k3_full'"),
+        ("--metrics=kid50k3_full", "--metrics: unknown metric 'kid50k3_full'"),
+        ("--reference=none", "--reference: 'none' is neither"),
+        ("--fakes=none", "give either --network=SNAPSHOT or --fakes=DIR"),
         ("--device=gpu", "--device: 'gpu' is not a device"),
     ],
 )

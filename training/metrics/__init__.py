@@ -1,6 +1,6 @@
 """How good the generated images are, as numbers: distances between features of generated and of real images."""
 
-from training.metrics.detectors import Detector, load_detector
+from training.metrics.detectors import Detector, load_detector, load_perceptual
 from training.metrics.evaluation import GeneratedImages, ImageFolder, MetricResult, Reals, check, evaluate
 from training.metrics.registry import EXAMPLES, KINDS, Metric, parse_metrics
 
@@ -16,5 +16,6 @@ __all__ = [
     "check",
     "evaluate",
     "load_detector",
+    "load_perceptual",
     "parse_metrics",
 ]

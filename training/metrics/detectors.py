@@ -19,13 +19,19 @@ from kd_plugin.download import download, sha256_of
 from kd_plugin.errors import KDError, nearest
 from kd_plugin.teachers import TEACHERS, load_teacher
 
-__all__ = ["INCEPTION", "OFFICIAL", "Detector", "load_detector"]
+__all__ = ["INCEPTION", "OFFICIAL", "VGG", "Detector", "load_detector", "load_perceptual"]
 
 INCEPTION = "inception"
 # The Inception-v3 of the published figures, as TorchScript, from the stylegan2-ada-pytorch project.
 OFFICIAL = {
     INCEPTION: "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 }
+VGG = "vgg16"
+_OFFICIAL_VGG = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/vgg16.pt"
+_LPIPS_CONTRACT = (
+    "expected a TorchScript network called net(float [N,3,H,W] in [0,255], resize_images=False, return_lpips=True) "
+    "-> float [N,F]"
+)
 _CONTRACT = "expected a TorchScript network called net(uint8 [N,3,H,W], return_features=True) -> float [N,F]"
 
 
@@ -96,7 +102,7 @@ def load_detector(spec: str | os.PathLike[str], device: torch.device | str = "cp
         if Path(name).is_file():
             return _from_file(Path(name), Path(name).stem, where)
         if name in OFFICIAL:
-            return _from_file(_fetch(name), name, where)
+            return _from_file(_fetch(OFFICIAL[name], f"--detector={name}"), name, where)
         if name.partition(":")[0] in TEACHERS:
             return _from_teacher(name, where)
     except KDError as error:
@@ -106,11 +112,32 @@ def load_detector(spec: str | os.PathLike[str], device: torch.device | str = "cp
     raise UserError(f"--detector: '{name}' does not exist{close}; {_CONTRACT}, '{INCEPTION}', or a teacher")
 
 
-def _from_file(path: Path, name: str, device: torch.device) -> Detector:
+def load_perceptual(spec: str, device: torch.device | str = "cpu") -> Detector:
+    """The network of path lengths: `vgg16`, the official one, or a TorchScript file that is called like it.
+
+    Raises:
+        UserError: it cannot be found, read or called.
+    """
+    where = torch.device(device)
     try:
-        network = torch.jit.load(str(path), map_location=device).eval()
-    except (RuntimeError, ValueError, EOFError) as error:
-        raise UserError(f"--detector: cannot read '{path}' ({_first_line(error)}); {_CONTRACT}") from None
+        path = Path(spec) if Path(spec).is_file() or spec != VGG else _fetch(_OFFICIAL_VGG, f"--lpips={VGG}")
+    except KDError as error:
+        raise UserError(str(error)) from None
+    if not path.is_file():
+        raise UserError(f"--lpips: '{spec}' does not exist; {_LPIPS_CONTRACT}, or '{VGG}'")
+    network = _read(path, where, "--lpips", _LPIPS_CONTRACT)
+
+    def features(images: Tensor) -> Any:
+        return network(images.float(), resize_images=False, return_lpips=True)
+
+    name = VGG if spec == VGG else path.stem
+    return Detector(
+        name, sha256_of(path), _width_of(name, features, where, "--lpips", _LPIPS_CONTRACT), where, features
+    )
+
+
+def _from_file(path: Path, name: str, device: torch.device) -> Detector:
+    network = _read(path, device, "--detector", _CONTRACT)
 
     def features(pixels: Tensor) -> Any:
         return network(pixels, return_features=True)
@@ -118,7 +145,7 @@ def _from_file(path: Path, name: str, device: torch.device) -> Detector:
     def classify(pixels: Tensor) -> Any:
         return network(pixels, no_output_bias=True)  # as the published Inception Scores were taken
 
-    width = _width_of(name, features, device)
+    width = _width_of(name, features, device, "--detector", _CONTRACT)
     return Detector(name, sha256_of(path), width, device, features, classify)
 
 
@@ -128,17 +155,24 @@ def _from_teacher(spec: str, device: torch.device) -> Detector:
     def features(pixels: Tensor) -> Tensor:
         return teacher.embed_images(pixels.float() / 127.5 - 1)
 
-    width = _width_of(spec, features, device)
+    width = _width_of(spec, features, device, "--detector", _CONTRACT)
     return Detector(spec, teacher.fingerprint, width, device, features, is_teacher=True)
 
 
-def _fetch(name: str) -> Path:
+def _read(path: Path, device: torch.device, flag: str, contract: str) -> Any:
+    try:
+        return torch.jit.load(str(path), map_location=device).eval()
+    except (RuntimeError, ValueError, EOFError) as error:
+        raise UserError(f"{flag}: cannot read '{path}' ({_first_line(error)}); {contract}") from None
+
+
+def _fetch(url: str, flag: str) -> Path:
     return download(
-        OFFICIAL[name],
-        OFFICIAL[name].rpartition("/")[2],
+        url,
+        url.rpartition("/")[2],
         problem_of=_problem_of,
-        what=f"--detector={name}",
-        instead="give another network with --detector=PATH",
+        what=flag,
+        instead=f"give another network with {flag.partition('=')[0]}=PATH",
     )
 
 
@@ -150,19 +184,19 @@ def _problem_of(path: Path) -> str:
     return ""
 
 
-def _width_of(name: str, features: Callable[[Tensor], Any], device: torch.device) -> int:
+def _width_of(name: str, features: Callable[[Tensor], Any], device: torch.device, flag: str, contract: str) -> int:
     """Tries the network on two random images."""
     noise = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     try:
         with torch.inference_mode():
             found = features(noise.to(device))
     except (RuntimeError, TypeError) as error:
-        raise UserError(f"--detector: '{name}' cannot be called ({_first_line(error)}); {_CONTRACT}") from None
+        raise UserError(f"{flag}: '{name}' cannot be called ({_first_line(error)}); {contract}") from None
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 2:
         got = f"[{', '.join(map(str, found.shape))}]" if isinstance(found, Tensor) else type(found).__name__
-        raise UserError(f"--detector: '{name}' returned {got} for two images; {_CONTRACT}")
+        raise UserError(f"{flag}: '{name}' returned {got} for two images; {contract}")
     if not found.isfinite().all():
-        raise UserError(f"--detector: '{name}' returned NaN or infinity for random pixels")
+        raise UserError(f"{flag}: '{name}' returned NaN or infinity for random pixels")
     return found.shape[1]
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from dnnlib.errors import UserError
 from training.dataset import ImageDataset
 from training.metrics.detectors import Detector
-from training.metrics.registry import Evidence, Metric
+from training.metrics.path_length import path_steps
+from training.metrics.registry import CLASSIFIER, PERCEPTUAL, Evidence, Figures, Metric
 from training.metrics.samples import Progress, Sample, pixel_batches, real_sample
 
 __all__ = ["Fakes", "GeneratedImages", "ImageFolder", "MetricResult", "Reals", "check", "evaluate"]
@@ -118,6 +119,11 @@ class GeneratedImages:
         self.G, self.seed, self.device = G, seed, torch.device(device)
         self._labels = reals.label_table()
 
+    def path_steps(self, perceptual: Detector, count: int, batch: int) -> Iterator[Tensor]:
+        """See `training.metrics.path_length`."""
+        G, labels, device = self.G, self._labels, self.device
+        return path_steps(G, perceptual, labels, count, batch=batch, seed=self.seed, device=device)
+
     def batches(self, count: int, batch: int) -> Iterator[Tensor]:
         draws = torch.Generator().manual_seed(self.seed)
         cuda = [self.device] if self.device.type == "cuda" else []
@@ -159,6 +165,7 @@ def evaluate(
     *,
     batch: int = 64,
     seed: int = 0,
+    perceptual: Detector | None = None,
     cached: bool = True,
     on_progress: Progress | None = None,
 ) -> list[MetricResult]:
@@ -173,6 +180,7 @@ def evaluate(
         metrics: from `parse_metrics`.
         batch: images at a time. Other batches draw other fakes.
         seed: of KID's subsets.
+        perceptual: the network of path lengths, from `load_perceptual`.
         cached: keep the features of the reals in the cache folder, and take them from there.
         on_progress: called with "real" or "fake", images done, images in all.
 
@@ -181,8 +189,47 @@ def evaluate(
     """
     if not metrics:
         return []
+    check(metrics, reals.reference, detector, fakes, perceptual)
+    of_images = [metric for metric in metrics if metric.kind.wants != PERCEPTUAL]
+    of_paths = [metric for metric in metrics if metric.kind.wants == PERCEPTUAL]
+    found = _measure_images(fakes, reals, detector, of_images, batch, seed, cached, on_progress) if of_images else {}
+    if of_paths:
+        assert isinstance(fakes, GeneratedImages)
+        assert perceptual is not None
+        found |= _measure_paths(fakes, perceptual, of_paths, batch, on_progress)
+    reference = reals.reference
+    return [
+        MetricResult(
+            metric=metric.name,
+            results=found[metric.name],
+            detector=used.name,
+            detector_sha256=used.sha256,
+            num_real=len(reference),
+            num_fake=metric.num_fake,
+            dataset=reference.name,
+            dataset_fingerprint=reference.fingerprint,
+            train_dataset=(reals.train or reference).name,
+            resolution=reference.resolution,
+            resize=_joined(reference.resize_note, fakes.resize_note),
+            mirror=reference.mirror,
+            seed=seed,
+        )
+        for metric in metrics
+        for used in [perceptual if perceptual is not None and metric in of_paths else detector]
+    ]
+
+
+def _measure_images(
+    fakes: Fakes,
+    reals: Reals,
+    detector: Detector,
+    metrics: Sequence[Metric],
+    batch: int,
+    seed: int,
+    cached: bool,
+    on_progress: Progress | None,
+) -> dict[str, Figures]:
     reference, train = reals.reference, reals.train or reals.reference
-    check(metrics, reference, detector)
     rows = any(metric.kind.rows for metric in metrics)
     real = real_sample(detector, reference, keep=rows, batch=batch, cached=cached, on_progress=on_progress)
     trained_on = real
@@ -190,43 +237,63 @@ def evaluate(
         trained_on = real_sample(detector, train, keep=True, batch=batch, cached=cached, on_progress=on_progress)
     unseen = torch.from_numpy(~reference.isin(train)) if train is not reference else torch.zeros(len(real)).bool()
     samples = _fake_samples(fakes, detector, metrics, batch, on_progress)
-    results = []
-    for metric in metrics:
-        evidence = Evidence(real, samples[metric.num_fake], trained_on, unseen, seed, _statistics_device(detector))
-        results.append(
-            MetricResult(
-                metric=metric.name,
-                results=metric.measure(evidence),
-                detector=detector.name,
-                detector_sha256=detector.sha256,
-                num_real=len(reference),
-                num_fake=metric.num_fake,
-                dataset=reference.name,
-                dataset_fingerprint=reference.fingerprint,
-                train_dataset=train.name,
-                resolution=reference.resolution,
-                resize=_joined(reference.resize_note, fakes.resize_note),
-                mirror=reference.mirror,
-                seed=seed,
-            )
+    device = _statistics_device(detector)
+    return {
+        metric.name: metric.measure(
+            Evidence(real, samples[metric.num_fake], trained_on, unseen, seed, device, torch.empty(0))
         )
-    return results
+        for metric in metrics
+    }
 
 
-def check(metrics: Sequence[Metric], reference: ImageDataset, detector: Detector) -> None:
+def _measure_paths(
+    fakes: GeneratedImages,
+    perceptual: Detector,
+    metrics: Sequence[Metric],
+    batch: int,
+    on_progress: Progress | None,
+) -> dict[str, Figures]:
+    total = max(metric.num_fake for metric in metrics)
+    parts: list[Tensor] = []
+    for part in fakes.path_steps(perceptual, total, max(batch // 2, 1)):
+        parts.append(part.cpu())
+        if on_progress is not None:
+            on_progress("path", sum(map(len, parts)), total)
+    steps, none = torch.cat(parts), Sample(0, keep=False)
+    return {
+        metric.name: metric.measure(
+            Evidence(none, none, none, torch.empty(0), fakes.seed, torch.device("cpu"), steps[: metric.num_fake])
+        )
+        for metric in metrics
+    }
+
+
+def check(
+    metrics: Sequence[Metric],
+    reference: ImageDataset,
+    detector: Detector,
+    fakes: Fakes | None = None,
+    perceptual: Detector | None = None,
+) -> None:
     """What can be known before anything is computed.
+
+    Args:
+        metrics: what is wanted.
+        reference: the real images.
+        detector: of the features.
+        fakes: None where there will be a generator.
+        perceptual: None: no network of path lengths was given.
 
     Raises:
         UserError: too few images; a detector that does not suit.
     """
     for metric in metrics:
-        metric.check(len(reference))
-        if metric.kind.probabilities:
-            detector.probabilities(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
-        if metric.kind.teacher_only and not detector.is_teacher:
+        if metric.kind.wants != PERCEPTUAL:
+            metric.check(len(reference), detector)
+        elif perceptual is None or not isinstance(fakes, GeneratedImages | None):
             raise UserError(
-                f"--metrics: {metric.name} is a distance of CLIP embeddings, '{detector.name}' gives none; "
-                "give a teacher, such as --detector=clip:ViT-L/14@336px"
+                f"--metrics: {metric.name} follows paths through a generator's latent space; measure a snapshot with "
+                "evaluate.py --network=SNAPSHOT"
             )
 
 
@@ -235,7 +302,7 @@ def _fake_samples(
 ) -> dict[int, Sample]:
     """For each number of fakes that a metric asks for, the first so many of one series."""
     rows = any(metric.kind.rows for metric in metrics)
-    classes = max((metric.num_fake for metric in metrics if metric.kind.probabilities), default=0)
+    classes = max((metric.num_fake for metric in metrics if metric.kind.wants == CLASSIFIER), default=0)
     samples = {count: Sample(count, rows) for count in sorted({metric.num_fake for metric in metrics})}
     total, done = max(samples), 0
     for pixels in fakes.batches(total, batch):

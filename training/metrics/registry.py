@@ -16,6 +16,9 @@ from torch.nn import functional as F
 
 from dnnlib.errors import UserError
 from kd_plugin.errors import nearest
+from kd_plugin.teachers import load_teacher
+from training.drawings.recognition import seen_attributes
+from training.metrics.detectors import Detector
 from training.metrics.frechet import frechet_distance
 from training.metrics.inception_score import inception_score
 from training.metrics.kernel import gaussian_mmd2, kernel_distance
@@ -29,6 +32,7 @@ from training.metrics.neighbours import (
     precision_recall,
 )
 from training.metrics.neighbours import nearest as nearest_points
+from training.metrics.path_length import path_length
 from training.metrics.samples import Sample
 
 __all__ = ["EXAMPLES", "KINDS", "Evidence", "Kind", "Metric", "parse_metrics"]
@@ -45,6 +49,7 @@ class Evidence:
         unseen: bool [len(real)], which of `real` are not among `train`.
         seed: of whatever is drawn.
         device: where to compute.
+        steps: [num_fake] squared perceptual distances per squared step, for path lengths; else empty.
     """
 
     real: Sample
@@ -53,8 +58,11 @@ class Evidence:
     unseen: Tensor
     seed: int
     device: torch.device
+    steps: Tensor
 
 
+# What a metric may want of its detector.
+CLASSIFIER, TEACHER, DEMO, PERCEPTUAL = "classifier", "teacher", "demo", "perceptual"
 Figures = dict[str, float]  # by suffix: {"": 5.1, "stderr": .02} of kid5k_full is kid5k_full and kid5k_full_stderr
 
 
@@ -69,8 +77,8 @@ class Kind:
         neighbours: how many it looks at unless its name says it; 0: none.
         least_real, least_fake: images that it needs, over the number of neighbours.
         rows: needs every image's features, not only the moments.
-        probabilities: needs the fakes' class probabilities.
-        teacher_only: means something for a teacher's embeddings only.
+        wants: what kind of detector: any, a "classifier", a "teacher", the "demo" teacher, or a "perceptual" network
+            (of paths through a generator, not of images).
         higher_is_better: of the first figure.
     """
 
@@ -81,8 +89,7 @@ class Kind:
     least_real: int = 2
     least_fake: int = 2
     rows: bool = True
-    probabilities: bool = False
-    teacher_only: bool = False
+    wants: str = ""
     higher_is_better: bool = False
 
     def match(self, name: str) -> tuple[int, int] | None:
@@ -102,10 +109,10 @@ class Metric:
     num_fake: int
     neighbours: int
 
-    def check(self, num_real: int) -> None:
+    def check(self, num_real: int, detector: Detector) -> None:
         """
         Raises:
-            UserError: too few images of either side.
+            UserError: too few images of either side, or a detector that does not suit.
         """
         for flag, count, least in (
             ("--data", num_real, self.kind.least_real + self.neighbours),
@@ -114,6 +121,15 @@ class Metric:
             if count < least:
                 side = "real" if flag == "--data" else "generated"
                 raise UserError(f"{flag}: {self.name} needs at least {least} {side} images, there are {count}")
+        if self.kind.wants == CLASSIFIER:
+            detector.probabilities(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+        if self.kind.wants == TEACHER and not detector.is_teacher:
+            raise UserError(
+                f"--metrics: {self.name} is a distance of CLIP embeddings, '{detector.name}' gives none; "
+                "give a teacher, such as --detector=clip:ViT-L/14@336px"
+            )
+        if self.kind.wants == DEMO and detector.name != DEMO:
+            raise UserError(f"--metrics: {self.name} is asked of the demo teacher; give --detector={DEMO}")
 
     def measure(self, evidence: Evidence) -> Figures:
         """{name or name_suffix: value}, the first one first."""
@@ -174,6 +190,26 @@ def _modes(e: Evidence, k: int) -> Figures:
     return {"share": float((hits > 0).double().mean()), "effective": effective_number(hits) / len(train)}
 
 
+def _path_length(e: Evidence, k: int) -> Figures:
+    return {"": path_length(e.steps)}
+
+
+def _attributes(e: Evidence, k: int) -> Figures:
+    """1: as many different drawings as there are in the true distribution; exact but for the teacher's errors (2 %)."""
+    teacher = load_teacher(DEMO, precision="fp32")
+    real, fake = (seen_attributes(teacher, sample.rows) for sample in (e.real, e.fake))
+    count = min(len(e.real), len(e.fake))
+
+    def different(seen: dict[str, Tensor]) -> int:
+        names = torch.stack([seen[name][:count] for name in ("kind", "colour", "scene")], dim=1)
+        return len(names.unique(dim=0))
+
+    figures = {"coverage": different(fake) / different(real)}
+    for name in ("kind", "colour", "scene"):
+        figures[f"{name}s"] = effective_number(torch.bincount(fake[name]))
+    return figures
+
+
 KINDS = (
     Kind("fid{n}_full", "Fréchet distance", _fid, rows=False),
     Kind("kid{n}_full", "unbiased kernel distance, with its standard error", _kid, least_real=4, least_fake=4),
@@ -185,18 +221,29 @@ KINDS = (
         _inception_score,
         least_fake=10,
         rows=False,
-        probabilities=True,
+        wants=CLASSIFIER,
         higher_is_better=True,
     ),
-    Kind("cmmd{n}_full", "MMD on CLIP embeddings, times 1000; the detector is a teacher", _cmmd, teacher_only=True),
+    Kind("ppl2_wend_{n}", "perceptual path length; ppl2_wend is ppl2_wend_50k", _path_length, wants=PERCEPTUAL),
+    Kind("cmmd{n}_full", "MMD on CLIP embeddings, times 1000; the detector is a teacher", _cmmd, wants=TEACHER),
     Kind("mem{n}", "are fakes nearer to training images than unseen images are (auc .5: no)", _memorisation),
     Kind("div{n}", "distances of fakes with the same nearest training image, and of all", _diversity),
+    Kind(
+        "attr{n}",
+        "--data=demo: pairs of kind, colour and scene among the fakes, over those among as many drawings",
+        _attributes,
+        wants=DEMO,
+        higher_is_better=True,
+    ),
     Kind("modes{n}", "training images that are the nearest of some fake", _modes),
 )
 EXAMPLES = (
     *("fid50k_full", "fid5k_full", "kid50k_full", "kid5k_full", "pr50k3_full", "dc50k5_full", "is50k"),
-    *("cmmd5k_full", "mem1k", "div1k", "modes1k"),
+    *("ppl2_wend", "cmmd5k_full", "mem1k", "div1k", "modes1k"),
 )
+
+
+_SHORT = {"ppl2_wend": "ppl2_wend_50k"}
 
 
 def parse_metrics(names: str | Sequence[str]) -> list[Metric]:
@@ -210,7 +257,7 @@ def parse_metrics(names: str | Sequence[str]) -> list[Metric]:
     for name in (word.strip() for word in words):
         if name in ("", "none"):
             continue
-        matches = ((kind, kind.match(name)) for kind in KINDS)
+        matches = ((kind, kind.match(_SHORT.get(name, name))) for kind in KINDS)
         match = next(((kind, numbers) for kind, numbers in matches if numbers is not None), None)
         if match is None:
             raise UserError(f"--metrics: unknown metric '{name}'{nearest(name, EXAMPLES)} (any number of images)")

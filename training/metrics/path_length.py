@@ -1,0 +1,68 @@
+"""How smoothly do images change along the latent space? The perceptual path length, ppl2_wend of StyleGAN2-ADA."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["path_length", "path_steps"]
+
+_EPSILON = 1e-4
+_LARGEST = 256  # pixels that the perceptual network sees
+_DROPPED = 0.01  # of the distances at either end: a few jumps would decide the mean
+
+
+def path_length(steps: Tensor) -> float:
+    """Mean of [N] squared distances per squared step, without the lowest and the highest hundredth."""
+    ordered = steps.double().sort().values
+    lowest = ordered[int((len(ordered) - 1) * _DROPPED)]
+    highest = ordered[-1 - int((len(ordered) - 1) * _DROPPED)]
+    return float(ordered[(ordered >= lowest) & (ordered <= highest)].mean())
+
+
+def path_steps(
+    G: nn.Module,
+    perceptual: Callable[[Tensor], Tensor],
+    labels: Tensor,
+    count: int,
+    *,
+    batch: int,
+    seed: int,
+    device: torch.device,
+) -> Iterator[Tensor]:
+    """|p(G(w)) - p(G(w'))|² / eps² for w at the end of a random path in W and w' a step of eps along it, [B] at a time.
+
+    Both images have the same noise, another one for each batch. Torch's random state is left as it was found.
+
+    Args:
+        G: a StyleGAN2 generator; works on a copy.
+        perceptual: images [N, 3, H, W] in [0, 255] -> features [N, F] whose squared distances are LPIPS.
+        labels: [n, c_dim], drawn from.
+        count: paths.
+        batch: paths at a time.
+        seed: of latents, labels and noise.
+        device: where G is.
+
+    Source: Karras et al. 2019 (arXiv 1812.04948), section 4.1; eps, the end point and the dropped hundredths as in
+    stylegan2-ada-pytorch.
+    """
+    G = copy.deepcopy(G).eval()
+    draws = torch.Generator().manual_seed(seed)
+    for first in range(0, count, batch):
+        size = min(batch, count - first)
+        z = torch.randn([2 * size, G.z_dim], generator=draws).to(device)
+        c = labels[torch.randint(len(labels), [size], generator=draws)].to(device)
+        for name, noise in G.named_buffers():
+            if name.endswith(".noise_const"):
+                noise.copy_(torch.randn(noise.shape, generator=draws))
+        with torch.no_grad():
+            start, end = G.mapping(z, torch.cat([c, c])).chunk(2)
+            images = G.synthesis(torch.cat([start, start.lerp(end, _EPSILON)]), noise_mode="const", force_fp32=True)
+            if images.shape[2] > _LARGEST:
+                images = F.avg_pool2d(images, images.shape[2] // _LARGEST)
+            here, there = perceptual((images + 1) * 127.5).chunk(2)
+            yield (here - there).square().sum(1) / _EPSILON**2
