@@ -11,12 +11,14 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 from tqdm import tqdm
 
 from dnnlib.cli import user_errors
 from dnnlib.errors import UserError
+from dnnlib.files import require_writable
 from torch_utils.device import pick_device
 from training.checkpoint import load_snapshot
 from training.dataset import ImageDataset
@@ -33,6 +35,7 @@ from training.metrics import (
     parse_metrics,
 )
 from training.metrics.detectors import INCEPTION, VGG
+from training.metrics.pairs import write_nearest
 from training.metrics.registry import PERCEPTUAL
 from training.metrics.samples import Progress
 
@@ -55,6 +58,9 @@ _ABOUT = "\n".join(f"    {kind.form.format(n='N'):<15} {kind.about}" for kind in
 @click.option("--detector", default=INCEPTION, metavar="NAME|PATH", help="inception, a TorchScript file, or a teacher")
 @click.option("--lpips", default=VGG, metavar="NAME|PATH", help="Network of path lengths: vgg16 or a TorchScript file")
 @click.option("--metrics", default="kid5k_full", metavar="NAME,...", help=f"Such as {', '.join(EXAMPLES)}")
+@click.option(
+    "--nearest", metavar="DIR", help="Also write each fake's nearest training image (nearest.csv, nearest.png)"
+)
 @click.option("--resolution", type=int, metavar="PIXELS", help="Crop and resize all images to this")
 @click.option("--mirror", is_flag=True, help="Also compare with every real image flipped")
 @click.option("--seed", default=0, metavar="N", help="Seed of the generated images")
@@ -69,6 +75,7 @@ def main(
     detector: str,
     lpips: str,
     metrics: str,
+    nearest: str | None,
     resolution: int | None,
     mirror: bool,
     seed: int,
@@ -78,6 +85,8 @@ def main(
     if (network is None) == (fakes is None):
         raise UserError("give either --network=SNAPSHOT or --fakes=DIR, the generated images to measure")
     wanted = parse_metrics(metrics)
+    if nearest is not None:
+        require_writable(nearest, flag="--nearest")
     where = pick_device(device)
     found = load_detector(detector, where)
     G = None if network is None else load_snapshot(network, where).G_ema
@@ -101,6 +110,9 @@ def main(
         results = evaluate(
             source, reals, found, wanted, batch=batch, seed=seed, perceptual=perceptual, on_progress=show
         )
+    if nearest is not None:
+        count = max((metric.num_fake for metric in wanted), default=len(train))
+        write_nearest(Path(nearest), source, train, found, count, batch)
     for result in results:
         click.echo(json.dumps(result.to_json()))
 

@@ -75,6 +75,9 @@ class TrainConfig:
     )
     cmax: int = option(MISSING, "Most channels of a layer", metavar="N", shown_default=_PRESET)
     map_depth: int = option(MISSING, "Layers of the mapping network", metavar="N", shown_default=_PRESET)
+    z_dim: int = option(MISSING, "Width of the latent z", metavar="N", shown_default=_PRESET)
+    w_dim: int = option(MISSING, "Width of the intermediate latent w", metavar="N", shown_default=_PRESET)
+    noise: bool = option(MISSING, "Whether the generator has noise inputs", shown_default=_PRESET)
     arch: str = option(MISSING, "Discriminator architecture", choices=("resnet", "skip", "orig"), shown_default=_PRESET)
     mbstd_group: int = option(MISSING, "Group size of minibatch-std", metavar="N", shown_default=_PRESET)
     num_fp16_res: int = option(
@@ -139,7 +142,19 @@ class TrainConfig:
     kd: KDConfig = field(default_factory=KDConfig, metadata={"flag": ""})
 
     def __post_init__(self) -> None:
-        for name in ("kimg", "tick", "snap", "batch", "cbase", "cmax", "map_depth", "mbstd_group", "lr"):
+        for name in (
+            "kimg",
+            "tick",
+            "snap",
+            "batch",
+            "cbase",
+            "cmax",
+            "map_depth",
+            "z_dim",
+            "w_dim",
+            "mbstd_group",
+            "lr",
+        ):
             _require(getattr(self, name) > 0, name, getattr(self, name), "greater than 0")
         for name in ("gamma", "pl_weight", "ema_kimg", "ada_kimg", "workers", "num_fp16_res", "holdout"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
@@ -182,6 +197,9 @@ _TABLE: dict[str, tuple[Any, ...]] = {
     "cbase":        (    32768,       32768,      16384,      32768,       32768,   32768,     512),
     "cmax":         (      512,         512,        512,        512,         512,     512,      64),
     "map_depth":    (        2,           8,          8,          8,           8,       2,       2),
+    "z_dim":        (      512,         512,        512,        512,         512,     512,       4),
+    "w_dim":        (      512,         512,        512,        512,         512,     512,      64),
+    "noise":        (     True,        True,       True,       True,        True,    True,   False),
     "arch":         ( "resnet",    "resnet",   "resnet",   "resnet",    "resnet",  "orig", "resnet"),
     "lr":           (     .002,        .002,      .0025,      .0025,        .002,   .0025,    .004),
     "gamma":        (       10,          10,          1,         .5,           2,     .01,     .05),

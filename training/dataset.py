@@ -186,6 +186,10 @@ class ImageDataset:
         """Whether labels are handed out."""
         return self.label_dim > 0
 
+    def file_name(self, index: int) -> str:
+        """Of the image at `index`, within the source."""
+        return self._files.name(int(self._kept[index % len(self._kept)]))
+
     def label(self, index: int) -> np.ndarray:
         """[label_dim] float32: one-hot for classes."""
         label: np.ndarray = self._labels_of(np.array([index]))[0]

@@ -217,7 +217,13 @@ def _networks(config: TrainConfig, dataset: ImageDataset) -> tuple[Generator, Di
         "num_fp16_res": config.num_fp16_res,
         "conv_clamp": config.conv_clamp,
     }
-    G = Generator(z_dim=512, w_dim=512, mapping_layers=config.map_depth, **shared)
+    G = Generator(
+        z_dim=config.z_dim,
+        w_dim=config.w_dim,
+        mapping_layers=config.map_depth,
+        use_noise=config.noise,
+        **shared,
+    )
     D = Discriminator(architecture=config.arch, mbstd_group_size=config.mbstd_group, **shared)
     return G, D
 

@@ -108,6 +108,31 @@ def test_a_reference_other_than_the_training_images(images_path: Path, detector_
     assert line["results"]["mem20_share"] == 1
 
 
+def test_the_nearest_training_images(images_path: Path, detector_path: Path, tmp_path: Path) -> None:
+    """Fakes that are two training images and one inverted one."""
+    fakes = tmp_path / "fakes"
+    fakes.mkdir()
+    for name, source in {"a.png": "07.png", "b.png": "33.png", "c.png": "33.png"}.items():
+        pixels = np.asarray(Image.open(images_path / source))
+        Image.fromarray(255 - pixels if name == "c.png" else pixels).save(fakes / name)
+    flags = [f"--fakes={fakes}", f"--data={images_path}", f"--detector={detector_path}", "--metrics=fid3_full"]
+    result = run(*flags, f"--nearest={tmp_path / 'out'}")
+    assert result.exit_code == 0, result.output
+    header, first, second, third = (tmp_path / "out" / "nearest.csv").read_text().splitlines()
+    assert header == "fake,training_image,distance"
+    assert first == "0,07.png,0"
+    assert second == "1,33.png,0"
+    assert float(third.split(",")[2]) > 0.01
+    picture = np.asarray(Image.open(tmp_path / "out" / "nearest.png"))
+    assert (picture[:8, :16] == picture[8:16, :16]).all()
+    assert {bytes(picture[:8, column : column + 8].tobytes()) for column in (0, 8)} == {
+        np.asarray(Image.open(images_path / name)).tobytes() for name in ("07.png", "33.png")
+    }
+    refused = run(*flags, f"--nearest={images_path / '07.png'}")
+    assert refused.exit_code == 2
+    assert "--nearest: " in refused.stderr
+
+
 def test_a_teacher_measures_the_demo_set() -> None:
     """Fresh drawings are as good as the reference; copies of the training images are told."""
     flags = ["--data=demo", "--reference=demo:300@1", "--detector=demo"]

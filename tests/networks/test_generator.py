@@ -76,6 +76,17 @@ def test_noise_modes(small_g, z):
     assert torch.equal(g(z), first)
 
 
+def test_without_noise_inputs(small_g, z):
+    g = Generator(**{**small_g.init_kwargs, "use_noise": False}).eval()
+    names = {name for name in small_g.state_dict() if "noise" in name}
+    assert g.state_dict().keys() == small_g.state_dict().keys() - names
+    assert len(names) == 2 * 5
+    assert torch.equal(g(z), g(z))
+    assert torch.equal(g(z), g(z, noise_mode="none"))
+    g.load_state_dict({name: value for name, value in small_g.state_dict().items() if name not in names})
+    assert torch.equal(g(z), small_g.eval()(z, noise_mode="none"))
+
+
 def test_noise_is_drawn_for_every_image(small_g, z):
     same = z[:1].expand(4, -1)
     images = noisy(small_g).eval()(same)
@@ -131,7 +142,8 @@ def test_copies(small_g, z):
         assert torch.equal(other(z, noise_mode="const"), images)
         assert other.init_kwargs == small_g.init_kwargs
     assert small_g.init_kwargs["mapping_layers"] == 2
-    assert set(small_g.init_kwargs) == set(SIZES) | {"mapping_layers", "channel_base", "num_fp16_res", "conv_clamp"}
+    further = {"mapping_layers", "channel_base", "num_fp16_res", "conv_clamp", "use_noise"}
+    assert set(small_g.init_kwargs) == set(SIZES) | further
 
 
 def test_every_parameter_learns(small_g, z):

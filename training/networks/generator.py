@@ -20,7 +20,7 @@ class Generator(nn.Module):
         img_resolution: a power of two of at least 4.
         img_channels: 3 for RGB.
         mapping_layers: number of layers of the mapping network.
-        channel_base, channel_max, num_fp16_res, conv_clamp: see `SynthesisNetwork`.
+        channel_base, channel_max, num_fp16_res, conv_clamp, use_noise: see `SynthesisNetwork`.
 
     `init_kwargs` holds these arguments: `Generator(**G.init_kwargs)` is a network that takes `G.state_dict()`.
     """
@@ -37,6 +37,7 @@ class Generator(nn.Module):
         channel_max: int = 512,
         num_fp16_res: int = 0,
         conv_clamp: float | None = None,
+        use_noise: bool = True,
     ) -> None:
         # First statement, so that locals() are the arguments and nothing else.
         init_kwargs = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
@@ -48,7 +49,7 @@ class Generator(nn.Module):
         self.img_resolution = img_resolution
         self.img_channels = img_channels
         self.synthesis = SynthesisNetwork(
-            w_dim, img_resolution, img_channels, channel_base, channel_max, num_fp16_res, conv_clamp
+            w_dim, img_resolution, img_channels, channel_base, channel_max, num_fp16_res, conv_clamp, use_noise
         )
         self.num_ws = self.synthesis.num_ws
         self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, num_layers=mapping_layers)

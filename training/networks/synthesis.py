@@ -32,24 +32,34 @@ class SynthesisLayer(nn.Module):
     resample_filter: Tensor
 
     def __init__(
-        self, in_channels: int, out_channels: int, w_dim: int, resolution: int, up: int, conv_clamp: float | None
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        resolution: int,
+        up: int,
+        conv_clamp: float | None,
+        use_noise: bool,
     ) -> None:
         super().__init__()
         self.resolution = resolution
         self.up = up
         self.conv_clamp = conv_clamp
+        self.use_noise = use_noise
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))  # demodulation sets its scale
-        self.noise_strength = nn.Parameter(torch.zeros([]))
+        if use_noise:
+            self.noise_strength = nn.Parameter(torch.zeros([]))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.register_buffer("resample_filter", setup_filter(RESAMPLE_TAPS))
-        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        if use_noise:
+            self.register_buffer("noise_const", torch.randn(resolution, resolution))
 
     def forward(self, x: Tensor, w: Tensor, noise_mode: str, fused_modconv: bool) -> Tensor:
         noise = None
-        if noise_mode == "random":
+        if self.use_noise and noise_mode == "random":
             noise = torch.randn(x.shape[0], 1, self.resolution, self.resolution, device=x.device)
-        elif noise_mode == "const":
+        elif self.use_noise and noise_mode == "const":
             noise = self.noise_const
         x = modulated_conv2d(
             x,
@@ -96,6 +106,7 @@ class SynthesisBlock(nn.Module):
         img_channels: int,
         dtype: torch.dtype,
         conv_clamp: float | None,
+        use_noise: bool,
     ) -> None:
         super().__init__()
         self.dtype = dtype
@@ -104,9 +115,9 @@ class SynthesisBlock(nn.Module):
         if in_channels == 0:
             self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
         else:
-            self.conv0 = SynthesisLayer(in_channels, out_channels, w_dim, resolution, 2, conv_clamp)
+            self.conv0 = SynthesisLayer(in_channels, out_channels, w_dim, resolution, 2, conv_clamp, use_noise)
             self.num_conv = 2
-        self.conv1 = SynthesisLayer(out_channels, out_channels, w_dim, resolution, 1, conv_clamp)
+        self.conv1 = SynthesisLayer(out_channels, out_channels, w_dim, resolution, 1, conv_clamp, use_noise)
         self.torgb = ToRGBLayer(out_channels, img_channels, w_dim, conv_clamp)
 
     def forward(
@@ -144,6 +155,7 @@ class SynthesisNetwork(nn.Module):
         channel_max: most channels at any resolution.
         num_fp16_res: how many of the highest resolutions compute in float16 (on CUDA).
         conv_clamp: bound of every convolution's output; None = none. 256 keeps float16 from overflowing.
+        use_noise: whether the layers have noise inputs.
 
     Source: Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", figures 2 and 7.
     """
@@ -157,6 +169,7 @@ class SynthesisNetwork(nn.Module):
         channel_max: int = 512,
         num_fp16_res: int = 0,
         conv_clamp: float | None = None,
+        use_noise: bool = True,
     ) -> None:
         super().__init__()
         self.w_dim = w_dim
@@ -166,7 +179,9 @@ class SynthesisNetwork(nn.Module):
         for resolution in self.block_resolutions:
             out_channels = channels_at(resolution, channel_base, channel_max)
             dtype = block_dtype(resolution, img_resolution, num_fp16_res)
-            block = SynthesisBlock(in_channels, out_channels, w_dim, resolution, img_channels, dtype, conv_clamp)
+            block = SynthesisBlock(
+                in_channels, out_channels, w_dim, resolution, img_channels, dtype, conv_clamp, use_noise
+            )
             self.add_module(f"b{resolution}", block)
             self.num_ws += block.num_conv
             in_channels = out_channels

@@ -1,0 +1,82 @@
+"""How much of a detector's own throughput do the metrics reach?
+
+    python -m benchmarks.metrics --data=ZIP --detector=PATH --count=5000
+
+The same images three ways, in turns, in one process: the detector alone on one batch over and over; the features of a
+folder of images (decoded before); and FID of these against a cached reference.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import click
+import numpy as np
+import torch
+
+from dnnlib.cli import user_errors
+from torch_utils.device import pick_device
+from training.dataset import ImageDataset
+from training.fewshot_sets import resolve_data
+from training.metrics import ImageFolder, Reals, evaluate, load_detector, parse_metrics
+
+
+class Repeated(ImageFolder):
+    """A folder's images over and over, `count` of them."""
+
+    def batches(self, count, batch):  # type: ignore[no-untyped-def]
+        pixels = torch.from_numpy(self.dataset.gather(np.arange(len(self.dataset)))[0])
+        for first in range(0, count, batch):
+            yield pixels[torch.arange(first, min(first + batch, count)) % len(pixels)]
+
+
+@click.command()
+@click.option("--data", default="demo", show_default=True)
+@click.option("--detector", default="demo", show_default=True)
+@click.option("--resolution", type=int)
+@click.option("--count", default=5000, show_default=True, help="Images")
+@click.option("--batch", default=64, show_default=True)
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--device", default="auto", show_default=True)
+@user_errors
+def main(data: str, detector: str, resolution: int | None, count: int, batch: int, rounds: int, device: str) -> None:
+    where = pick_device(device)
+    network = load_detector(detector, where)
+    dataset = ImageDataset(resolve_data(data), resolution=resolution)
+    fakes, reals, metrics = Repeated(dataset), Reals(dataset), parse_metrics(f"fid{count}_full")
+    pixels = next(iter(fakes.batches(batch, batch)))
+
+    def alone() -> None:
+        for _ in range(count // batch):
+            network(pixels)
+        _wait(where)
+
+    def measured() -> None:
+        evaluate(fakes, reals, network, metrics, batch=batch)
+
+    evaluate(fakes, reals, network, parse_metrics("fid64_full"), batch=batch)  # caches the reference; warms up
+    times: dict[str, list[float]] = {"detector alone": [], "FID": []}
+    for _ in range(rounds):
+        for name, action in (("detector alone", alone), ("FID", measured)):
+            times[name].append(_seconds(action))
+    best = {name: min(values) for name, values in times.items()}
+    per_image = {"detector alone": best["detector alone"] / (count // batch * batch), "FID": best["FID"] / count}
+    for name, values in times.items():
+        click.echo(f"{name:<15} {min(values):7.2f} s  {1 / per_image[name]:8.0f} images/s   all: {values}")
+    click.echo(f"FID reaches {per_image['detector alone'] / per_image['FID']:.1%} of the detector's throughput")
+
+
+def _seconds(action: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    main()
