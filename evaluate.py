@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from training.metrics import (
     KINDS,
     GeneratedImages,
     ImageFolder,
+    MetricResult,
     Reals,
     evaluate,
     load_detector,
@@ -115,6 +116,16 @@ def main(
         write_nearest(Path(nearest), source, train, found, count, batch)
     for result in results:
         click.echo(json.dumps(result.to_json()))
+    if sys.stdout.isatty():  # for people: figures that compare stand together, under what they were measured by
+        click.echo(_table(results), err=True)
+
+
+def _table(results: Sequence[MetricResult]) -> str:
+    groups: dict[str, list[str]] = {}
+    for result in results:
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in result.results.items())
+        groups.setdefault(result.conditions(), []).append(f"    {figures}")
+    return "\n".join(line for conditions, lines in groups.items() for line in (conditions, *lines))
 
 
 @contextmanager

@@ -13,6 +13,9 @@ from PIL import Image
 
 import evaluate
 from training.checkpoint import save_snapshot
+from training.dataset import ImageDataset
+from training.metrics import ImageFolder, Reals, load_detector, parse_metrics
+from training.metrics import evaluate as measure
 from training.networks import Generator
 
 
@@ -106,6 +109,17 @@ def test_a_reference_other_than_the_training_images(images_path: Path, detector_
     assert (line["dataset"], line["train_dataset"], line["num_real"]) == (images_path.name, "train", 50)
     assert line["results"]["mem20_held_out"] == 30
     assert line["results"]["mem20_share"] == 1
+
+
+def test_people_read_figures_that_compare_together(images_path: Path, detector_path: Path) -> None:
+    detector, dataset = load_detector(detector_path), ImageDataset(images_path)
+    results = measure(ImageFolder(dataset), Reals(dataset), detector, parse_metrics("fid50_full,kid40_full,kid50_full"))
+    conditions, fid, kid, others, less = evaluate._table(results).splitlines()
+    assert "50 fakes and 50 reals" in conditions
+    assert fid.startswith("    fid50_full ")
+    assert kid.startswith("    kid50_full ")
+    assert "40 fakes" in others
+    assert less.startswith("    kid40_full ")
 
 
 def test_the_nearest_training_images(images_path: Path, detector_path: Path, tmp_path: Path) -> None:
