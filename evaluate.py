@@ -20,6 +20,7 @@ from dnnlib.cli import user_errors
 from dnnlib.errors import UserError
 from dnnlib.files import require_writable
 from torch_utils.device import pick_device
+from torch_utils.ranks import join_ranks, local_device
 from training.checkpoint import load_snapshot
 from training.dataset import ImageDataset
 from training.fewshot_sets import reference_of, resolve_data
@@ -88,7 +89,8 @@ def main(
     wanted = parse_metrics(metrics)
     if nearest is not None:
         require_writable(nearest, flag="--nearest")
-    where = pick_device(device)
+    ranks = join_ranks()
+    where = pick_device(local_device(device))
     found = load_detector(detector, where)
     G = None if network is None else load_snapshot(network, where).G_ema
     use_labels = G is not None and G.c_dim > 0
@@ -107,10 +109,12 @@ def main(
     else:
         assert fakes is not None
         source = ImageFolder(ImageDataset(resolve_data(fakes, "--fakes"), resolution=train.resolution, flag="--fakes"))
-    with _progress() as show:
+    with _progress(ranks.speaks) as show:
         results = evaluate(
-            source, reals, found, wanted, batch=batch, seed=seed, perceptual=perceptual, on_progress=show
+            source, reals, found, wanted, batch=batch, seed=seed, perceptual=perceptual, ranks=ranks, on_progress=show
         )
+    if not ranks.speaks:
+        return
     if nearest is not None:
         count = max((metric.num_fake for metric in wanted), default=len(train))
         write_nearest(Path(nearest), source, train, found, count, batch)
@@ -129,8 +133,8 @@ def _table(results: Sequence[MetricResult]) -> str:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
-    with tqdm(unit="img", file=sys.stderr, disable=None) as bar:
+def _progress(shown: bool) -> Iterator[Progress]:
+    with tqdm(unit="img", file=sys.stderr, disable=None if shown else True) as bar:
 
         def show(what: str, done: int, total: int) -> None:
             bar.set_description(f"{what} images")

@@ -8,8 +8,9 @@ folder of images (decoded before); and FID of these against a cached reference.
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import click
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 
 from dnnlib.cli import user_errors
 from torch_utils.device import pick_device
+from torch_utils.ranks import Job
 from training.dataset import ImageDataset
 from training.fewshot_sets import resolve_data
 from training.metrics import ImageFolder, Reals, evaluate, load_detector, parse_metrics
@@ -25,10 +27,11 @@ from training.metrics import ImageFolder, Reals, evaluate, load_detector, parse_
 class Repeated(ImageFolder):
     """A folder's images over and over, `count` of them."""
 
-    def batches(self, count, batch):  # type: ignore[no-untyped-def]
+    def jobs(self, count: int, batch: int) -> Iterator[Job]:
         pixels = torch.from_numpy(self.dataset.gather(np.arange(len(self.dataset)))[0])
         for first in range(0, count, batch):
-            yield pixels[torch.arange(first, min(first + batch, count)) % len(pixels)]
+            rows = torch.arange(first, min(first + batch, count)) % len(pixels)
+            yield Job(len(rows), functools.partial(pixels.__getitem__, rows))
 
 
 @click.command()
@@ -45,7 +48,7 @@ def main(data: str, detector: str, resolution: int | None, count: int, batch: in
     network = load_detector(detector, where)
     dataset = ImageDataset(resolve_data(data), resolution=resolution)
     fakes, reals, metrics = Repeated(dataset), Reals(dataset), parse_metrics(f"fid{count}_full")
-    pixels = next(iter(fakes.batches(batch, batch)))
+    pixels = next(iter(fakes.jobs(batch, batch))).make()
 
     def alone() -> None:
         for _ in range(count // batch):

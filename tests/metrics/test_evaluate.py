@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,8 @@ from training.dataset import ImageDataset
 from training.metrics import ImageFolder, Reals, load_detector, parse_metrics
 from training.metrics import evaluate as measure
 from training.networks import Generator
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +114,27 @@ def test_a_reference_other_than_the_training_images(images_path: Path, detector_
     assert (line["dataset"], line["train_dataset"], line["num_real"]) == (images_path.name, "train", 50)
     assert line["results"]["mem20_held_out"] == 30
     assert line["results"]["mem20_share"] == 1
+
+
+def test_two_processes_give_the_figures_of_one(
+    snapshot: Path, images_path: Path, detector_path: Path, tmp_path: Path
+) -> None:
+    """At batch 8: 3 batches of fakes, 7 of reals: the last turn of both is not full."""
+    flags = [f"--network={snapshot}", f"--data={images_path}", f"--detector={detector_path}", "--device=cpu"]
+    flags += ["--metrics=kid20_full,fid20_full,pr20_full,is20,mem20", "--batch=8"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    shared = subprocess.run(
+        [*launcher, str(ROOT / "evaluate.py"), *flags],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "KD_CACHE": str(tmp_path)},
+    )
+    assert shared.returncode == 0, shared.stderr
+    alone = run(*flags)
+    for one, two in zip(alone.stdout.splitlines(), shared.stdout.splitlines(), strict=True):
+        results = json.loads(one)["results"]
+        assert json.loads(two)["results"] == pytest.approx(results, rel=1e-6, abs=1e-9)
 
 
 def test_people_read_figures_that_compare_together(images_path: Path, detector_path: Path) -> None:

@@ -39,7 +39,7 @@ def generated(dataset: ImageDataset, level: float = 0.0, seed: int = 0) -> Gener
 
 
 def one(source: GeneratedImages | ImageFolder, count: int, batch: int = 1000) -> Tensor:
-    return torch.cat(list(source.batches(count, batch)))
+    return torch.cat([job.make() for job in source.jobs(count, batch)])
 
 
 def measure(
@@ -126,7 +126,7 @@ def test_labels_of_fakes_are_drawn_from_the_dataset(images_path: Path, tmp_path:
             (tmp_path / group / f"{k:02d}.png").write_bytes((images_path / f"{k:02d}.png").read_bytes())
     dataset = ImageDataset(tmp_path, use_labels=True)
     G = Noise(c_dim=2)
-    list(GeneratedImages(G, dataset, seed=0, device="cpu").batches(2000, 2000))
+    one(GeneratedImages(G, dataset, seed=0, device="cpu"), 2000, batch=2000)
     assert float(G.labels[0][:, 1].mean()) == pytest.approx(0.8, abs=0.04)  # 4.5 standard deviations
     assert (G.labels[0].sum(1) == 1).all()
 

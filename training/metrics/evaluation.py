@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,11 +11,12 @@ import torch
 from torch import Tensor
 
 from dnnlib.errors import UserError
+from torch_utils.ranks import ALONE, Job, Ranks
 from training.dataset import ImageDataset
 from training.metrics.detectors import Detector
-from training.metrics.path_length import path_steps
+from training.metrics.path_length import path_jobs
 from training.metrics.registry import CLASSIFIER, PERCEPTUAL, Evidence, Figures, Metric
-from training.metrics.samples import Progress, Sample, pixel_batches, real_sample
+from training.metrics.samples import Progress, Sample, pixel_jobs, real_sample
 
 __all__ = ["Fakes", "GeneratedImages", "ImageFolder", "MetricResult", "Reals", "check", "evaluate"]
 
@@ -24,7 +26,7 @@ class Fakes(Protocol):
 
     resize_note: str
 
-    def batches(self, count: int, batch: int) -> Iterator[Tensor]:
+    def jobs(self, count: int, batch: int) -> Iterator[Job]:
         """`count` images, uint8 [B, 3, H, W] at a time; the same ones at each call."""
 
 
@@ -119,22 +121,25 @@ class GeneratedImages:
         self.G, self.seed, self.device = G, seed, torch.device(device)
         self._labels = reals.label_table()
 
-    def path_steps(self, perceptual: Detector, count: int, batch: int) -> Iterator[Tensor]:
+    def path_jobs(self, perceptual: Detector, count: int, batch: int) -> Iterator[Job]:
         """See `training.metrics.path_length`."""
         G, labels, device = self.G, self._labels, self.device
-        return path_steps(G, perceptual, labels, count, batch=batch, seed=self.seed, device=device)
+        return path_jobs(G, perceptual, labels, count, batch=batch, seed=self.seed, device=device)
 
-    def batches(self, count: int, batch: int) -> Iterator[Tensor]:
+    def jobs(self, count: int, batch: int) -> Iterator[Job]:
         draws = torch.Generator().manual_seed(self.seed)
-        cuda = [self.device] if self.device.type == "cuda" else []
         for first in range(0, count, batch):
             size = min(batch, count - first)
-            z = torch.randn([size, self.G.z_dim], generator=draws).to(self.device)
-            c = self._labels[torch.randint(len(self._labels), [size], generator=draws)].to(self.device)
-            with torch.random.fork_rng(devices=cuda), torch.no_grad():
-                torch.manual_seed(self.seed * 1_000_003 + first)
-                images = self.G(z, c)
-            yield (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+            z = torch.randn([size, self.G.z_dim], generator=draws)
+            c = self._labels[torch.randint(len(self._labels), [size], generator=draws)]
+            yield Job(size, functools.partial(self._make, z, c, self.seed * 1_000_003 + first))
+
+    def _make(self, z: Tensor, c: Tensor, noise_seed: int) -> Tensor:
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda), torch.no_grad():
+            torch.manual_seed(noise_seed)
+            images = self.G(z.to(self.device), c.to(self.device))
+        return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
 class ImageFolder:
@@ -144,17 +149,13 @@ class ImageFolder:
         self.dataset = dataset
         self.resize_note = dataset.resize_note
 
-    def batches(self, count: int, batch: int) -> Iterator[Tensor]:
+    def jobs(self, count: int, batch: int) -> Iterator[Job]:
         if count > len(self.dataset):
             raise UserError(
                 f"--fakes: '{self.dataset.name}' holds {len(self.dataset)} images, {count} are asked for by --metrics; "
                 f"put the number into the name, such as kid{len(self.dataset)}_full"
             )
-        for pixels in pixel_batches(self.dataset, batch):
-            yield pixels[:count]
-            count -= len(pixels)
-            if count <= 0:
-                return
+        return pixel_jobs(self.dataset, batch, count)
 
 
 def evaluate(
@@ -166,6 +167,7 @@ def evaluate(
     batch: int = 64,
     seed: int = 0,
     perceptual: Detector | None = None,
+    ranks: Ranks = ALONE,
     cached: bool = True,
     on_progress: Progress | None = None,
 ) -> list[MetricResult]:
@@ -181,6 +183,7 @@ def evaluate(
         batch: images at a time. Other batches draw other fakes.
         seed: of KID's subsets.
         perceptual: the network of path lengths, from `load_perceptual`.
+        ranks: the processes that share the work; each has the same arguments and gets the same results.
         cached: keep the features of the reals in the cache folder, and take them from there.
         on_progress: called with "real" or "fake", images done, images in all.
 
@@ -192,11 +195,13 @@ def evaluate(
     check(metrics, reals.reference, detector, fakes, perceptual)
     of_images = [metric for metric in metrics if metric.kind.wants != PERCEPTUAL]
     of_paths = [metric for metric in metrics if metric.kind.wants == PERCEPTUAL]
-    found = _measure_images(fakes, reals, detector, of_images, batch, seed, cached, on_progress) if of_images else {}
+    found = (
+        _measure_images(fakes, reals, detector, of_images, batch, seed, cached, ranks, on_progress) if of_images else {}
+    )
     if of_paths:
         assert isinstance(fakes, GeneratedImages)
         assert perceptual is not None
-        found |= _measure_paths(fakes, perceptual, of_paths, batch, on_progress)
+        found |= _measure_paths(fakes, perceptual, of_paths, batch, ranks, on_progress)
     reference = reals.reference
     return [
         MetricResult(
@@ -227,16 +232,16 @@ def _measure_images(
     batch: int,
     seed: int,
     cached: bool,
+    ranks: Ranks,
     on_progress: Progress | None,
 ) -> dict[str, Figures]:
     reference, train = reals.reference, reals.train or reals.reference
     rows = any(metric.kind.rows for metric in metrics)
-    real = real_sample(detector, reference, keep=rows, batch=batch, cached=cached, on_progress=on_progress)
-    trained_on = real
-    if train is not reference and rows:
-        trained_on = real_sample(detector, train, keep=True, batch=batch, cached=cached, on_progress=on_progress)
+    sample = functools.partial(real_sample, detector, batch=batch, cached=cached, ranks=ranks, on_progress=on_progress)
+    real = sample(reference, keep=rows)
+    trained_on = sample(train, keep=True) if train is not reference and rows else real
     unseen = torch.from_numpy(~reference.isin(train)) if train is not reference else torch.zeros(len(real)).bool()
-    samples = _fake_samples(fakes, detector, metrics, batch, on_progress)
+    samples = _fake_samples(fakes, detector, metrics, batch, ranks, on_progress)
     device = _statistics_device(detector)
     return {
         metric.name: metric.measure(
@@ -251,11 +256,12 @@ def _measure_paths(
     perceptual: Detector,
     metrics: Sequence[Metric],
     batch: int,
+    ranks: Ranks,
     on_progress: Progress | None,
 ) -> dict[str, Figures]:
     total = max(metric.num_fake for metric in metrics)
     parts: list[Tensor] = []
-    for part in fakes.path_steps(perceptual, total, max(batch // 2, 1)):
+    for part in ranks.map(fakes.path_jobs(perceptual, total, max(batch // 2, 1)), lambda steps: steps):
         parts.append(part.cpu())
         if on_progress is not None:
             on_progress("path", sum(map(len, parts)), total)
@@ -298,20 +304,29 @@ def check(
 
 
 def _fake_samples(
-    fakes: Fakes, detector: Detector, metrics: Sequence[Metric], batch: int, on_progress: Progress | None
+    fakes: Fakes,
+    detector: Detector,
+    metrics: Sequence[Metric],
+    batch: int,
+    ranks: Ranks,
+    on_progress: Progress | None,
 ) -> dict[int, Sample]:
     """For each number of fakes that a metric asks for, the first so many of one series."""
     rows = any(metric.kind.rows for metric in metrics)
     classes = max((metric.num_fake for metric in metrics if metric.kind.wants == CLASSIFIER), default=0)
     samples = {count: Sample(count, rows) for count in sorted({metric.num_fake for metric in metrics})}
     total, done = max(samples), 0
-    for pixels in fakes.batches(total, batch):
+
+    def look(pixels: Tensor) -> Tensor:  # features, then probabilities: one result to exchange
         features = detector(pixels)
-        probabilities = detector.probabilities(pixels) if done < classes else None
+        return torch.cat([features, detector.probabilities(pixels)], dim=1) if classes else features
+
+    for seen in ranks.map(fakes.jobs(total, batch), look):
+        features, probabilities = seen.tensor_split([detector.width], dim=1)
         for sample in samples.values():
             if len(sample) < sample.limit:
-                sample.add(features, probabilities)
-        done += len(pixels)
+                sample.add(features, probabilities if classes else None)
+        done += len(seen)
         if on_progress is not None:
             on_progress("fake", done, total)
     return samples

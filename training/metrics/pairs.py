@@ -43,7 +43,7 @@ def write_nearest(
     lines.writerow(["fake", "training_image", "distance"])
     closest: dict[int, tuple[float, np.ndarray]] = {}  # training image: distance and pixels of a fake
     number = 0
-    for pixels in fakes.batches(count, batch):
+    for pixels in (job.make() for job in fakes.jobs(count, batch)):
         found = nearest(detector(pixels).cpu(), known)
         for fake, index, distance in zip(pixels, found.index.tolist(), found.distance.tolist(), strict=True):
             lines.writerow([number, train.file_name(index), f"{distance:.6g}"])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["path_length", "path_steps"]
+from torch_utils.ranks import Job
+
+__all__ = ["path_jobs", "path_length"]
 
 _EPSILON = 1e-4
 _LARGEST = 256  # pixels that the perceptual network sees
@@ -24,7 +27,7 @@ def path_length(steps: Tensor) -> float:
     return float(ordered[(ordered >= lowest) & (ordered <= highest)].mean())
 
 
-def path_steps(
+def path_jobs(
     G: nn.Module,
     perceptual: Callable[[Tensor], Tensor],
     labels: Tensor,
@@ -33,7 +36,7 @@ def path_steps(
     batch: int,
     seed: int,
     device: torch.device,
-) -> Iterator[Tensor]:
+) -> Iterator[Job]:
     """|p(G(w)) - p(G(w'))|² / eps² for w at the end of a random path in W and w' a step of eps along it, [B] at a time.
 
     Both images have the same noise, another one for each batch. Torch's random state is left as it was found.
@@ -52,17 +55,22 @@ def path_steps(
     """
     G = copy.deepcopy(G).eval()
     draws = torch.Generator().manual_seed(seed)
-    for first in range(0, count, batch):
-        size = min(batch, count - first)
-        z = torch.randn([2 * size, G.z_dim], generator=draws).to(device)
-        c = labels[torch.randint(len(labels), [size], generator=draws)].to(device)
+
+    @torch.no_grad()
+    def steps(z: Tensor, c: Tensor, noise_seed: int) -> Tensor:
+        noise_draws = torch.Generator().manual_seed(noise_seed)
         for name, noise in G.named_buffers():
             if name.endswith(".noise_const"):
-                noise.copy_(torch.randn(noise.shape, generator=draws))
-        with torch.no_grad():
-            start, end = G.mapping(z, torch.cat([c, c])).chunk(2)
-            images = G.synthesis(torch.cat([start, start.lerp(end, _EPSILON)]), noise_mode="const", force_fp32=True)
-            if images.shape[2] > _LARGEST:
-                images = F.avg_pool2d(images, images.shape[2] // _LARGEST)
-            here, there = perceptual((images + 1) * 127.5).chunk(2)
-            yield (here - there).square().sum(1) / _EPSILON**2
+                noise.copy_(torch.randn(noise.shape, generator=noise_draws))
+        start, end = G.mapping(z.to(device), torch.cat([c, c]).to(device)).chunk(2)
+        images = G.synthesis(torch.cat([start, start.lerp(end, _EPSILON)]), noise_mode="const", force_fp32=True)
+        if images.shape[2] > _LARGEST:
+            images = F.avg_pool2d(images, images.shape[2] // _LARGEST)
+        here, there = perceptual((images + 1) * 127.5).chunk(2)
+        return (here - there).square().sum(1) / _EPSILON**2
+
+    for first in range(0, count, batch):
+        size = min(batch, count - first)
+        z = torch.randn([2 * size, G.z_dim], generator=draws)
+        c = labels[torch.randint(len(labels), [size], generator=draws)]
+        yield Job(size, functools.partial(steps, z, c, seed * 1_000_003 + first))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -16,11 +17,12 @@ from torch import Tensor
 from dnnlib.errors import UserError
 from dnnlib.files import write_atomic
 from kd_plugin.download import cache_dir
+from torch_utils.ranks import ALONE, Job, Ranks
 from training.dataset import ImageDataset
 from training.metrics.detectors import Detector
 from training.metrics.frechet import Moments
 
-__all__ = ["Progress", "Sample", "pixel_batches", "real_sample"]
+__all__ = ["Progress", "Sample", "pixel_jobs", "real_sample"]
 
 Progress = Callable[[str, int, int], None]  # what, images done, images in all
 _VERSION = 1  # of what is kept: counted up when images are decoded, or features summed up, otherwise
@@ -75,6 +77,7 @@ def real_sample(
     keep: bool,
     batch: int = 64,
     cached: bool = True,
+    ranks: Ranks = ALONE,
     on_progress: Progress | None = None,
 ) -> Sample:
     """All images of a dataset, as they are indexed (mirrored ones included).
@@ -88,28 +91,30 @@ def real_sample(
     if len(dataset) < 2:
         raise UserError(f"--data: expected at least 2 images to compare with, '{dataset.name}' has {len(dataset)}")
     path = _cache_path(detector, dataset, keep)
-    if cached and (found := _read(path, len(dataset), keep)) is not None:
+    found = _read(path, len(dataset), keep) if cached else None
+    if ranks.all(found is not None) and found is not None:  # together or not at all
         return found
     sample = Sample(len(dataset), keep)
-    for features in _features(detector, dataset, batch):
+    for features in ranks.map(pixel_jobs(dataset, batch), detector):
         sample.add(features)
         if on_progress is not None:
             on_progress("real", len(sample), len(dataset))
-    if cached:
+    if cached and ranks.speaks:
         _write(path, sample)
     return sample
 
 
-def _features(detector: Detector, dataset: ImageDataset, batch: int) -> Iterator[Tensor]:
-    for pixels in pixel_batches(dataset, batch):
-        yield detector(pixels)
+def pixel_jobs(dataset: ImageDataset, batch: int, limit: int | None = None) -> Iterator[Job]:
+    """The first `limit` images of the dataset (None: all), uint8 [B, 3, R, R], in their order."""
+    count = len(dataset) if limit is None else min(limit, len(dataset))
 
+    def make(first: int, last: int) -> Tensor:
+        pixels, _ = dataset.gather(np.arange(first, last), _THREADS)
+        return torch.from_numpy(pixels)
 
-def pixel_batches(dataset: ImageDataset, batch: int) -> Iterator[Tensor]:
-    """All images of the dataset, uint8 [B, 3, R, R], in their order."""
-    for first in range(0, len(dataset), batch):
-        pixels, _ = dataset.gather(np.arange(first, min(first + batch, len(dataset))), _THREADS)
-        yield torch.from_numpy(pixels)
+    for first in range(0, count, batch):
+        last = min(first + batch, count)
+        yield Job(last - first, functools.partial(make, first, last))
 
 
 def _cache_path(detector: Detector, dataset: ImageDataset, keep: bool) -> Path:
