@@ -137,6 +137,22 @@ def test_two_processes_give_the_figures_of_one(
         assert json.loads(two)["results"] == pytest.approx(results, rel=1e-6, abs=1e-9)
 
 
+def test_a_truncated_or_foreign_snapshot(
+    snapshot: Path, images_path: Path, detector_path: Path, tmp_path: Path
+) -> None:
+    content = snapshot.read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(content[: len(content) // 2])
+    (tmp_path / "text.safetensors").write_text("hello")
+    for name in ("cut.safetensors", "text.safetensors"):
+        result = run(f"--network={tmp_path / name}", f"--data={images_path}", f"--detector={detector_path}")
+        assert result.exit_code == 2
+        assert f"{name}' cannot be read as a snapshot" in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+    other = run(f"--network={detector_path}", f"--data={images_path}", f"--detector={detector_path}")
+    assert other.exit_code == 2
+    assert "cannot be read as a snapshot" in other.stderr
+
+
 def test_people_read_figures_that_compare_together(images_path: Path, detector_path: Path) -> None:
     detector, dataset = load_detector(detector_path), ImageDataset(images_path)
     results = measure(ImageFolder(dataset), Reals(dataset), detector, parse_metrics("fid50_full,kid40_full,kid50_full"))

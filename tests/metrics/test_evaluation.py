@@ -189,11 +189,23 @@ def test_few_or_equal_images_give_finite_figures(detector: Detector, tmp_path: P
         Image.new("RGB", (8, 8), (120, 90, 60)).save(tmp_path / f"{k}.png")
     dataset = ImageDataset(tmp_path)
     for source, names in (
-        (generated(dataset), "fid4_full,kid4_full,pr1k3_full,dc1k5_full,is1k,mem4,div4,modes4"),
-        (ImageFolder(dataset), "fid6_full,kid6_full,mem6,div6,modes6"),
+        (generated(dataset), "fid4_full,kid4_full,pr1k3_full,dc1k5_full,is1k,mem4,modes4"),
+        (ImageFolder(dataset), "fid6_full,kid6_full,mem6,modes6"),
     ):
         for result in measure(source, dataset, detector, names):
             assert all(np.isfinite(value) for value in result.results.values()), result
+
+
+def test_a_figure_that_does_not_exist_is_absent(detector: Detector, dataset: ImageDataset, tmp_path: Path) -> None:
+    few = evaluate(ImageFolder(dataset), Reals(dataset), detector, parse_metrics("div2"))[0].results
+    assert list(few) == ["div2_overall"]  # two fakes, each its own nearest
+    many = evaluate(generated(dataset), Reals(dataset), detector, parse_metrics("div500"))[0].results
+    assert 0 < many["div500_within"] < many["div500_overall"]
+    for k in range(6):
+        Image.new("RGB", (8, 8), (120, 90, 60)).save(tmp_path / f"{k}.png")
+    equal = ImageDataset(tmp_path)
+    with pytest.raises(UserError, match="the training images are all equal"):
+        measure(generated(equal), equal, detector, "div20")
 
 
 def test_what_does_not_fit_is_refused(detector: Detector, dataset: ImageDataset, images_path: Path) -> None:

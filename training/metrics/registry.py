@@ -6,6 +6,7 @@ after it is the number of neighbours: `pr50k3_full` looks at 3. `_full` means: c
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -177,11 +178,14 @@ def _memorisation(e: Evidence, k: int) -> Figures:
 
 
 def _diversity(e: Evidence, k: int) -> Figures:
-    """In units of the mean distance of two training images."""
+    """In units of the mean distance of two training images; no `within` where no two fakes share a nearest one."""
     train, fake = e.train.rows.to(e.device), e.fake.rows.to(e.device)
     unit = mean_distance(train)
+    if unit == 0:
+        raise UserError("--data: the training images are all equal; div measures in their mean distance")
+    figures = {"overall": mean_distance(fake) / unit}
     within = intra_cluster_distance(fake, nearest_points(fake, train).index)
-    return {"within": within / unit, "overall": mean_distance(fake) / unit} if unit > 0 else {"within": 0, "overall": 0}
+    return figures if math.isnan(within) else figures | {"within": within / unit}
 
 
 def _modes(e: Evidence, k: int) -> Figures:
@@ -227,7 +231,12 @@ KINDS = (
     Kind("ppl2_wend_{n}", "perceptual path length; ppl2_wend is ppl2_wend_50k", _path_length, wants=PERCEPTUAL),
     Kind("cmmd{n}_full", "MMD on CLIP embeddings, times 1000; the detector is a teacher", _cmmd, wants=TEACHER),
     Kind("mem{n}", "are fakes nearer to training images than unseen images are (auc .5: no)", _memorisation),
-    Kind("div{n}", "distances of fakes with the same nearest training image, and of all", _diversity),
+    Kind(
+        "div{n}",
+        "distances of fakes, of all and of those with one nearest training image",
+        _diversity,
+        higher_is_better=True,
+    ),
     Kind(
         "attr{n}",
         "--data=demo: pairs of kind, colour and scene among the fakes, over those among as many drawings",
@@ -235,7 +244,7 @@ KINDS = (
         wants=DEMO,
         higher_is_better=True,
     ),
-    Kind("modes{n}", "training images that are the nearest of some fake", _modes),
+    Kind("modes{n}", "training images that are the nearest of some fake", _modes, higher_is_better=True),
 )
 EXAMPLES = (
     *("fid50k_full", "fid5k_full", "kid50k_full", "kid5k_full", "pr50k3_full", "dc50k5_full", "is50k"),
@@ -243,7 +252,7 @@ EXAMPLES = (
 )
 
 
-_SHORT = {"ppl2_wend": "ppl2_wend_50k"}
+_SHORT = {"ppl2_wend": "ppl2_wend_50k", "cmmd": "cmmd5k_full"}
 
 
 def parse_metrics(names: str | Sequence[str]) -> list[Metric]:
