@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from dnnlib.errors import UserError
-from training.metrics import load_detector
+from kd_plugin.teachers import load_teacher
+from training.metrics import detectors, load_detector
 
 
 class NoFlag(nn.Module):
@@ -42,6 +47,57 @@ def test_features_and_provenance(detector_path: Path) -> None:
     assert features.dtype == torch.float32
     assert float(features[1, 4]) == pytest.approx(float(pixels[1, 1, :2, :2].float().mean()) / 255)
     assert not features.requires_grad
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that is served where the official network is fetched from; an empty cache."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setitem(detectors.OFFICIAL, "inception", f"http://127.0.0.1:{server.server_address[1]}/official.pt")
+    monkeypatch.setenv("KD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("kd_plugin.download._PAUSES_SEC", ())
+    yield folder
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_official_network_is_fetched_once_and_its_hash_kept(site: Path, detector_path: Path) -> None:
+    (site / "official.pt").write_bytes(detector_path.read_bytes())
+    first = load_detector("inception")
+    (site / "official.pt").unlink()
+    again = load_detector("inception")
+    assert (first.name, first.width, first.sha256) == ("inception", 12, again.sha256)
+    kept = site.parent / "cache" / "official.pt"
+    kept.write_bytes(kept.read_bytes() + b" ")
+    with pytest.raises(UserError, match=r"--detector=inception: .* is damaged or another file"):
+        load_detector("inception")
+
+
+def test_a_page_in_place_of_the_network(site: Path) -> None:
+    (site / "official.pt").write_text("<html>log in first</html>")
+    with pytest.raises(
+        UserError, match=r"it sent another file: no TorchScript.* or give another network with"
+    ) as error:
+        load_detector("inception")
+    assert "\n" not in str(error.value)
+    assert not (site.parent / "cache" / "official.pt").exists()
+
+
+def test_a_teacher_is_a_detector(detector_path: Path) -> None:
+    detector = load_detector("demo")
+    assert detector.is_teacher
+    pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    teacher = load_teacher("demo")
+    torch.testing.assert_close(detector(pixels), teacher.embed_images(pixels.float() / 127.5 - 1))
+    assert detector.sha256 == teacher.fingerprint
+    with pytest.raises(UserError, match="'demo' gives none"):
+        detector.probabilities(pixels)
+    with pytest.raises(UserError, match=r"--detector=clip:/nowhere\.pt"):
+        load_detector("clip:/nowhere.pt")
 
 
 def test_a_missing_file() -> None:
