@@ -189,7 +189,7 @@ _ALL_THREE = "color,translation,cutout"
 # fmt: off
 _PRESETS = (     "low_shot", "stylegan2", "paper256", "paper512", "paper1024", "cifar",  "demo")
 _TABLE: dict[str, tuple[Any, ...]] = {
-    "kimg":         (      300,       25000,      25000,      25000,       25000,  100000,      60),
+    "kimg":         (      300,       25000,      25000,      25000,       25000,  100000,      75),
     "tick":         (        4,           4,          4,          4,           4,       4,       2),
     "snap":         (        5,          50,         50,         50,          50,      50,       5),
     "batch":        (        8,          32,         64,         64,          32,      64,      16),
@@ -201,8 +201,8 @@ _TABLE: dict[str, tuple[Any, ...]] = {
     "w_dim":        (      512,         512,        512,        512,         512,     512,      64),
     "noise":        (     True,        True,       True,       True,        True,    True,   False),
     "arch":         ( "resnet",    "resnet",   "resnet",   "resnet",    "resnet",  "orig", "resnet"),
-    "lr":           (     .002,        .002,      .0025,      .0025,        .002,   .0025,    .004),
-    "gamma":        (       10,          10,          1,         .5,           2,     .01,     .05),
+    "lr":           (     .002,        .002,      .0025,      .0025,        .002,   .0025,    .008),
+    "gamma":        (       10,          10,          1,         .5,           2,     .01,     .02),
     "pl_weight":    (        2,           2,          2,          2,           2,       0,       0),
     "style_mixing": (       .9,          .9,         .9,         .9,          .9,       0,       0),
     "ema_kimg":     (       10,          10,         20,         20,          10,     500,       1),
@@ -210,7 +210,7 @@ _TABLE: dict[str, tuple[Any, ...]] = {
     "aug":          (  "noaug",       "ada",      "ada",      "ada",       "ada",   "ada", "noaug"),
     "diffaugment":  (_ALL_THREE,     "none",     "none",     "none",      "none",  "none", "translation"),
     # Distillation; None: the default of KDConfig.
-    "kd.agkd":      (     None,        None,       None,       None,        None,    None,       7),
+    "kd.agkd":      (     None,        None,       None,       None,        None,    None,      12),
     "kd.p":         (     None,        None,       None,       None,        None,    None,       0),
 }
 # fmt: on
