@@ -189,7 +189,7 @@ _ALL_THREE = "color,translation,cutout"
 # fmt: off
 _PRESETS = (     "low_shot", "stylegan2", "paper256", "paper512", "paper1024", "cifar",  "demo")
 _TABLE: dict[str, tuple[Any, ...]] = {
-    "kimg":         (      300,       25000,      25000,      25000,       25000,  100000,      75),
+    "kimg":         (      300,       25000,      25000,      25000,       25000,  100000,      70),
     "tick":         (        4,           4,          4,          4,           4,       4,       2),
     "snap":         (        5,          50,         50,         50,          50,      50,       5),
     "batch":        (        8,          32,         64,         64,          32,      64,      16),

@@ -36,12 +36,12 @@ def test_every_preset_is_complete(name: str) -> None:
 
 
 def test_a_preset_may_have_its_own_distillation() -> None:
-    assert resolve({"data": "demo"}, {"teacher": "demo"}, 32).kd.agkd == 7
+    assert resolve({"data": "demo"}, {"teacher": "demo"}, 32).kd.agkd == 12
     assert resolve({"data": "demo"}, {"teacher": "demo", "agkd": 2.0}, 32).kd.agkd == 2
     assert resolve({"data": "x.zip"}, {"teacher": "demo"}, 32).kd == KDConfig(teacher="demo")
     saved = to_dict(resolve({"data": "x.zip"}, {"teacher": "clip", "view": "clean"}, 32))
     again = resolve({"cfg": "demo"}, {}, 32, saved)
-    assert (again.kd.teacher, again.kd.view, again.kd.agkd) == ("clip", "clean", 7)
+    assert (again.kd.teacher, again.kd.view, again.kd.agkd) == ("clip", "clean", 12)
 
 
 def test_auto_follows_the_published_heuristics() -> None:

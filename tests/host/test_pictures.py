@@ -73,13 +73,13 @@ def test_views_show_the_images_themselves(session: Callable[..., Session], drawi
 def test_the_forecast(session: Callable[..., Session]) -> None:
     run = session()
     config = run.config
-    assert (config.kimg, config.tick * config.snap) == (60, 10)
+    assert (config.kimg, config.tick * config.snap) == (70, 10)
     run.nimg = 1000
     text = forecast(run, seconds_per_image=0.06)
     assert "60.0 sec/kimg; first images and snapshot at 10 kimg in about 9m 00s" in text
-    assert text.endswith("the end at 60 kimg in about 59m 00s")
-    run.nimg = 55_000
-    assert "snapshot at 60 kimg in about 5m 00s" in forecast(run, seconds_per_image=0.06)
+    assert text.endswith("the end at 70 kimg in about 1h 09m 00s")
+    run.nimg = 65_000
+    assert "snapshot at 70 kimg in about 5m 00s" in forecast(run, seconds_per_image=0.06)
 
 
 def test_the_last_lines_say_what_to_do_next(run_train: RunTrain, tmp_path: Path) -> None:

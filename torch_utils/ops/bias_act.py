@@ -85,4 +85,15 @@ def bias_act(
     gain = activation.gain if gain is None else gain
     if gain != 1:
         x = x * gain
-    return x if clamp is None else x.clamp(-clamp, clamp)
+    return x if clamp is None or _lies_within(x, clamp) else x.clamp(-clamp, clamp)
+
+
+def _lies_within(x: Tensor, limit: float) -> bool:
+    """Whether clamping would change nothing; only a CPU is asked: an accelerator would have to be waited for.
+
+    Looking costs less than a clamp and its gradient, and activations hardly ever reach the limit.
+    """
+    if x.device.type != "cpu" or x.numel() == 0:
+        return False
+    least, most = torch.aminmax(x.detach())
+    return bool(-limit <= least and most <= limit)
