@@ -32,6 +32,9 @@ PANELS = (
 )
 
 
+MOST_COLUMNS = 3
+
+
 def save_chart(run_dir: Path) -> bool:
     """Draws the panels for which the run has figures.
 
@@ -47,8 +50,11 @@ def save_chart(run_dir: Path) -> bool:
     panels = [panel for panel in PANELS if any(name in tick for tick in ticks for name in panel.lines.values())]
     if not panels:
         return False
-    figure = Figure(figsize=(4.2 * len(panels), 3.0), layout="constrained")
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    columns = min(len(panels), MOST_COLUMNS)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.0 * rows), layout="constrained")
+    for place, panel in enumerate(panels, start=1):
+        axes = figure.add_subplot(rows, columns, place)
         for label, name in panel.lines.items():
             # A figure that is missing or not finite (null) leaves a gap.
             points = [(tick["Progress/kimg"]["mean"], tick.get(name, {}).get("mean")) for tick in ticks]
