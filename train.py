@@ -46,7 +46,7 @@ PROMPTS_USED = "kd_prompts_used"  # in config.json: for the reader, not an optio
     help="latest: go on with the newest run of this command; a run's folder: go on with that one; "
     "a network-snapshot-*.safetensors: start a new run from its weights",
 )
-@click.option("-n", "--dry-run", is_flag=True, help="Print the resolved configuration as JSON and stop")
+@click.option("-n", "--dry-run", is_flag=True, help="Check everything, print config.json and stop")
 @user_errors
 def main(config_file: str | None, resume: str | None, dry_run: bool, **flags: Any) -> None:
     given = {name: value for name, value in flags.items() if value is not None}
@@ -55,7 +55,7 @@ def main(config_file: str | None, resume: str | None, dry_run: bool, **flags: An
     kd_given = {name.removeprefix("kd_"): value for name, value in given.items() if name not in fields}
     config, dataset = configure(host_given, kd_given, config_file)
     if dry_run:
-        click.echo(json.dumps(to_dict(config), indent=2))
+        click.echo(config_json(Session.build(config, dataset)))
         return
     sys.exit(train(config, dataset, resume))
 
@@ -104,8 +104,7 @@ def train(config: TrainConfig, dataset: ImageDataset, resume: str | None) -> int
         snapshot = load_snapshot(resume, roles=("G", "D", "G_ema"), flag="--resume")
         session.start_from(snapshot)
     run_dir = run_dir or make_run_dir(Path(config.outdir), name)
-    used = {} if session.prompts is None else {PROMPTS_USED: session.prompts.texts}
-    write_atomic(run_dir / "config.json", json.dumps({**to_dict(config), **used}, indent=2))
+    write_atomic(run_dir / "config.json", config_json(session))
 
     with Logbook(run_dir, round(config.kimg * 1000), session.nimg) as book:
         book.say(f"Run folder:  {run_dir}")
@@ -122,6 +121,12 @@ def train(config: TrainConfig, dataset: ImageDataset, resume: str | None) -> int
             for line in closing(session, run_dir):
                 book.say(line)
     return status
+
+
+def config_json(session: Session) -> str:
+    """What config.json holds: every option as it was resolved, and the prompts that were chosen."""
+    used = {} if session.prompts is None else {PROMPTS_USED: session.prompts.texts}
+    return json.dumps({**to_dict(session.config), **used}, indent=2)
 
 
 def closing(session: Session, run_dir: Path) -> list[str]:

@@ -214,9 +214,7 @@ def test_config_json_runs_the_same_again(run_train: RunTrain, tmp_path: Path) ->
     config = only_run(tmp_path) / "config.json"
     again = run_train(f"--config={config}", "--dry-run")
     assert again.exit_code == 0, again.output
-    saved = json.loads(config.read_text())
-    del saved["kd_prompts_used"]
-    assert json.loads(again.output) == saved
+    assert again.stdout == config.read_text() + "\n"
 
 
 def test_micro_batches_give_the_same_gradient(run_train: RunTrain, tmp_path: Path) -> None:
