@@ -38,7 +38,6 @@ from training.metrics import (
 )
 from training.metrics.detectors import INCEPTION, VGG
 from training.metrics.pairs import write_nearest
-from training.metrics.registry import PERCEPTUAL
 from training.metrics.samples import Progress
 
 _ABOUT = "\n".join(f"    {kind.form.format(n='N'):<15} {kind.about}" for kind in KINDS)
@@ -102,7 +101,7 @@ def main(
     train = open_images(data)
     reference = reference or reference_of(data)
     reals = Reals(train if reference is None else open_images(reference, "--reference"), train)
-    paths = any(metric.kind.wants == PERCEPTUAL for metric in wanted)
+    paths = any(metric.of_paths for metric in wanted)
     perceptual = load_perceptual(lpips, where) if paths and G is not None else None
     if G is not None:
         source: GeneratedImages | ImageFolder = GeneratedImages(G, train, seed=seed, device=where)

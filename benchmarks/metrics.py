@@ -2,8 +2,8 @@
 
     python -m benchmarks.metrics --data=ZIP --detector=PATH --count=5000
 
-The same images three ways, in turns, in one process: the detector alone on one batch over and over; the features of a
-folder of images (decoded before); and FID of these against a cached reference.
+Two ways, in turns, in one process: the detector alone on one batch over and over; and FID of the images of a folder
+(decoded before) against a cached reference.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from kd_plugin.teachers.preprocess import Preprocess, resize_and_crop
 from training.drawings import COLOURS, COUNTS, KINDS, SCENES, SIZES, Attributes, caption, draw
 from training.drawings.captions import LEADS, PLURALS, place_phrases
 from training.drawings.recognition import seen_attributes
+from training.pixels import to_float as to_images
 
 # Series of drawings. The demo set is series 0; people's held-out sets have small numbers.
 TRAINING_SERIES = 10_000
@@ -81,11 +82,6 @@ def make_pool(count: int, series: int, size: int = SIDE) -> Pool:
         parts = [resize_and_crop(part.float() / 255, SIDE) for part in pixels.split(500)]
         pixels = torch.cat([(part * 255).round().byte() for part in parts])
     return Pool(pixels, torch.tensor([rows_of(drawing.attributes) for drawing in drawings]))
-
-
-def to_images(pixels: Tensor) -> Tensor:
-    """uint8 -> float32 in [-1, 1]."""
-    return pixels.float() / 127.5 - 1
 
 
 class Vocabulary:

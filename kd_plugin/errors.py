@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["CaptureError", "KDError", "LayerError", "PromptError", "TeacherError", "nearest"]
+__all__ = ["CaptureError", "KDError", "LayerError", "PromptError", "TeacherError", "first_line", "nearest"]
 
 
 class KDError(ValueError):
@@ -44,3 +44,8 @@ def nearest(name: str, options: Iterable[str], n: int = 3, exhaustive: bool = Tr
     if exhaustive and 0 < len(known) <= 12:
         return "; known: " + ", ".join(f"'{option}'" for option in known)
     return ""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the pages that may follow; its type where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

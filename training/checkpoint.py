@@ -21,6 +21,7 @@ from torch import nn
 
 from dnnlib.errors import UserError
 from dnnlib.files import write_atomic
+from kd_plugin.errors import first_line
 from training.networks import Discriminator, Generator
 
 __all__ = ["Snapshot", "load_snapshot", "load_state", "runs_with_state", "save_snapshot", "save_state"]
@@ -88,7 +89,7 @@ def load_snapshot(
                 network.load_state_dict(state)
                 networks[role] = network.to(device).eval().requires_grad_(False)
     except (SafetensorError, OSError, json.JSONDecodeError, KeyError, RuntimeError) as error:
-        raise UserError(f"{flag}: '{path}' cannot be read as a snapshot: {error}") from error
+        raise UserError(f"{flag}: '{path}' cannot be read as a snapshot: {first_line(error)}") from error
     return Snapshot(networks, meta)
 
 
@@ -109,8 +110,7 @@ def load_state(run_dir: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"--resume: '{path}' cannot be read: {reason}") from error
+        raise UserError(f"--resume: '{path}' cannot be read: {first_line(error)}") from error
     if state.get("format") != _FORMAT:
         raise UserError(f"--resume: '{path}' has format {state.get('format')}, this version reads {_FORMAT}")
     return state

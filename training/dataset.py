@@ -6,11 +6,10 @@ training/labels.py.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import io
 import json
 import os
-import struct
 import zipfile
 import zlib
 from collections import Counter
@@ -21,23 +20,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dnnlib.errors import UserError
 from dnnlib.tables import FileTable, open_table
+from training.decoding import IMAGE_SUFFIXES, UNREADABLE, decode_image, image_size, reason
 from training.labels import Labels, classes_by_folder, parse_labels, read_meta
+from training.pixels import to_float
 
-__all__ = ["IMAGE_SUFFIXES", "ImageDataset", "decode_image"]
+__all__ = ["ImageDataset"]
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 SMALLEST_RESOLUTION = 4  # of a StyleGAN2 network
 CHECKED_AT_START = 1000  # images whose size is read before anything else happens; the others as they are decoded
 _DECODERS = min(os.cpu_count() or 1, 16)  # threads
-# What Pillow raises for files it cannot read, and what reading a damaged zip entry raises.
-_UNREADABLE = (
-    *(OSError, EOFError, ValueError, SyntaxError, TypeError, IndexError, struct.error, Image.DecompressionBombError),
-    *(zipfile.BadZipFile, zlib.error),
-)
 
 
 def _open_files(path: Path, flag: str) -> FileTable:
@@ -52,35 +46,6 @@ def _open_files(path: Path, flag: str) -> FileTable:
         hint = f"; did you mean {flag}='{zips[0]}'?" if zips else ""
         raise UserError(f"{flag}: '{path}' holds no images ({' '.join(IMAGE_SUFFIXES)}){hint}")
     return files
-
-
-def decode_image(content: bytes, resolution: int | None = None) -> np.ndarray:
-    """An image file's content as RGB, [H, W, 3] uint8.
-
-    The camera's rotation is applied, transparency is laid over white, 16-bit grey keeps its upper 8 bits.
-
-    Args:
-        content: of a file in any format that Pillow reads.
-        resolution: cut the largest square from the centre and resize it (Lanczos) to this many pixels.
-
-    Raises:
-        OSError, ValueError, SyntaxError, EOFError: Pillow cannot read it.
-    """
-    with Image.open(io.BytesIO(content)) as file:
-        image = ImageOps.exif_transpose(file)
-        if image.mode.startswith("I"):
-            image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-        if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = image.convert("RGB")
-    if resolution is not None and image.size != (resolution, resolution):
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        # Cropped first: resize(box=...) would let pixels from outside the box into the edges.
-        square = image.crop((left, top, left + side, top + side))
-        image = square.resize((resolution, resolution), Image.Resampling.LANCZOS)
-    return np.asarray(image)
 
 
 class ImageDataset:
@@ -203,7 +168,7 @@ class ImageDataset:
         """The first `limit` images at most, as float32 [B, 3, R, R] in [-1, 1]."""
         for first in range(0, min(limit, len(self)), batch):
             pixels, _ = self.gather(np.arange(first, min(first + batch, limit, len(self))))
-            yield torch.from_numpy(pixels).float() / 127.5 - 1
+            yield to_float(torch.from_numpy(pixels))
 
     def gather(self, indices: np.ndarray, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Pixels uint8 [B, 3, R, R] and labels float32 [B, label_dim] at `indices` [B].
@@ -246,6 +211,7 @@ class ImageDataset:
             pixels, _ = self.gather(np.arange(first, min(first + 256, len(self))), _DECODERS)
             yield from (hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in pixels)
 
+    @functools.cached_property
     def content_fingerprint(self) -> str:
         """Equal for the same images at the same indices; unlike `fingerprint` it reads large folders to know."""
         files = self._files
@@ -284,7 +250,7 @@ class ImageDataset:
     def _decode(self, number: int) -> np.ndarray:
         try:
             pixels = decode_image(self._files.read(number), self._resize)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise self._unreadable({number: error}) from None
         if pixels.shape[:2] != (self.resolution, self.resolution):
             raise self._wrong_size({number: (pixels.shape[1], pixels.shape[0])})
@@ -301,9 +267,8 @@ class ImageDataset:
 
     def _size(self, number: int) -> tuple[int, int]:
         try:
-            with Image.open(io.BytesIO(self._files.read(number))) as image:
-                return image.size
-        except _UNREADABLE as error:
+            return image_size(self._files.read(number))
+        except UNREADABLE as error:
             raise self._unreadable(self._all_unreadable() or {number: error}) from None
 
     def _all_unreadable(self) -> dict[int, BaseException]:
@@ -313,14 +278,14 @@ class ImageDataset:
         def test(number: int) -> None:
             try:
                 decode_image(self._files.read(number), self._resize)
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 bad[number] = error
 
         _for_each(test, self._kept.tolist(), threads=_DECODERS)
         return dict(sorted(bad.items()))
 
     def _unreadable(self, bad: dict[int, BaseException]) -> UserError:
-        named = [(f"'{self._files.name(number)}'", f"({_reason(error)})") for number, error in bad.items()]
+        named = [(f"'{self._files.name(number)}'", f"({reason(error)})") for number, error in bad.items()]
         if len(named) == 1:
             return UserError(f"{self._flag}: cannot read image {named[0][0]} in '{self.path}' {named[0][1]}")
         shown = _some([" ".join(each) for each in named], 20, "; ")
@@ -357,12 +322,6 @@ def _for_each(action: Callable[[int], None], numbers: Iterable[int], threads: in
             action(number)
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, UnidentifiedImageError):  # its own text is the address of a buffer
-        return "damaged, or not an image"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
 def _some(items: list[str], most: int, joint: str) -> str:
     """'a; b; and 3 more'."""
     left = len(items) - most
@@ -381,6 +340,8 @@ def _choose(count: int, max_size: int | None, holdout: int, held_out: bool, seed
     """Numbers of the images in use, ascending."""
     if not 0 <= holdout < count:
         raise UserError(f"--holdout: expected 0 to {count - 1}, less than the number of images, got {holdout}")
+    if max_size is None and not holdout:
+        return np.arange(count)
     left = count - holdout
     if max_size is not None and not 1 <= max_size <= left:
         kept = f" less the {holdout} of --holdout" if holdout else ""

@@ -10,7 +10,7 @@ from pathlib import Path
 from dnnlib.errors import UserError
 from kd_plugin.download import cache_dir, download
 from kd_plugin.errors import KDError, nearest
-from training.dataset import IMAGE_SUFFIXES
+from training.decoding import IMAGE_SUFFIXES
 from training.drawings import DemoSpec, write_demo_set
 
 __all__ = ["FEWSHOT_SETS", "reference_of", "resolve_data"]

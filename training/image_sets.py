@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from training.dataset import ImageDataset
-from training.drawings import DemoSpec
 from training.fewshot_sets import reference_of, resolve_data
 
 __all__ = ["open_held_out", "open_reference", "open_training_set"]
@@ -24,7 +23,7 @@ def open_training_set(options: Mapping[str, Any]) -> ImageDataset:
         use_labels=options["cond"],
         max_size=options["subset"],
         mirror=options["mirror"],
-        holdout=0 if _is_demo(options) else options["holdout"],
+        holdout=0 if reference_of(options["data"]) else options["holdout"],  # fresh images take its place
         seed=options["seed"],
     )
 
@@ -57,7 +56,3 @@ def open_reference(options: Mapping[str, Any]) -> ImageDataset:
         use_labels=options["cond"],
         flag="--reference" if options["reference"] else "--data",
     )
-
-
-def _is_demo(options: Mapping[str, Any]) -> bool:
-    return DemoSpec.parse(options["data"]) is not None

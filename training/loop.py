@@ -22,6 +22,7 @@ from training.checkpoint import save_snapshot, save_state
 from training.ema import ema_beta, update_ema
 from training.logbook import Logbook
 from training.phases import Batch
+from training.pixels import to_float
 from training.sampler import make_loader
 from training.session import Session
 from training.snapshots import grid_shape, save_grid
@@ -63,7 +64,7 @@ def run(session: Session, run_dir: Path, book: Logbook) -> int:
             seed_step(config.seed, rank=0, nimg=session.nimg)
             with data_watch.running():
                 pixels, labels, _ = next(loader)
-                real = pixels.to(session.device, non_blocking=True).float() / 127.5 - 1
+                real = to_float(pixels.to(session.device, non_blocking=True))
                 batch = Batch(real, labels.to(session.device, non_blocking=True))
             train_step(session, batch)
             book.advance(config.batch)
@@ -170,8 +171,7 @@ def figures(session: Session, nimg: int, seconds: float, data_seconds: float) ->
         / (2**30 if sys.platform == "darwin" else 2**20),
     }
     if session.overfit is not None:
-        labels = session.dataset.label_table().to(session.device)
-        numbers |= session.overfit.figures(session.G, session.D, labels, session.nimg)
+        numbers |= session.overfit.figures(session.G, session.D, players.latents, session.nimg)
     if session.device.type == "cuda":
         numbers["Resources/peak_gpu_mem_gb"] = torch.cuda.max_memory_allocated(session.device) / 2**30
         torch.cuda.reset_peak_memory_stats(session.device)

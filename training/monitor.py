@@ -68,6 +68,8 @@ class MetricMonitor:
         try:
             detector = load_detector(options["detector"], device)
             reference = open_reference(options)
+            if reference.fingerprint == train.fingerprint:
+                reference = train  # the same images need not be decoded and looked at twice
             check(metrics, reference, detector)
         except UserError as error:
             raise UserError(f"{error}. To train without metrics give --metrics=none") from None
@@ -100,8 +102,9 @@ class MetricMonitor:
             self._append(run_dir, result, snapshot, nimg, seconds)
         figures = ", ".join(f"{name} {value:.4g}" for result in results for name, value in result.results.items())
         yield f"Metrics:     {figures}  time {format_seconds(seconds)}"
-        lines = _lines(run_dir, self.best.name)
-        if _first_is_best([line["results"][_main(line)] for line in lines[::-1]], self.best.kind.higher_is_better):
+        figures_so_far = _main_figures(run_dir, self.best.name)
+        better = max if self.best.kind.higher_is_better else min
+        if figures_so_far[-1] == better(figures_so_far):
             write_atomic(run_dir / BEST_SNAPSHOT, lambda partial: shutil.copyfile(snapshot, partial))
 
     def _append(self, run_dir: Path, result: MetricResult, snapshot: Path, nimg: int, seconds: float) -> None:
@@ -122,14 +125,7 @@ def _path(run_dir: Path, metric: str) -> Path:
     return run_dir / f"metric-{metric}.jsonl"
 
 
-def _lines(run_dir: Path, metric: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in _path(run_dir, metric).read_text(encoding="utf-8").splitlines()]
-
-
-def _main(line: dict[str, Any]) -> str:
-    return next(iter(line["results"]))
-
-
-def _first_is_best(values: list[float], higher_is_better: bool) -> bool:
-    best = max(values) if higher_is_better else min(values)
-    return values[0] == best
+def _main_figures(run_dir: Path, metric: str) -> list[float]:
+    """*The* figure of every snapshot so far."""
+    lines = _path(run_dir, metric).read_text(encoding="utf-8").splitlines()
+    return [next(iter(json.loads(line)["results"].values())) for line in lines]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from torch_utils.seeding import own_randomness
 from torch_utils.stats import Figure
 from training.dataset import ImageDataset
+from training.pixels import to_float
 
 __all__ = ["OverfitWatch", "Scores", "gap"]
 
@@ -45,6 +48,7 @@ class Scores:
         return self.std**2 / self.num
 
 
+Latents = Callable[[int], tuple[Tensor, Tensor]]
 Tick = tuple[Scores, Scores, Scores]  # train, holdout, fake
 
 
@@ -64,28 +68,28 @@ class OverfitWatch:
         held_out: real images it is not.
         seed: of the images that are looked at, where there are more than MOST_IMAGES, and of the latents.
         batch: images that D sees at once.
+        device: where the networks are.
     """
 
-    def __init__(self, train: ImageDataset, held_out: ImageDataset, *, seed: int, batch: int) -> None:
-        self.seed, self.batch = seed, batch
+    def __init__(
+        self, train: ImageDataset, held_out: ImageDataset, *, seed: int, batch: int, device: torch.device
+    ) -> None:
+        self.seed, self.batch, self.device = seed, batch, device
         self.count = min(len(held_out), MOST_IMAGES)
         self._images = [_some(dataset, min(len(dataset), MOST_IMAGES), seed) for dataset in (train, held_out)]
         self._ticks: deque[Tick] = deque(maxlen=WINDOW_TICKS)
 
-    def figures(self, G: nn.Module, D: nn.Module, labels: Tensor, nimg: int) -> dict[str, Figure]:
+    def figures(self, G: nn.Module, D: nn.Module, latents: Latents, nimg: int) -> dict[str, Figure]:
         """Measures now. Torch's random state is left as it was found.
 
         Args:
             G, D: the networks as they stand.
-            labels: [n, c_dim], to draw the fakes' labels from; on the networks' device.
+            latents: count -> z [count, z_dim] and labels [count, c_dim], drawn.
             nimg: images shown so far; another number, other latents.
         """
-        device = labels.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
-            torch.manual_seed(self.seed * 1_000_003 + nimg)
-            real = [self._score(D, pixels.to(device), c.to(device)) for pixels, c in self._images]
-            z = torch.randn([self.count, G.z_dim], device=device)
-            c = labels[torch.randint(len(labels), [self.count], device=device)]
+        with own_randomness(self.device, self.seed, nimg), torch.no_grad():
+            real = [self._score(D, pixels.to(self.device), c.to(self.device)) for pixels, c in self._images]
+            z, c = latents(self.count)
             parts = zip(z.split(self.batch), c.split(self.batch), strict=True)
             fake = Scores.of(torch.cat([D(G(z_part, c_part), c_part) for z_part, c_part in parts]))
         tick = (real[0], real[1], fake)
@@ -106,7 +110,7 @@ class OverfitWatch:
 
     def _score(self, D: nn.Module, pixels: Tensor, labels: Tensor) -> Scores:
         parts = zip(pixels.split(self.batch), labels.split(self.batch), strict=True)
-        return Scores.of(torch.cat([D(part.float() / 127.5 - 1, c) for part, c in parts]))
+        return Scores.of(torch.cat([D(to_float(part), c) for part, c in parts]))
 
 
 def _some(dataset: ImageDataset, count: int, seed: int) -> tuple[Tensor, Tensor]:

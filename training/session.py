@@ -83,7 +83,7 @@ class Session:
             G, D, augment, sample_labels, kd, ada, Stats(), Stopwatch(device), config.style_mixing, device
         )
         phases = make_phases(config, players)
-        overfit, monitor = _overfit(config, dataset), MetricMonitor.build(vars(config), dataset, device)
+        overfit, monitor = _overfit(config, dataset, device), MetricMonitor.build(vars(config), dataset, device)
         return Session(config, dataset, device, G, D, G_ema, kd, prompts, pipe, ada, players, phases, overfit, monitor)
 
     def describe(self) -> list[str]:
@@ -254,11 +254,11 @@ def _distiller(
     return kd, prompts
 
 
-def _overfit(config: TrainConfig, dataset: ImageDataset) -> OverfitWatch | None:
+def _overfit(config: TrainConfig, dataset: ImageDataset, device: torch.device) -> OverfitWatch | None:
     held_out = open_held_out(vars(config))
     if held_out is None:
         return None
-    return OverfitWatch(dataset, held_out, seed=config.seed, batch=config.micro_batch)
+    return OverfitWatch(dataset, held_out, seed=config.seed, batch=config.micro_batch, device=device)
 
 
 def _ada(config: TrainConfig, device: torch.device) -> tuple[AugmentPipe | None, AdaController | None]:

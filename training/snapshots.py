@@ -5,19 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from dnnlib.files import write_atomic
+from training.pixels import to_uint8
 
 __all__ = ["grid_shape", "save_grid", "save_image", "to_pixels"]
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
     """[N, C, H, W] in [-1, 1] -> uint8 [N, H, W, C]; values outside are clipped."""
-    pixels = (images.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).cpu().numpy()
+    return to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def grid_shape(resolution: int) -> tuple[int, int]:

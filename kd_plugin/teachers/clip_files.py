@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from kd_plugin.download import download
-from kd_plugin.errors import KDError, TeacherError, nearest
+from kd_plugin.errors import KDError, TeacherError, first_line, nearest
 from kd_plugin.teachers.base import nearest_file
 from kd_plugin.teachers.clip_architecture import Activation, activation_in
 from kd_plugin.teachers.torchscript import is_torchscript, load_torchscript
@@ -92,7 +92,7 @@ def read_weights(path: Path) -> ClipWeights:
             "damaged; save model.state_dict() alone, or use safetensors"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise TeacherError(f"--kd=clip:{path}: cannot be read ({_first_line(error)}); fetch the file again") from error
+        raise TeacherError(f"--kd=clip:{path}: cannot be read ({first_line(error)}); fetch the file again") from error
     if not _is_state_dict(content):
         held = ", ".join(map(str, list(content)[:3])) if isinstance(content, Mapping) else type(content).__name__
         raise TeacherError(
@@ -112,7 +112,3 @@ def _is_state_dict(content: Any) -> bool:
     return isinstance(content, Mapping) and all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

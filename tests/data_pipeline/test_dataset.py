@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from dnnlib.errors import UserError
-from training.dataset import ImageDataset, decode_image
+from training.dataset import ImageDataset
+from training.decoding import decode_image
 
 Contents = Mapping[str, bytes]
 

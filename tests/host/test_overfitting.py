@@ -48,9 +48,11 @@ class ByHeart(nn.Module):
         return torch.tensor([[1.0 if image.numpy().tobytes() in self.known else -1.0] for image in pixels])
 
 
-class Grey(nn.Module):
-    z_dim = 4
+def latents(count: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(count, 4), torch.zeros(count, 0)
 
+
+class Grey(nn.Module):
     def forward(self, z: Tensor, c: Tensor) -> Tensor:
         return torch.rand(len(z), 1, 1, 1).expand(-1, 3, 32, 32)
 
@@ -58,9 +60,9 @@ class Grey(nn.Module):
 def test_a_discriminator_that_knows_its_images_by_heart(drawings: Path) -> None:
     train, held_out = ImageDataset(drawings, holdout=9), ImageDataset(drawings, holdout=9, held_out=True)
     D = ByHeart(torch.from_numpy(train.gather(torch.arange(15).numpy())[0]))
-    watch = OverfitWatch(train, held_out, seed=0, batch=4)
+    watch = OverfitWatch(train, held_out, seed=0, batch=4, device=torch.device("cpu"))
     before = torch.get_rng_state()
-    found = watch.figures(Grey(), D, torch.zeros(1, 0), nimg=0)
+    found = watch.figures(Grey(), D, latents, nimg=0)
     assert torch.equal(torch.get_rng_state(), before)
     assert {name: figure.mean for name, figure in found.items()} == {
         "Overfit/train": 1,
@@ -75,12 +77,12 @@ def test_a_discriminator_that_knows_its_images_by_heart(drawings: Path) -> None:
 def test_the_gap_is_of_a_window_that_survives_a_restart(drawings: Path) -> None:
     train, held_out = ImageDataset(drawings, holdout=9), ImageDataset(drawings, holdout=9, held_out=True)
     D = ByHeart(torch.from_numpy(train.gather(torch.arange(15).numpy())[0]))
-    watch, again = (OverfitWatch(train, held_out, seed=0, batch=4) for _ in range(2))
+    watch, again = (OverfitWatch(train, held_out, seed=0, batch=4, device=torch.device("cpu")) for _ in range(2))
     for nimg in range(WINDOW_TICKS + 3):
-        found = watch.figures(Grey(), D, torch.zeros(1, 0), nimg)
+        found = watch.figures(Grey(), D, latents, nimg)
     assert found["Overfit/gap"].num == WINDOW_TICKS
     again.load_state_dict(watch.state_dict())
-    assert again.figures(Grey(), D, torch.zeros(1, 0), 99) == watch.figures(Grey(), D, torch.zeros(1, 0), 99)
+    assert again.figures(Grey(), D, latents, 99) == watch.figures(Grey(), D, latents, 99)
 
 
 def options(data: Path | str, **given: object) -> dict[str, object]:

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from dnnlib.errors import UserError
 from kd_plugin.download import download, sha256_of
-from kd_plugin.errors import KDError, nearest
+from kd_plugin.errors import KDError, first_line, nearest
 from kd_plugin.teachers import TEACHERS, load_teacher
+from kd_plugin.teachers.torchscript import load_torchscript
+from training.pixels import to_float
 
 __all__ = ["INCEPTION", "OFFICIAL", "VGG", "Detector", "load_detector", "load_perceptual"]
 
@@ -28,11 +30,24 @@ OFFICIAL = {
 }
 VGG = "vgg16"
 _OFFICIAL_VGG = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/vgg16.pt"
-_LPIPS_CONTRACT = (
-    "expected a TorchScript network called net(float [N,3,H,W] in [0,255], resize_images=False, return_lpips=True) "
-    "-> float [N,F]"
+
+
+@dataclass(frozen=True)
+class _Contract:
+    """What a network must be, and the flag that names it; for messages."""
+
+    flag: str
+    expected: str
+
+
+_DETECTOR = _Contract(
+    "--detector", "expected a TorchScript network called net(uint8 [N,3,H,W], return_features=True) -> float [N,F]"
 )
-_CONTRACT = "expected a TorchScript network called net(uint8 [N,3,H,W], return_features=True) -> float [N,F]"
+_LPIPS = _Contract(
+    "--lpips",
+    "expected a TorchScript network called net(float [N,3,H,W] in [0,255], resize_images=False, return_lpips=True) "
+    "-> float [N,F]",
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +59,9 @@ class Detector:
         sha256: of the file, or of a teacher's weights. Distances by different detectors do not compare.
         width: number of features.
         device: where the network runs.
+        features, classify: the network, called for features and (None: it cannot) for class probabilities.
         is_teacher: its features are embeddings in a space shared with texts.
+        flag: what named it, for messages.
     """
 
     name: str
@@ -54,12 +71,13 @@ class Detector:
     features: Callable[[Tensor], Tensor]
     classify: Callable[[Tensor], Tensor] | None = None
     is_teacher: bool = False
+    flag: str = _DETECTOR.flag
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> Tensor:
-        features = self._for_statistics(self.features(pixels.to(self.device)))
+        features = self.features(pixels.to(self.device)).float().to(self.statistics_device)
         if not features.isfinite().all():
-            raise UserError(f"--detector: '{self.name}' returned NaN or infinity for some images; use another one")
+            raise UserError(f"{self.flag}: '{self.name}' returned NaN or infinity for some images; use another one")
         return features
 
     @torch.inference_mode()
@@ -72,19 +90,20 @@ class Detector:
         try:
             if self.classify is None:
                 raise TypeError("it is a teacher")
-            found = self._for_statistics(self.classify(pixels.to(self.device)))
+            found = self.classify(pixels.to(self.device)).float().to(self.statistics_device)
             if found.ndim != 2 or not torch.allclose(found.sum(1), torch.ones_like(found[:, 0]), atol=1e-3):
                 raise ValueError("its rows do not sum to 1")
         except (RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 f"--metrics: the Inception Score needs class probabilities, and '{self.name}' gives none "
-                f"({_first_line(error)}); give --detector={INCEPTION}"
+                f"({first_line(error)}); give --detector={INCEPTION}"
             ) from None
         return found
 
-    def _for_statistics(self, values: Tensor) -> Tensor:
-        # The statistics are float64, which Apple's GPUs lack.
-        return values.float().cpu() if self.device.type == "mps" else values.float()
+    @property
+    def statistics_device(self) -> torch.device:
+        """Where features are summed up and compared: in float64, which Apple's GPUs lack."""
+        return torch.device("cpu") if self.device.type == "mps" else self.device
 
 
 def load_detector(spec: str | os.PathLike[str], device: torch.device | str = "cpu") -> Detector:
@@ -109,7 +128,7 @@ def load_detector(spec: str | os.PathLike[str], device: torch.device | str = "cp
         # A teacher speaks of the flag that usually names it.
         raise UserError(str(error).replace(f"--kd={name}", f"--detector={name}")) from None
     close = nearest(name, [*OFFICIAL, *TEACHERS], exhaustive=False)
-    raise UserError(f"--detector: '{name}' does not exist{close}; {_CONTRACT}, '{INCEPTION}', or a teacher")
+    raise UserError(f"--detector: '{name}' does not exist{close}; {_DETECTOR.expected}, '{INCEPTION}', or a teacher")
 
 
 def load_perceptual(spec: str, device: torch.device | str = "cpu") -> Detector:
@@ -124,20 +143,19 @@ def load_perceptual(spec: str, device: torch.device | str = "cpu") -> Detector:
     except KDError as error:
         raise UserError(str(error)) from None
     if not path.is_file():
-        raise UserError(f"--lpips: '{spec}' does not exist; {_LPIPS_CONTRACT}, or '{VGG}'")
-    network = _read(path, where, "--lpips", _LPIPS_CONTRACT)
+        raise UserError(f"--lpips: '{spec}' does not exist; {_LPIPS.expected}, or '{VGG}'")
+    network = _read(path, where, _LPIPS)
 
     def features(images: Tensor) -> Any:
         return network(images.float(), resize_images=False, return_lpips=True)
 
     name = VGG if spec == VGG else path.stem
-    return Detector(
-        name, sha256_of(path), _width_of(name, features, where, "--lpips", _LPIPS_CONTRACT), where, features
-    )
+    width = _width_of(name, features, where, _LPIPS)
+    return Detector(name, sha256_of(path), width, where, features, flag=_LPIPS.flag)
 
 
 def _from_file(path: Path, name: str, device: torch.device) -> Detector:
-    network = _read(path, device, "--detector", _CONTRACT)
+    network = _read(path, device, _DETECTOR)
 
     def features(pixels: Tensor) -> Any:
         return network(pixels, return_features=True)
@@ -145,7 +163,7 @@ def _from_file(path: Path, name: str, device: torch.device) -> Detector:
     def classify(pixels: Tensor) -> Any:
         return network(pixels, no_output_bias=True)  # as the published Inception Scores were taken
 
-    width = _width_of(name, features, device, "--detector", _CONTRACT)
+    width = _width_of(name, features, device, _DETECTOR)
     return Detector(name, sha256_of(path), width, device, features, classify)
 
 
@@ -153,17 +171,18 @@ def _from_teacher(spec: str, device: torch.device) -> Detector:
     teacher = load_teacher(spec, device, "fp32")
 
     def features(pixels: Tensor) -> Tensor:
-        return teacher.embed_images(pixels.float() / 127.5 - 1)
+        return teacher.embed_images(to_float(pixels))
 
-    width = _width_of(spec, features, device, "--detector", _CONTRACT)
+    width = _width_of(spec, features, device, _DETECTOR)
     return Detector(spec, teacher.fingerprint, width, device, features, is_teacher=True)
 
 
-def _read(path: Path, device: torch.device, flag: str, contract: str) -> Any:
+def _read(path: Path, device: torch.device, contract: _Contract) -> Any:
     try:
-        return torch.jit.load(str(path), map_location=device).eval()
+        return load_torchscript(path, device).eval()
     except (RuntimeError, ValueError, EOFError) as error:
-        raise UserError(f"{flag}: cannot read '{path}' ({_first_line(error)}); {contract}") from None
+        reason = first_line(error)
+        raise UserError(f"{contract.flag}: cannot read '{path}' ({reason}); {contract.expected}") from None
 
 
 def _fetch(url: str, flag: str) -> Path:
@@ -178,27 +197,24 @@ def _fetch(url: str, flag: str) -> Path:
 
 def _problem_of(path: Path) -> str:
     try:
-        torch.jit.load(str(path))
+        load_torchscript(path, "cpu")
     except (RuntimeError, ValueError, EOFError) as error:
-        return f"no TorchScript: {_first_line(error)}"
+        return f"no TorchScript: {first_line(error)}"
     return ""
 
 
-def _width_of(name: str, features: Callable[[Tensor], Any], device: torch.device, flag: str, contract: str) -> int:
+def _width_of(name: str, features: Callable[[Tensor], Any], device: torch.device, contract: _Contract) -> int:
     """Tries the network on two random images."""
+    flag = contract.flag
     noise = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     try:
         with torch.inference_mode():
             found = features(noise.to(device))
     except (RuntimeError, TypeError) as error:
-        raise UserError(f"{flag}: '{name}' cannot be called ({_first_line(error)}); {contract}") from None
+        raise UserError(f"{flag}: '{name}' cannot be called ({first_line(error)}); {contract.expected}") from None
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 2:
         got = f"[{', '.join(map(str, found.shape))}]" if isinstance(found, Tensor) else type(found).__name__
-        raise UserError(f"{flag}: '{name}' returned {got} for two images; {contract}")
+        raise UserError(f"{flag}: '{name}' returned {got} for two images; {contract.expected}")
     if not found.isfinite().all():
         raise UserError(f"{flag}: '{name}' returned NaN or infinity for random pixels")
     return found.shape[1]
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from dnnlib.errors import UserError
 from torch_utils.ranks import ALONE, Job, Ranks
+from torch_utils.seeding import own_randomness
 from training.dataset import ImageDataset
 from training.metrics.detectors import Detector
-from training.metrics.path_length import path_jobs
-from training.metrics.registry import CLASSIFIER, PERCEPTUAL, Evidence, Figures, Metric
+from training.metrics.path_length import path_jobs, path_length
+from training.metrics.registry import CLASSIFIER, Evidence, Figures, Metric
 from training.metrics.samples import Progress, Sample, pixel_jobs, real_sample
+from training.pixels import to_uint8
 
 __all__ = ["Fakes", "GeneratedImages", "ImageFolder", "MetricResult", "Reals", "check", "evaluate"]
 
@@ -51,6 +53,11 @@ class Reals:
 
     reference: ImageDataset
     train: ImageDataset | None = None
+
+    @functools.cached_property
+    def unseen(self) -> Tensor:
+        """bool [len(reference)]: the images that are, pixel by pixel, not among `train`."""
+        return torch.from_numpy(~self.reference.isin(self.train or self.reference))
 
 
 @dataclass(frozen=True)
@@ -132,14 +139,11 @@ class GeneratedImages:
             size = min(batch, count - first)
             z = torch.randn([size, self.G.z_dim], generator=draws)
             c = self._labels[torch.randint(len(self._labels), [size], generator=draws)]
-            yield Job(size, functools.partial(self._make, z, c, self.seed * 1_000_003 + first))
+            yield Job(size, functools.partial(self._make, z, c, first))
 
-    def _make(self, z: Tensor, c: Tensor, noise_seed: int) -> Tensor:
-        cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda), torch.no_grad():
-            torch.manual_seed(noise_seed)
-            images = self.G(z.to(self.device), c.to(self.device))
-        return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+    def _make(self, z: Tensor, c: Tensor, first: int) -> Tensor:
+        with own_randomness(self.device, self.seed, first), torch.no_grad():
+            return to_uint8(self.G(z.to(self.device), c.to(self.device)))
 
 
 class ImageFolder:
@@ -193,8 +197,8 @@ def evaluate(
     if not metrics:
         return []
     check(metrics, reals.reference, detector, fakes, perceptual)
-    of_images = [metric for metric in metrics if metric.kind.wants != PERCEPTUAL]
-    of_paths = [metric for metric in metrics if metric.kind.wants == PERCEPTUAL]
+    of_images = [metric for metric in metrics if not metric.of_paths]
+    of_paths = [metric for metric in metrics if metric.of_paths]
     found = (
         _measure_images(fakes, reals, detector, of_images, batch, seed, cached, ranks, on_progress) if of_images else {}
     )
@@ -220,7 +224,7 @@ def evaluate(
             seed=seed,
         )
         for metric in metrics
-        for used in [perceptual if perceptual is not None and metric in of_paths else detector]
+        for used in [perceptual if metric.of_paths and perceptual is not None else detector]
     ]
 
 
@@ -235,20 +239,17 @@ def _measure_images(
     ranks: Ranks,
     on_progress: Progress | None,
 ) -> dict[str, Figures]:
-    reference, train = reals.reference, reals.train or reals.reference
     rows = any(metric.kind.rows for metric in metrics)
     sample = functools.partial(real_sample, detector, batch=batch, cached=cached, ranks=ranks, on_progress=on_progress)
-    real = sample(reference, keep=rows)
-    trained_on = sample(train, keep=True) if train is not reference and rows else real
-    unseen = torch.from_numpy(~reference.isin(train)) if train is not reference else torch.zeros(len(real)).bool()
+    real = train = sample(reals.reference, keep=rows)
+    unseen = torch.zeros(len(real), dtype=torch.bool)
+    if reals.train not in (None, reals.reference) and any(metric.kind.train for metric in metrics):
+        train, unseen = sample(reals.train, keep=True), reals.unseen
     samples = _fake_samples(fakes, detector, metrics, batch, ranks, on_progress)
-    device = _statistics_device(detector)
-    return {
-        metric.name: metric.measure(
-            Evidence(real, samples[metric.num_fake], trained_on, unseen, seed, device, torch.empty(0))
-        )
-        for metric in metrics
+    evidence = {
+        count: Evidence(real, fake, train, unseen, seed, detector.statistics_device) for count, fake in samples.items()
     }
+    return {metric.name: metric.measure(evidence[metric.num_fake]) for metric in metrics}
 
 
 def _measure_paths(
@@ -265,13 +266,8 @@ def _measure_paths(
         parts.append(part.cpu())
         if on_progress is not None:
             on_progress("path", sum(map(len, parts)), total)
-    steps, none = torch.cat(parts), Sample(0, keep=False)
-    return {
-        metric.name: metric.measure(
-            Evidence(none, none, none, torch.empty(0), fakes.seed, torch.device("cpu"), steps[: metric.num_fake])
-        )
-        for metric in metrics
-    }
+    steps = torch.cat(parts)
+    return {metric.name: {metric.name: path_length(steps[: metric.num_fake])} for metric in metrics}
 
 
 def check(
@@ -294,7 +290,7 @@ def check(
         UserError: too few images; a detector that does not suit.
     """
     for metric in metrics:
-        if metric.kind.wants != PERCEPTUAL:
+        if not metric.of_paths:
             metric.check(len(reference), detector)
         elif perceptual is None or not isinstance(fakes, GeneratedImages | None):
             raise UserError(
@@ -334,7 +330,3 @@ def _fake_samples(
 
 def _joined(reals: str, fakes: str) -> str:
     return reals if reals == fakes else f"reals {reals}, fakes {fakes}"
-
-
-def _statistics_device(detector: Detector) -> torch.device:
-    return torch.device("cpu") if detector.device.type == "mps" else detector.device

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torch_utils.ranks import Job
+from torch_utils.seeding import seed_from
 
 __all__ = ["path_jobs", "path_length"]
 
@@ -73,4 +74,4 @@ def path_jobs(
         size = min(batch, count - first)
         z = torch.randn([2 * size, G.z_dim], generator=draws)
         c = labels[torch.randint(len(labels), [size], generator=draws)]
-        yield Job(size, functools.partial(steps, z, c, seed * 1_000_003 + first))
+        yield Job(size, functools.partial(steps, z, c, seed_from(seed, first)))

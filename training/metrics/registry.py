@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from training.metrics.frechet import frechet_distance
 from training.metrics.inception_score import inception_score
 from training.metrics.kernel import gaussian_mmd2, kernel_distance
 from training.metrics.neighbours import (
+    Nearest,
     copying,
     density_coverage,
     effective_number,
@@ -33,7 +35,6 @@ from training.metrics.neighbours import (
     precision_recall,
 )
 from training.metrics.neighbours import nearest as nearest_points
-from training.metrics.path_length import path_length
 from training.metrics.samples import Sample
 
 __all__ = ["EXAMPLES", "KINDS", "Evidence", "Kind", "Metric", "parse_metrics"]
@@ -50,7 +51,6 @@ class Evidence:
         unseen: bool [len(real)], which of `real` are not among `train`.
         seed: of whatever is drawn.
         device: where to compute.
-        steps: [num_fake] squared perceptual distances per squared step, for path lengths; else empty.
     """
 
     real: Sample
@@ -59,11 +59,14 @@ class Evidence:
     unseen: Tensor
     seed: int
     device: torch.device
-    steps: Tensor
+
+    @cached_property
+    def nearest_train(self) -> Nearest:
+        """Of each fake, among the training images."""
+        return nearest_points(self.fake.rows.to(self.device), self.train.rows.to(self.device))
 
 
-# What a metric may want of its detector.
-CLASSIFIER, TEACHER, DEMO, PERCEPTUAL = "classifier", "teacher", "demo", "perceptual"
+CLASSIFIER, TEACHER, DEMO = "classifier", "teacher", "demo"  # what a metric may want of its detector
 Figures = dict[str, float]  # by suffix: {"": 5.1, "stderr": .02} of kid5k_full is kid5k_full and kid5k_full_stderr
 
 
@@ -74,22 +77,24 @@ class Kind:
     Attributes:
         form: of the name; {n} stands for the number of fakes.
         about: one line for --help.
-        measure: evidence and number of neighbours -> figures; the first one is *the* figure.
+        measure: evidence and number of neighbours -> figures, the first of which is *the* figure; None: it is no
+            matter of images, but of paths through a generator.
         neighbours: how many it looks at unless its name says it; 0: none.
         least_real, least_fake: images that it needs, over the number of neighbours.
         rows: needs every image's features, not only the moments.
-        wants: what kind of detector: any, a "classifier", a "teacher", the "demo" teacher, or a "perceptual" network
-            (of paths through a generator, not of images).
+        train: looks at the training images.
+        wants: what kind of detector: any, a "classifier", a "teacher", or the "demo" teacher.
         higher_is_better: of the first figure.
     """
 
     form: str
     about: str
-    measure: Callable[[Evidence, int], Figures]
+    measure: Callable[[Evidence, int], Figures] | None
     neighbours: int = 0
     least_real: int = 2
     least_fake: int = 2
     rows: bool = True
+    train: bool = False
     wants: str = ""
     higher_is_better: bool = False
 
@@ -132,8 +137,14 @@ class Metric:
         if self.kind.wants == DEMO and detector.name != DEMO:
             raise UserError(f"--metrics: {self.name} is asked of the demo teacher; give --detector={DEMO}")
 
+    @property
+    def of_paths(self) -> bool:
+        """Whether it follows paths through a generator; it looks at no images then."""
+        return self.kind.measure is None
+
     def measure(self, evidence: Evidence) -> Figures:
         """{name or name_suffix: value}, the first one first."""
+        assert self.kind.measure is not None
         found = self.kind.measure(evidence, self.neighbours)
         return {f"{self.name}_{suffix}" if suffix else self.name: value for suffix, value in found.items()}
 
@@ -170,10 +181,9 @@ def _cmmd(e: Evidence, k: int) -> Figures:
 def _memorisation(e: Evidence, k: int) -> Figures:
     """Calibrated on real images that were not trained on; without any, on each training image and the others."""
     train = e.train.rows.to(e.device)
-    fake = nearest_points(e.fake.rows.to(e.device), train).distance
     unseen = e.real.rows[e.unseen].to(e.device)
     reference = nearest_points(unseen, train).distance if len(unseen) > 1 else nearest_others(train)
-    found = copying(fake, reference)
+    found = copying(e.nearest_train.distance, reference)
     return {"auc": found.auc, "share": found.share, "held_out": float(len(unseen))}
 
 
@@ -184,18 +194,13 @@ def _diversity(e: Evidence, k: int) -> Figures:
     if unit == 0:
         raise UserError("--data: the training images are all equal; div measures in their mean distance")
     figures = {"overall": mean_distance(fake) / unit}
-    within = intra_cluster_distance(fake, nearest_points(fake, train).index)
+    within = intra_cluster_distance(fake, e.nearest_train.index)
     return figures if math.isnan(within) else figures | {"within": within / unit}
 
 
 def _modes(e: Evidence, k: int) -> Figures:
-    train = e.train.rows.to(e.device)
-    hits = torch.bincount(nearest_points(e.fake.rows.to(e.device), train).index, minlength=len(train))
-    return {"share": float((hits > 0).double().mean()), "effective": effective_number(hits) / len(train)}
-
-
-def _path_length(e: Evidence, k: int) -> Figures:
-    return {"": path_length(e.steps)}
+    hits = torch.bincount(e.nearest_train.index, minlength=len(e.train))
+    return {"share": float((hits > 0).double().mean()), "effective": effective_number(hits) / len(e.train)}
 
 
 def _attributes(e: Evidence, k: int) -> Figures:
@@ -228,13 +233,16 @@ KINDS = (
         wants=CLASSIFIER,
         higher_is_better=True,
     ),
-    Kind("ppl2_wend_{n}", "perceptual path length; ppl2_wend is ppl2_wend_50k", _path_length, wants=PERCEPTUAL),
+    Kind("ppl2_wend_{n}", "perceptual path length; ppl2_wend is ppl2_wend_50k", None, rows=False),
     Kind("cmmd{n}_full", "MMD on CLIP embeddings, times 1000; the detector is a teacher", _cmmd, wants=TEACHER),
-    Kind("mem{n}", "are fakes nearer to training images than unseen images are (auc .5: no)", _memorisation),
+    Kind(
+        "mem{n}", "are fakes nearer to training images than unseen images are (auc .5: no)", _memorisation, train=True
+    ),
     Kind(
         "div{n}",
         "distances of fakes, of all and of those with one nearest training image",
         _diversity,
+        train=True,
         higher_is_better=True,
     ),
     Kind(
@@ -244,14 +252,12 @@ KINDS = (
         wants=DEMO,
         higher_is_better=True,
     ),
-    Kind("modes{n}", "training images that are the nearest of some fake", _modes, higher_is_better=True),
+    Kind("modes{n}", "training images that are the nearest of some fake", _modes, train=True, higher_is_better=True),
 )
 EXAMPLES = (
     *("fid50k_full", "fid5k_full", "kid50k_full", "kid5k_full", "pr50k3_full", "dc50k5_full", "is50k"),
     *("ppl2_wend", "cmmd5k_full", "mem1k", "div1k", "modes1k"),
 )
-
-
 _SHORT = {"ppl2_wend": "ppl2_wend_50k", "cmmd": "cmmd5k_full"}
 
 

@@ -118,7 +118,7 @@ def pixel_jobs(dataset: ImageDataset, batch: int, limit: int | None = None) -> I
 
 
 def _cache_path(detector: Detector, dataset: ImageDataset, keep: bool) -> Path:
-    key = f"{_VERSION} {dataset.content_fingerprint()} {dataset.resolution} {detector.sha256} {detector.name}"
+    key = f"{_VERSION} {dataset.content_fingerprint} {dataset.resolution} {detector.sha256} {detector.name}"
     digest = hashlib.sha256(key.encode()).hexdigest()[:32]
     return cache_dir() / "features" / f"{digest}{'-rows' if keep else ''}.safetensors"
 

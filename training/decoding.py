@@ -1,0 +1,68 @@
+"""How the content of an image file becomes RGB pixels, and what is said of one that does not."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from kd_plugin.errors import first_line
+
+__all__ = ["IMAGE_SUFFIXES", "UNREADABLE", "decode_image", "image_size", "reason"]
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+# What Pillow raises for files it cannot read, and what reading a damaged zip entry raises.
+UNREADABLE = (
+    *(OSError, EOFError, ValueError, SyntaxError, TypeError, IndexError, struct.error, Image.DecompressionBombError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
+
+def decode_image(content: bytes, resolution: int | None = None) -> np.ndarray:
+    """An image file's content as RGB, [H, W, 3] uint8.
+
+    The camera's rotation is applied, transparency is laid over white, 16-bit grey keeps its upper 8 bits.
+
+    Args:
+        content: of a file in any format that Pillow reads.
+        resolution: cut the largest square from the centre and resize it (Lanczos) to this many pixels.
+
+    Raises:
+        OSError, ValueError, SyntaxError, EOFError: Pillow cannot read it.
+    """
+    with Image.open(io.BytesIO(content)) as file:
+        image = ImageOps.exif_transpose(file)
+        if image.mode.startswith("I"):
+            image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = image.convert("RGB")
+    if resolution is not None and image.size != (resolution, resolution):
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        # Cropped first: resize(box=...) would let pixels from outside the box into the edges.
+        square = image.crop((left, top, left + side, top + side))
+        image = square.resize((resolution, resolution), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def image_size(content: bytes) -> tuple[int, int]:
+    """(width, height), from the header alone.
+
+    Raises:
+        as `decode_image`.
+    """
+    with Image.open(io.BytesIO(content)) as image:
+        return image.size
+
+
+def reason(error: BaseException) -> str:
+    """Why an image cannot be read, in a few words."""
+    if isinstance(error, UnidentifiedImageError):  # its own text is the address of a buffer
+        return "damaged, or not an image"
+    return first_line(error)
