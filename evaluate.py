@@ -38,7 +38,7 @@ from training.metrics import (
 )
 from training.metrics.detectors import INCEPTION, VGG
 from training.metrics.pairs import write_nearest
-from training.metrics.samples import Progress
+from training.metrics.samples import BATCH, Progress
 
 _ABOUT = "\n".join(f"    {kind.form.format(n='N'):<15} {kind.about}" for kind in KINDS)
 
@@ -65,7 +65,7 @@ _ABOUT = "\n".join(f"    {kind.form.format(n='N'):<15} {kind.about}" for kind in
 @click.option("--resolution", type=int, metavar="PIXELS", help="Crop and resize all images to this")
 @click.option("--mirror", is_flag=True, help="Also compare with every real image flipped")
 @click.option("--seed", default=0, metavar="N", help="Seed of the generated images")
-@click.option("--batch", type=click.IntRange(min=1), default=64, metavar="N", help="Images at a time")
+@click.option("--batch", type=click.IntRange(min=1), default=BATCH, metavar="N", help="Images at a time")
 @click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
 @user_errors
 def main(

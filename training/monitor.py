@@ -33,7 +33,6 @@ from training.networks import Generator
 __all__ = ["BEST_SNAPSHOT", "MetricMonitor"]
 
 BEST_SNAPSHOT = "network-snapshot-best.safetensors"
-_BATCH = 32  # images at a time: few, since G, D and their optimisers hold the memory
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class MetricMonitor:
         device = next(G_ema.parameters()).device
         try:
             fakes = GeneratedImages(G_ema, self.reals.reference, seed=self.seed, device=device)
-            results = evaluate(fakes, self.reals, self.detector, self.metrics, batch=_BATCH, seed=self.seed)
+            results = evaluate(fakes, self.reals, self.detector, self.metrics, seed=self.seed)
         except UserError as error:  # the training goes on: it may have run for days
             yield f"Metrics:     not measured: {error}"
             return

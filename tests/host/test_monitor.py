@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import Result
+from click.testing import CliRunner, Result
 from torch import Tensor, nn
 
 from training import monitor
@@ -75,6 +75,19 @@ def test_measuring_changes_nothing(run_train: RunTrain, tmp_path: Path) -> None:
     for role in ("G", "D", "G_ema"):
         for name, value in without["networks"][role].items():
             assert torch.equal(value, with_["networks"][role][name])
+
+
+def test_evaluate_py_gives_the_figure_of_the_training(run_train: RunTrain, tmp_path: Path, drawings: Path) -> None:
+    """Of 50 fakes: more than one batch."""
+    import evaluate
+
+    assert run_train("--detector=demo", "--metrics=kid50_full", "--kimg=0.008").exit_code == 0
+    snapshot = run_dir_of(tmp_path) / BEST_SNAPSHOT
+    flags = [f"--network={snapshot}", f"--data={drawings}", "--detector=demo", "--metrics=kid50_full", "--device=cpu"]
+    again = CliRunner().invoke(evaluate.main, flags)
+    assert again.exit_code == 0, again.output
+    (line,) = lines_of(run_dir_of(tmp_path), "kid50_full")
+    assert json.loads(again.stdout)["results"] == pytest.approx(line["results"], rel=1e-5)
 
 
 def test_metrics_may_change_when_a_run_goes_on(run_train: RunTrain, tmp_path: Path) -> None:

@@ -139,6 +139,7 @@ def test_a_result_says_what_it_compares_with(detector: Detector, images_path: Pa
         Reals(dataset),
         detector,
         parse_metrics("kid60_full"),
+        batch=64,
         seed=7,
         cached=False,
         on_progress=lambda *step: steps.append(step),

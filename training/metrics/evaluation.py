@@ -17,7 +17,7 @@ from training.dataset import ImageDataset
 from training.metrics.detectors import Detector
 from training.metrics.path_length import path_jobs, path_length
 from training.metrics.registry import CLASSIFIER, Evidence, Figures, Metric
-from training.metrics.samples import Progress, Sample, pixel_jobs, real_sample
+from training.metrics.samples import BATCH, Progress, Sample, pixel_jobs, real_sample
 from training.pixels import to_uint8
 
 __all__ = ["Fakes", "GeneratedImages", "ImageFolder", "MetricResult", "Reals", "check", "evaluate"]
@@ -168,7 +168,7 @@ def evaluate(
     detector: Detector,
     metrics: Sequence[Metric],
     *,
-    batch: int = 64,
+    batch: int = BATCH,
     seed: int = 0,
     perceptual: Detector | None = None,
     ranks: Ranks = ALONE,

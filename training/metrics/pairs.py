@@ -13,7 +13,7 @@ from training.dataset import ImageDataset
 from training.metrics.detectors import Detector
 from training.metrics.evaluation import Fakes
 from training.metrics.neighbours import nearest
-from training.metrics.samples import real_sample
+from training.metrics.samples import BATCH, real_sample
 from training.snapshots import save_image
 
 __all__ = ["write_nearest"]
@@ -22,7 +22,7 @@ _COLUMNS, _ROWS = 16, 4  # pairs in the picture
 
 
 def write_nearest(
-    folder: Path, fakes: Fakes, train: ImageDataset, detector: Detector, count: int, batch: int = 64
+    folder: Path, fakes: Fakes, train: ImageDataset, detector: Detector, count: int, batch: int = BATCH
 ) -> None:
     """Writes nearest.csv (a line a fake: its number, its nearest training image, their distance) and nearest.png.
 

@@ -22,9 +22,10 @@ from training.dataset import ImageDataset
 from training.metrics.detectors import Detector
 from training.metrics.frechet import Moments
 
-__all__ = ["Progress", "Sample", "pixel_jobs", "real_sample"]
+__all__ = ["BATCH", "Progress", "Sample", "pixel_jobs", "real_sample"]
 
 Progress = Callable[[str, int, int], None]  # what, images done, images in all
+BATCH = 32  # images at a time: few, since a training run holds the memory; another number draws other noise
 _VERSION = 1  # of what is kept: counted up when images are decoded, or features summed up, otherwise
 _THREADS = min(os.cpu_count() or 1, 8)  # that decode
 
@@ -75,7 +76,7 @@ def real_sample(
     dataset: ImageDataset,
     *,
     keep: bool,
-    batch: int = 64,
+    batch: int = BATCH,
     cached: bool = True,
     ranks: Ranks = ALONE,
     on_progress: Progress | None = None,
