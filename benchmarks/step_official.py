@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.worker import serve  # imports nothing of ours that has a namesake there
+from benchmarks.worker import LEARNING_RATE, serve  # imports nothing of ours that has a namesake there
 
 
 def main() -> None:
@@ -91,7 +91,7 @@ def _official() -> tuple[Any, Any]:
 
 def _adam(network: torch.nn.Module, interval: int) -> torch.optim.Adam:
     c = interval / (interval + 1)
-    return torch.optim.Adam(network.parameters(), lr=0.002 * c, betas=(0.0, 0.99**c), eps=1e-8)
+    return torch.optim.Adam(network.parameters(), lr=LEARNING_RATE * c, betas=(0.0, 0.99**c), eps=1e-8)
 
 
 if __name__ == "__main__":

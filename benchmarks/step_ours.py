@@ -8,8 +8,9 @@ import sys
 
 import torch
 
-from benchmarks.worker import serve
+from benchmarks.worker import LEARNING_RATE, serve
 from torch_utils.device import pick_device
+from torch_utils.memory import keep_freed_memory
 from torch_utils.stats import Stats, Stopwatch
 from training.augment import DiffAugment
 from training.config import resolve
@@ -22,7 +23,7 @@ def main() -> None:
     options = json.loads(sys.argv[1])
     side, batch = options["resolution"], options["batch"]
     given = {name: options[name] for name in ("batch", "cbase", "cmax", "map_depth", "device")}
-    config = resolve({"cfg": "stylegan2", "aug": "noaug", **given}, {"teacher": "none"}, side)
+    config = resolve({"cfg": "stylegan2", "aug": "noaug", "lr": LEARNING_RATE, **given}, {"teacher": "none"}, side)
     device = pick_device(config.device)
     torch.manual_seed(0)
     shared = {
@@ -37,6 +38,7 @@ def main() -> None:
     G = Generator(z_dim=512, w_dim=512, mapping_layers=config.map_depth, **shared).to(device).requires_grad_(False)
     D = Discriminator(mbstd_group_size=4, **shared).to(device).requires_grad_(False)
     if device.type == "cpu":
+        keep_freed_memory()
         G, D = (network.to(memory_format=torch.channels_last) for network in (G, D))
     G_ema = copy.deepcopy(G).eval()
 

@@ -8,7 +8,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-__all__ = ["serve"]
+__all__ = ["LEARNING_RATE", "serve"]
+
+# So small that the networks stay as they start. Trained on a few random images D would be so sure of itself within a
+# minute that the gradients were denormal numbers, which a CPU multiplies 100 times more slowly.
+LEARNING_RATE = 1e-6
 
 
 def serve(phases: Mapping[str, Callable[[], None]], wait: Callable[[], None]) -> None:

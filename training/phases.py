@@ -224,7 +224,7 @@ def lazy_adam(parameters: Sequence[nn.Parameter], lr: float, interval: int | Non
     one step per iteration (Karras et al. 2020, appendix B).
     """
     c = 1.0 if interval is None else interval / (interval + 1)
-    return torch.optim.Adam(parameters, lr=lr * c, betas=(0.0, 0.99**c), eps=1e-8)
+    return torch.optim.Adam(parameters, lr=lr * c, betas=(0.0, 0.99**c), eps=1e-8, fused=True)
 
 
 def make_phases(config: TrainConfig, players: Players) -> list[Phase]:

@@ -17,6 +17,7 @@ from dnnlib.errors import UserError
 from kd_plugin import Distiller, attach, load_teacher
 from kd_plugin.prompts import ChosenPrompts, choose_prompts
 from torch_utils.device import pick_device
+from torch_utils.memory import keep_freed_memory
 from torch_utils.stats import Stats, Stopwatch
 from training.augment import AdaController, AugmentPipe, DiffAugment, augpipe
 from training.checkpoint import Snapshot
@@ -66,7 +67,8 @@ class Session:
         torch.manual_seed(config.seed)
         G, D = _networks(config, dataset)
         G, D = G.to(device).train().requires_grad_(False), D.to(device).train().requires_grad_(False)
-        if device.type == "cpu":  # measured: the step takes 0.76 to 0.8 of the time at small widths, the same at large
+        if device.type == "cpu":  # docs/performance.md
+            keep_freed_memory()
             G, D = (network.to(memory_format=torch.channels_last) for network in (G, D))
         G_ema = copy.deepcopy(G).eval()
         kd, prompts = _distiller(config, dataset, D, device)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
 
 from torch_utils.ops.implementation import check_impl
 
@@ -45,9 +47,10 @@ def bias_act(
     alpha: float | None = None,
     gain: float | None = None,
     clamp: float | None = None,
+    scale: float = 1.0,
     impl: str = "auto",
 ) -> Tensor:
-    """`clamp(gain * act(x + b))`. Differentiable to any order that torch's own activations are.
+    """`clamp(gain * act(scale * x + b))`. Differentiable to any order that torch's own activations are.
 
     Args:
         x: any shape, any floating-point type.
@@ -57,7 +60,9 @@ def bias_act(
         alpha: slope below zero of "lrelu"; None = the activation's own.
         gain: factor applied after the activation; None = the activation's own.
         clamp: the result is held within ±clamp; None = not clamped.
-        impl: "auto" or "ref": plain torch.
+        scale: factor on `x`, above 0.
+        impl: "ref" is plain torch; "auto" does linear, relu and lrelu in fewer passes over memory, and keeps only the
+            result for the derivatives.
 
     Returns:
         A tensor of the shape and type of `x`.
@@ -70,30 +75,106 @@ def bias_act(
         raise ValueError(f"bias_act: act='{act}' is unknown; known: {', '.join(ACTIVATIONS)}.")
     if clamp is not None and clamp < 0:
         raise ValueError(f"bias_act: clamp={clamp} is negative; give the largest magnitude to let through, or None.")
-    if b is not None:
-        if b.shape != (x.shape[dim],):
-            raise ValueError(
-                f"bias_act: the bias has shape {tuple(b.shape)}, but axis {dim} of the input {tuple(x.shape)} "
-                f"needs ({x.shape[dim]},)."
-            )
-        along_dim = [1] * x.ndim
-        along_dim[dim] = -1
-        x = x + b.to(x.dtype).reshape(along_dim)
-
+    if b is not None and b.shape != (x.shape[dim],):
+        raise ValueError(
+            f"bias_act: the bias has shape {tuple(b.shape)}, but axis {dim} of the input {tuple(x.shape)} "
+            f"needs ({x.shape[dim]},)."
+        )
     activation = ACTIVATIONS[act]
-    x = activation.fn(x, activation.alpha if alpha is None else alpha)
+    alpha = activation.alpha if alpha is None else alpha
     gain = activation.gain if gain is None else gain
+    slope = _SLOPES[act](alpha) if act in _SLOPES else None
+    if impl == "ref" or slope is None or slope < 0 or gain <= 0 or scale <= 0:
+        return _reference(x, b, dim, activation, alpha, gain, clamp, scale)
+    result: Tensor = _Kinked.apply(x, b, dim, Kink(slope, gain, clamp, scale))  # type: ignore[no-untyped-call]
+    return result
+
+
+def _along(b: Tensor, x: Tensor, dim: int) -> Tensor:
+    """`b` as something that broadcasts along axis `dim` of `x`, in its type."""
+    shape = [1] * x.ndim
+    shape[dim] = -1
+    return b.to(x.dtype).reshape(shape)
+
+
+def _reference(
+    x: Tensor,
+    b: Tensor | None,
+    dim: int,
+    activation: Activation,
+    alpha: float,
+    gain: float,
+    clamp: float | None,
+    scale: float,
+) -> Tensor:
+    if scale != 1:
+        x = x * scale
+    if b is not None:
+        x = x + _along(b, x, dim)
+    x = activation.fn(x, alpha)
     if gain != 1:
         x = x * gain
-    return x if clamp is None or _lies_within(x, clamp) else x.clamp(-clamp, clamp)
+    return x if clamp is None else x.clamp(-clamp, clamp)
 
 
-def _lies_within(x: Tensor, limit: float) -> bool:
-    """Whether clamping would change nothing; only a CPU is asked: an accelerator would have to be waited for.
+# Activations of one kink at zero: the slope below it, from alpha. Their result says on which side of it the input was.
+_SLOPES: dict[str, Callable[[float], float]] = {
+    "linear": lambda alpha: 1.0,
+    "relu": lambda alpha: 0.0,
+    "lrelu": lambda alpha: alpha,
+}
 
-    Looking costs less than a clamp and its gradient, and activations hardly ever reach the limit.
-    """
-    if x.device.type != "cpu" or x.numel() == 0:
-        return False
-    least, most = torch.aminmax(x.detach())
-    return bool(-limit <= least and most <= limit)
+
+class Kink(NamedTuple):
+    """x -> clamp(gain * (v if v > 0 else slope * v)) with v = scale * x + b."""
+
+    slope: float
+    gain: float
+    clamp: float | None
+    scale: float
+
+
+class _Kinked(Function):
+    """gain goes into scale and bias, as act(gain * v) = gain * act(v) here; then all is done in place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, b: Tensor | None, dim: int, kink: Kink) -> Tensor:
+        factor = kink.scale * kink.gain
+        y = x * factor if b is None else torch.add(_along(b, x, dim) * kink.gain, x, alpha=factor)
+        if kink.slope != 1:
+            F.leaky_relu_(y, kink.slope)
+        if kink.clamp is not None:
+            y.clamp_(-kink.clamp, kink.clamp)
+        ctx.dim, ctx.kink, ctx.bias_dtype = dim, kink, None if b is None else b.dtype
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
+        (y,) = ctx.saved_tensors
+        dx = _KinkedGradient.apply(g, y, ctx.kink)  # type: ignore[no-untyped-call]
+        db = None
+        if ctx.needs_input_grad[1]:
+            dim = ctx.dim % g.ndim
+            db = dx.sum([axis for axis in range(g.ndim) if axis != dim]).to(ctx.bias_dtype) / ctx.kink.scale
+        return dx if ctx.needs_input_grad[0] else None, db, None, None
+
+
+class _KinkedGradient(Function):
+    """Linear in g, and constant in y wherever it has a derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, y: Tensor, kink: Kink) -> Tensor:
+        ctx.kink = kink
+        ctx.save_for_backward(y)
+        factor = kink.scale * kink.gain
+        if kink.clamp is not None:
+            g = torch.ops.aten.hardtanh_backward(g, y, -kink.clamp, kink.clamp)
+        if kink.slope == 1:
+            return g * factor
+        return torch.ops.aten.leaky_relu_backward(g, y, kink.slope, True).mul_(factor)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, gg: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        (y,) = ctx.saved_tensors
+        return _KinkedGradient.apply(gg, y, ctx.kink), None, None  # type: ignore[no-untyped-call]

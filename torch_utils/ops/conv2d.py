@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
+from torch_utils.ops.convolution import convolution
 from torch_utils.ops.padding import Padding, Sides, downsample_padding, parse_padding, split_padding, upsample_padding
 from torch_utils.ops.upfirdn2d import upfirdn2d
 
@@ -55,12 +56,12 @@ def conv2d_resample(
         pad = downsample_padding(f, (down, down), padding)
         if w.shape[2:] == (1, 1):
             x = upfirdn2d(x, f, down=down, padding=pad, flip_filter=flip_filter)
-            return F.conv2d(x, w, groups=groups)
+            return convolution(x, w, groups=groups)
         x = upfirdn2d(x, f, padding=pad, flip_filter=flip_filter)
-        return F.conv2d(x, _correlating(w, flip_weight), stride=down, groups=groups)
+        return convolution(x, _correlating(w, flip_weight), stride=down, groups=groups)
 
     x, rest = split_padding(x, parse_padding(padding))
-    return F.conv2d(x, _correlating(w, flip_weight), padding=rest, groups=groups)
+    return convolution(x, _correlating(w, flip_weight), padding=rest, groups=groups)
 
 
 def _correlating(w: Tensor, flip_weight: bool) -> Tensor:
@@ -82,18 +83,20 @@ def _upsampling(
     gain = up**2
     c_out, c_in, kh, kw = w.shape
     if kh == kw == 1:
-        return upfirdn2d(F.conv2d(x, w, groups=groups), f, up=up, padding=pad, flip_filter=flip_filter, gain=gain)
+        return upfirdn2d(convolution(x, w, groups=groups), f, up=up, padding=pad, flip_filter=flip_filter, gain=gain)
 
     # A transposed convolution convolves the zero-inserted image (it does not correlate), with a kernel stored as
     # [C_in, C_out / groups]. It pads by k-1 on either side, and leaves out the up-1 zeros after the last pixel.
     kernel = w.flip([2, 3]) if flip_weight else w
     kernel = kernel.reshape(groups, c_out // groups, c_in, kh, kw).transpose(1, 2)
     kernel = kernel.reshape(groups * c_in, c_out // groups, kh, kw)
+    if w.is_contiguous(memory_format=torch.channels_last):  # else each of its convolutions would rearrange it
+        kernel = kernel.contiguous(memory_format=torch.channels_last)
     x0, x1, y0, y1 = pad
     x0, x1 = x0 - (kw - 1), x1 - (kw - up)
     y0, y1 = y0 - (kh - 1), y1 - (kh - up)
     crop_x = max(0, min(-x0, -x1, kw - 1))
     crop_y = max(0, min(-y0, -y1, kh - 1))
-    x = F.conv_transpose2d(x, kernel, stride=up, padding=(crop_y, crop_x), groups=groups)
+    x = convolution(x, kernel, stride=up, padding=(crop_y, crop_x), transposed=True, groups=groups)
     pad = (x0 + crop_x, x1 + crop_x, y0 + crop_y, y1 + crop_y)
     return upfirdn2d(x, f, padding=pad, flip_filter=flip_filter, gain=gain)

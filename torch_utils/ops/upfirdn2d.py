@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
 
 from torch_utils.ops.implementation import check_impl
 from torch_utils.ops.padding import (
@@ -101,7 +102,7 @@ def upfirdn2d(
         padding: in pixels of the upsampled image: n, [x, y] or [x0, x1, y0, y1].
         flip_filter: False = convolution, True = correlation.
         gain: factor on the result.
-        impl: "auto" or "ref": plain torch.
+        impl: "ref" leaves the derivatives to torch, "auto" knows them.
 
     Returns:
         [N, C, (H·upy + y0 + y1 - kh)//downy + 1, (W·upx + x0 + x1 - kw)//downx + 1], of the type of `x`.
@@ -125,12 +126,61 @@ def upfirdn2d(
 
     if f is None:
         f = x.new_ones(1, 1)
-    if f.ndim == 1 and f.numel() < SEPARABLE_TAPS:
-        f = torch.outer(f, f)
-    if f.ndim == 2:
-        return _one_pass(x, f * gain, (upx, upy), (downx, downy), pad, flip_filter)
-    x = _one_pass(x, f[None, :] * gain, (upx, 1), (downx, 1), (pad[0], pad[1], 0, 0), flip_filter)
-    return _one_pass(x, f[:, None], (1, upy), (1, downy), (0, 0, pad[2], pad[3]), flip_filter)
+    filtering = _Filtering((upx, upy), (downx, downy), pad, flip_filter, gain)
+    if impl == "ref" or f.requires_grad:
+        return filtering.apply(x, f)
+    result: Tensor = _Upfirdn2d.apply(x, f, filtering)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Filtering(NamedTuple):
+    """All about a call but its operands. Pairs are (x, y)."""
+
+    up: tuple[int, int]
+    down: tuple[int, int]
+    pad: Sides
+    flip_filter: bool
+    gain: float
+
+    def apply(self, x: Tensor, f: Tensor) -> Tensor:
+        """The readable implementation: what `upfirdn2d` is specified to do, in torch's own convolutions."""
+        if f.ndim == 1 and f.numel() < SEPARABLE_TAPS:
+            f = torch.outer(f, f)
+        (upx, upy), (downx, downy), pad = self.up, self.down, self.pad
+        if f.ndim == 2:
+            return _one_pass(x, f * self.gain, self.up, self.down, pad, self.flip_filter)
+        x = _one_pass(x, f[None, :] * self.gain, (upx, 1), (downx, 1), (pad[0], pad[1], 0, 0), self.flip_filter)
+        return _one_pass(x, f[:, None], (1, upy), (1, downy), (0, 0, pad[2], pad[3]), self.flip_filter)
+
+    def adjoint(self, size: tuple[int, int], taps: tuple[int, int], result: tuple[int, int]) -> _Filtering:
+        """The transposed linear map: up and down change places, the filter is reversed, and the padding is what
+        brings an output of the size `result` back to `size` (sizes and taps are (width, height))."""
+        sides: list[int] = []
+        for axis in range(2):
+            before = taps[axis] - 1 - self.pad[2 * axis]
+            length = size[axis] * self.up[axis]  # that the zero-inserted result, padded, must leave after filtering
+            after = length - result[axis] * self.down[axis] + taps[axis] - 1 - before - (self.up[axis] - 1)
+            sides += [before, after]
+        pad = (sides[0], sides[1], sides[2], sides[3])
+        return _Filtering(self.down, self.up, pad, not self.flip_filter, self.gain)
+
+
+class _Upfirdn2d(Function):
+    """Linear in x, so its gradient is the same operation again, to any order. Left to torch, the second derivative
+    of a depthwise convolution runs channel by channel."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, f: Tensor, filtering: _Filtering) -> Tensor:
+        result = filtering.apply(x, f)
+        ctx.save_for_backward(f)
+        taps = (f.shape[-1], f.shape[0])
+        ctx.adjoint = filtering.adjoint((x.shape[3], x.shape[2]), taps, (result.shape[3], result.shape[2]))
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        (f,) = ctx.saved_tensors
+        return _Upfirdn2d.apply(g, f, ctx.adjoint), None, None  # type: ignore[no-untyped-call]
 
 
 def _one_pass(

@@ -55,13 +55,12 @@ class FullyConnectedLayer(nn.Module):
         self.bias_gain = lr_multiplier
 
     def forward(self, x: Tensor) -> Tensor:  # [N, in_features] -> [N, out_features]
-        weight = self.weight.to(x.dtype) * self.weight_gain
-        bias = self.bias.to(x.dtype)
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
         if self.bias_gain != 1:
             bias = bias * self.bias_gain
         if self.activation == "linear":
-            return torch.addmm(bias, x, weight.T)
-        return bias_act(x @ weight.T, bias, act=self.activation)
+            return torch.addmm(bias, x, weight.T, alpha=self.weight_gain)
+        return bias_act(x @ weight.T, bias, act=self.activation, scale=self.weight_gain)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}, activation={self.activation}"
@@ -103,17 +102,21 @@ class Conv2dLayer(nn.Module):
         self.register_buffer("resample_filter", setup_filter(RESAMPLE_TAPS))
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:  # [N, C_in, H, W] -> [N, C_out, H/down, W/down]
-        weight = (self.weight * self.weight_gain).to(x.dtype)
+        # The scale belongs to the weight, but costs less on the way through the activation. float16 could overflow.
+        scale = 1.0 if x.dtype == torch.float16 else self.weight_gain
+        weight = self.weight.to(x.dtype) if scale != 1 else (self.weight * self.weight_gain).to(x.dtype)
         padding = self.weight.shape[-1] // 2
         x = conv2d_resample(x, weight, self.resample_filter, down=self.down, padding=padding)
-        return scaled_bias_act(x, self.bias, self.activation, gain, self.conv_clamp)
+        return scaled_bias_act(x, self.bias, self.activation, gain, self.conv_clamp, scale)
 
     def extra_repr(self) -> str:
         out_channels, in_channels, kernel_size, _ = self.weight.shape
         return f"{in_channels}, {out_channels}, {kernel_size}, activation={self.activation}, down={self.down}"
 
 
-def scaled_bias_act(x: Tensor, bias: Tensor | None, activation: str, gain: float, clamp: float | None) -> Tensor:
+def scaled_bias_act(
+    x: Tensor, bias: Tensor | None, activation: str, gain: float, clamp: float | None, scale: float = 1.0
+) -> Tensor:
     """The tail of a convolution: `gain` scales the activation's own gain and the clamp alike."""
     return bias_act(
         x,
@@ -121,6 +124,7 @@ def scaled_bias_act(x: Tensor, bias: Tensor | None, activation: str, gain: float
         act=activation,
         gain=ACTIVATIONS[activation].gain * gain,
         clamp=None if clamp is None else clamp * gain,
+        scale=scale,
     )
 
 

@@ -62,7 +62,10 @@ def modulated_conv2d(
         x = x * styles.to(x.dtype)[:, :, None, None]
         x = conv2d_resample(x, weight.to(x.dtype), resample_filter, up, down, padding, flip_weight=flip_weight)
         if norms is not None:
-            x = x * norms.to(x.dtype)[:, :, None, None]
+            norms = norms.to(x.dtype)[:, :, None, None]
+            if noise is not None:
+                return torch.addcmul(noise.to(x.dtype), x, norms)
+            x = x * norms
     else:
         kernels = weight * styles[:, None, :, None, None]  # [N, O, I, k, k]
         if norms is not None:
