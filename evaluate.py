@@ -20,7 +20,7 @@ from dnnlib.cli import user_errors
 from dnnlib.errors import UserError
 from dnnlib.files import require_writable
 from torch_utils.device import pick_device
-from torch_utils.ranks import join_ranks, local_device
+from torch_utils.ranks import join_ranks, leave_ranks, local_device
 from training.checkpoint import load_snapshot
 from training.dataset import ImageDataset
 from training.fewshot_sets import reference_of, resolve_data
@@ -112,6 +112,7 @@ def main(
         results = evaluate(
             source, reals, found, wanted, batch=batch, seed=seed, perceptual=perceptual, ranks=ranks, on_progress=show
         )
+    leave_ranks()
     if not ranks.speaks:
         return
     if nearest is not None:

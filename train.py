@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
+import torch
 
 from dnnlib.cli import user_errors
 from dnnlib.errors import UserError
@@ -23,6 +25,9 @@ from dnnlib.files import is_called, make_run_dir, require_writable, write_atomic
 from kd_plugin.config import KDConfig
 from kd_plugin.flags import GroupedCommand, add_flags
 from kd_plugin.options import to_dict
+from torch_utils.device import pick_device
+from torch_utils.launch import launch
+from torch_utils.ranks import Ranks, join_ranks, leave_ranks
 from training.checkpoint import load_snapshot, load_state, runs_with_state
 from training.config import TrainConfig, differing_fields, resolve, with_precision
 from training.dataset import ImageDataset
@@ -53,11 +58,43 @@ def main(config_file: str | None, resume: str | None, dry_run: bool, **flags: An
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     host_given = {name: value for name, value in given.items() if name in fields}
     kd_given = {name.removeprefix("kd_"): value for name, value in given.items() if name not in fields}
+    started_by_torchrun = "WORLD_SIZE" in os.environ
+    if started_by_torchrun:
+        host_given["gpus"] = world_of_torchrun(host_given.get("gpus"))
     config, dataset = configure(host_given, kd_given, config_file)
     if dry_run:
         click.echo(config_json(Session.build(config, dataset)))
         return
-    sys.exit(train(config, dataset, resume))
+    if config.gpus > 1 and not started_by_torchrun:
+        require_gpus(config)
+        sys.exit(launch([sys.executable, *sys.argv], config.gpus))
+    status = train(config, dataset, resume, join_ranks())
+    leave_ranks()
+    sys.exit(status)
+
+
+def world_of_torchrun(asked: int | None) -> int:
+    """
+    Raises:
+        UserError: --gpus asks for another number of processes than there are.
+    """
+    world = int(os.environ["WORLD_SIZE"])
+    if asked not in (None, world):
+        raise UserError(f"--gpus={asked}: {world} processes were started already (torchrun); leave --gpus out")
+    return world
+
+
+def require_gpus(config: TrainConfig) -> None:
+    """
+    Raises:
+        UserError: there are fewer than one for each process. On a CPU, processes share the cores.
+    """
+    wanted = pick_device(config.device)
+    if wanted.type == "cuda" and config.gpus > torch.cuda.device_count():
+        raise UserError(
+            f"--gpus={config.gpus}: this machine has {torch.cuda.device_count()}; give that, or --device=cpu to share "
+            "the CPU's cores"
+        )
 
 
 def configure(
@@ -88,25 +125,26 @@ def read_config(path: str) -> dict[str, Any]:
     return saved
 
 
-def train(config: TrainConfig, dataset: ImageDataset, resume: str | None) -> int:
+def train(config: TrainConfig, dataset: ImageDataset, resume: str | None, ranks: Ranks) -> int:
     """Builds the run, finds what it goes on from, and trains. Nothing is written before everything was checked."""
     name = run_name(config)
-    require_writable(config.outdir)
-    run_dir = folder_to_continue(config, name, resume)
+    ranks.from_first(lambda: require_writable(config.outdir))
+    run_dir = ranks.from_first(lambda: folder_to_continue(config, name, resume))
     state = None if run_dir is None else state_to_continue(config, run_dir)
     if state is not None:
         config = with_precision(config, state["config"]["kd"]["precision"])
-    session = Session.build(config, dataset)
+    session = Session.build(config, dataset, ranks)
     config = session.config
     if state is not None:
         session.load_state_dict(state)
     elif resume not in (None, LATEST):
         snapshot = load_snapshot(resume, roles=("G", "D", "G_ema"), flag="--resume")
         session.start_from(snapshot)
-    run_dir = run_dir or make_run_dir(Path(config.outdir), name)
-    write_atomic(run_dir / "config.json", config_json(session))
+    run_dir = run_dir or ranks.from_first(lambda: make_run_dir(Path(config.outdir), name))
+    if ranks.speaks:
+        write_atomic(run_dir / "config.json", config_json(session))
 
-    with Logbook(run_dir, round(config.kimg * 1000), session.nimg) as book:
+    with Logbook(run_dir if ranks.speaks else None, round(config.kimg * 1000), session.nimg) as book:
         book.say(f"Run folder:  {run_dir}")
         for line in session.describe():
             book.say(line)

@@ -8,7 +8,7 @@ from typing import NoReturn, ParamSpec, TypeVar
 
 import click
 
-from dnnlib.errors import UserError
+from dnnlib.errors import RunFailed, UserError
 from kd_plugin.errors import KDError
 
 __all__ = ["parse_seeds", "user_errors"]
@@ -17,25 +17,25 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class _Mistake(click.ClickException):
-    exit_code = 2
-
-
 def user_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Decorates a click callback: UserError and KDError end the program with their text."""
+    """Decorates a click callback: UserError and KDError end the program with their text, and 2; RunFailed with 1."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
         except (UserError, KDError) as error:
-            _fail(error)
+            _fail(error, 2)
+        except RunFailed as error:
+            _fail(error, 1)
 
     return wrapped
 
 
-def _fail(error: Exception) -> NoReturn:
-    raise _Mistake(str(error)) from error
+def _fail(error: Exception, status: int) -> NoReturn:
+    failure = click.ClickException(str(error))
+    failure.exit_code = status
+    raise failure from error
 
 
 def parse_seeds(context: click.Context, parameter: click.Parameter, value: str) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["UserError"]
+__all__ = ["RunFailed", "UserError"]
 
 
 class UserError(ValueError):
@@ -10,3 +10,7 @@ class UserError(ValueError):
 
     Scripts print it without a traceback and exit with 2.
     """
+
+
+class RunFailed(RuntimeError):
+    """A run that cannot go on, through no mistake in what it was given. One line as well; scripts exit with 1."""

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["ALONE", "Job", "Ranks", "join_ranks", "local_device"]
+from dnnlib.errors import UserError
+from torch_utils.launch import die_with_the_launcher
+
+__all__ = ["ALONE", "Job", "Ranks", "join_ranks", "leave_ranks", "local_device"]
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,11 +43,71 @@ class Ranks:
 
     def all(self, value: bool) -> bool:
         """Whether it is true in every process."""
+        return all(self.gather(value))
+
+    def any(self, *values: bool) -> list[bool]:
+        """For each of them, whether it is true in some process: one short message between the CPUs."""
         if self.world == 1:
-            return value
-        votes: list[bool] = [False] * self.world
-        dist.all_gather_object(votes, value)
-        return all(votes)
+            return list(values)
+        votes = torch.tensor(values, dtype=torch.int32)
+        dist.all_reduce(votes, dist.ReduceOp.MAX)
+        return [bool(vote) for vote in votes]
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's `value`, in every process, by rank."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make()` gives in process 0. If it raises an Exception there, all processes raise it."""
+        if self.world == 1:
+            return make()
+        outcome: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                outcome[0] = make()
+            except Exception as error:
+                outcome[1] = error
+        dist.broadcast_object_list(outcome, src=0)
+        if outcome[1] is not None:
+            raise outcome[1]
+        made: T = outcome[0]
+        return made
+
+    def sum(self, x: Tensor) -> Tensor:
+        """`x`, summed over the processes in place."""
+        if self.world > 1:
+            dist.all_reduce(x)
+        return x
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replaces each by its mean over the processes, all of them in one message. Same shapes and type everywhere."""
+        if self.world == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        dist.all_reduce(flat)
+        flat /= self.world
+        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(part.view(tensor.shape))
+
+    def require_equal(self, parts: Mapping[str, Tensor | str]) -> None:
+        """
+        Raises:
+            UserError: a part differs between the processes; names the first, and who has it otherwise.
+        """
+        if self.world == 1:
+            return
+        mine = [(name, _digest(part)) for name, part in parts.items()]
+        for rank, theirs in enumerate(self.gather(mine)):
+            for (name, digest), (other_name, other) in zip(mine, theirs, strict=False):
+                if (name, digest) != (other_name, other):
+                    raise UserError(
+                        f"processes {self.rank} and {rank} of {self.world} disagree on {name}; start all of them with "
+                        "the same command, files and versions"
+                    )
 
     def map(self, jobs: Iterable[Job], work: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
         """`work(job.make())` of every job, in their order, in every process, each done by one of them.
@@ -65,20 +133,37 @@ class Ranks:
                 yield part[: job.rows]
 
 
+def _digest(part: Tensor | str) -> bytes:
+    if isinstance(part, str):
+        return hashlib.blake2b(part.encode()).digest()
+    values = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.blake2b(values, person=str(part.dtype).encode()[:16]).digest()
+
+
 ALONE = Ranks()
 
 
 def join_ranks() -> Ranks:
-    """Joins the other processes that torchrun has started; alone where it has not.
+    """Joins the other processes that torchrun or `launch` has started; alone where nobody has.
 
-    Over NCCL where every process has a GPU of its own, over gloo otherwise.
+    Tensors on a CPU travel over gloo; those on a GPU over NCCL where every process has one of its own.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return ALONE
+    die_with_the_launcher()
     has_gpu = torch.cuda.is_available() and int(os.environ["LOCAL_WORLD_SIZE"]) <= torch.cuda.device_count()
-    dist.init_process_group("nccl" if has_gpu else "gloo")
+    if has_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo")
     return Ranks(dist.get_rank(), world)
+
+
+def leave_ranks() -> None:
+    """Ends what `join_ranks` began, where all has gone well: waits for the others, so that none loses its partner."""
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def local_device(name: str) -> str:

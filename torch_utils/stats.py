@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from torch_utils.ranks import ALONE, Ranks
+
 __all__ = ["Figure", "Stats", "Stopwatch"]
 
 
@@ -41,16 +43,19 @@ class Stats:
         """Whether it was reported since the last `drain`."""
         return name in self._counts
 
-    def drain(self) -> dict[str, Figure]:
-        """The figures since the last call."""
+    def drain(self, ranks: Ranks = ALONE) -> dict[str, Figure]:
+        """The figures since the last call, of all processes together."""
+        own = {name: (self._counts[name], *moments.tolist()) for name, moments in self._moments.items()}
+        self._moments.clear()
+        self._counts.clear()
+        everyones = ranks.gather(own)
         figures = {}
-        for name, moments in self._moments.items():
-            count, (total, squares) = self._counts[name], moments.tolist()
+        for name in own:
+            parts = [theirs[name] for theirs in everyones if name in theirs]
+            count, total, squares = (sum(part[i] for part in parts) for i in range(3))
             mean = total / count
             deviation = math.sqrt(max(squares / count - mean**2, 0)) if count > 1 else 0.0
             figures[name] = Figure(count, mean, deviation)
-        self._moments.clear()
-        self._counts.clear()
         return figures
 
 

@@ -24,7 +24,15 @@ from dnnlib.files import write_atomic
 from kd_plugin.errors import first_line
 from training.networks import Discriminator, Generator
 
-__all__ = ["Snapshot", "load_snapshot", "load_state", "runs_with_state", "save_snapshot", "save_state"]
+__all__ = [
+    "Snapshot",
+    "delete_old_snapshots",
+    "load_snapshot",
+    "load_state",
+    "runs_with_state",
+    "save_snapshot",
+    "save_state",
+]
 
 STATE_NAME = "training-state.pt"
 _HEADER = "kd_plugin"
@@ -114,6 +122,12 @@ def load_state(run_dir: Path) -> dict[str, Any]:
     if state.get("format") != _FORMAT:
         raise UserError(f"--resume: '{path}' has format {state.get('format')}, this version reads {_FORMAT}")
     return state
+
+
+def delete_old_snapshots(run_dir: Path, keep: int) -> None:
+    """All but the newest `keep`; the best one, which has a name of its own, stays."""
+    for path in sorted(run_dir.glob("network-snapshot-[0-9]*.safetensors"))[:-keep]:
+        path.unlink()
 
 
 def runs_with_state(outdir: Path) -> list[Path]:

@@ -60,10 +60,16 @@ class TrainConfig:
     kimg: float = option(MISSING, "Length of the training", metavar="KIMG", shown_default=_PRESET, group="Schedule")
     tick: float = option(MISSING, "How often progress is printed and logged", metavar="KIMG", shown_default=_PRESET)
     snap: int = option(MISSING, "How often images and weights are saved", metavar="TICKS", shown_default=_PRESET)
+    snap_keep: int | None = option(
+        None, "Keep the newest N snapshots, and the best, and delete older ones", metavar="N", shown_default="all"
+    )
     seed: int = option(0, "Seed of everything that is drawn", metavar="N")
     batch: int = option(MISSING, "Images a step", metavar="N", shown_default=_PRESET)
     batch_gpu: int | None = option(
-        None, "Images at a time; gradients are summed up to --batch", metavar="N", shown_default="--batch"
+        None,
+        "Images at a time in a process; gradients are summed up to --batch",
+        metavar="N",
+        shown_default="--batch / --gpus",
     )
 
     cbase: int = option(
@@ -96,6 +102,8 @@ class TrainConfig:
     ema_kimg: float = option(
         MISSING, "Half-life of the generator's moving average", metavar="KIMG", shown_default=_PRESET
     )
+    lecam: float = option(0.0, "LeCam: weight of the pull towards earlier scores; 0: off", metavar="X")
+    freezed: int = option(0, "Freeze-D: keep this many of D's layers, from the image on, as they start", metavar="N")
     ema_rampup: float | None = option(
         MISSING, "Half-life at most this share of the images shown so far", metavar="X", shown_default=_PRESET
     )
@@ -134,9 +142,15 @@ class TrainConfig:
         shown_default="all of --data; with --data=demo, fresh drawings",
     )
 
-    workers: int = option(
-        2, "Processes that decode images, where the set does not fit in memory", metavar="N", group="Machine"
+    gpus: int = option(
+        1,
+        "Processes that share the batch, each with a GPU of its own where there are any",
+        metavar="N",
+        shown_default="1; torchrun's",
+        group="Machine",
     )
+    workers: int = option(2, "Processes that decode images, where the set does not fit in memory", metavar="N")
+    max_nan_steps: int = option(50, "Stop when gradients were not finite in so many steps in a row", metavar="STEPS")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", metavar="NAME")
 
     kd: KDConfig = field(default_factory=KDConfig, metadata={"flag": ""})
@@ -156,24 +170,53 @@ class TrainConfig:
             "lr",
         ):
             _require(getattr(self, name) > 0, name, getattr(self, name), "greater than 0")
-        for name in ("gamma", "pl_weight", "ema_kimg", "ada_kimg", "workers", "num_fp16_res", "holdout"):
+        for name in (
+            "gamma",
+            "pl_weight",
+            "lecam",
+            "freezed",
+            "ema_kimg",
+            "ada_kimg",
+            "workers",
+            "num_fp16_res",
+            "holdout",
+        ):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        for name in ("r1_every", "pl_every"):
+        for name in ("r1_every", "pl_every", "gpus", "max_nan_steps"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("style_mixing", "p"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
-        micro = self.micro_batch
-        _require(micro >= 1 and self.batch % micro == 0, "batch_gpu", micro, f"a divisor of --batch={self.batch}")
+        _require(self.snap_keep is None or self.snap_keep >= 1, "snap_keep", self.snap_keep, "at least 1")
+        self._check_shares()
         if self.aug != "noaug" and self.diffaugment != "none":
             raise UserError(
                 f"--aug={self.aug} and --diffaugment={self.diffaugment} both augment what the discriminator sees; "
                 "choose one (--aug=noaug or --diffaugment=none)"
             )
 
+    def _check_shares(self) -> None:
+        if self.batch % self.gpus:
+            fitting = [n for n in range(1, self.batch + 1) if self.batch % n == 0]
+            near = sorted(sorted(fitting, key=lambda n: abs(n - self.gpus))[:2])
+            less = self.batch - self.batch % self.gpus
+            batches = [str(size) for size in (less, less + self.gpus) if size]
+            raise UserError(
+                f"--gpus={self.gpus}: --batch={self.batch} images cannot be shared evenly by {self.gpus} processes; "
+                f"give --gpus={' or '.join(map(str, near))}, or --batch={' or '.join(batches)}"
+            )
+        share = f"--batch={self.batch}" if self.gpus == 1 else f"the {self.local_batch} images of a process"
+        micro = self.micro_batch
+        _require(micro >= 1 and self.local_batch % micro == 0, "batch_gpu", micro, f"a divisor of {share}")
+
+    @property
+    def local_batch(self) -> int:
+        """Images a step in each process."""
+        return self.batch // self.gpus
+
     @property
     def micro_batch(self) -> int:
         """Images that pass the networks at once."""
-        return self.batch if self.batch_gpu is None else self.batch_gpu
+        return self.local_batch if self.batch_gpu is None else self.batch_gpu
 
 
 def _require(holds: bool, name: str, value: Any, expected: str) -> None:
@@ -216,14 +259,14 @@ _TABLE: dict[str, tuple[Any, ...]] = {
 # fmt: on
 
 
-def preset_row(name: str, resolution: int) -> dict[str, Any]:
-    """The values of a preset, those of the distillation as `kd.<field>`; `auto` depends on the resolution.
+def preset_row(name: str, resolution: int, gpus: int = 1) -> dict[str, Any]:
+    """The values of a preset, those of the distillation as `kd.<field>`; `auto` depends on the rest.
 
     Raises:
         UserError: an unknown preset, with the nearest name.
     """
     if name == "auto":
-        return _auto(resolution)
+        return _auto(resolution, gpus)
     if name not in _PRESETS:
         raise UserError(f"--cfg: unknown preset '{name}'{nearest(name, [*_PRESETS, 'auto'])}")
     column = _PRESETS.index(name)
@@ -231,7 +274,7 @@ def preset_row(name: str, resolution: int) -> dict[str, Any]:
     return {setting: value for setting, value in row.items() if not (setting.startswith(KD) and value is None)}
 
 
-def _auto(resolution: int, ranks: int = 1) -> dict[str, Any]:
+def _auto(resolution: int, ranks: int) -> dict[str, Any]:
     """Heuristics of stylegan2-ada-pytorch's `auto` (method.md, settings)."""
     batch = max(min(ranks * min(4096 // resolution, 32), 64), ranks)
     return preset_row("stylegan2", resolution) | {
@@ -266,7 +309,7 @@ def resolve(
     if saved is None or given.get("cfg") not in (None, saved.get("cfg")):
         data = given.get("data", base.get("data", _default("data")))
         name = given.get("cfg") or ("demo" if DemoSpec.parse(data) else _default("cfg"))
-        row = preset_row(name, resolution)
+        row = preset_row(name, resolution, given.get("gpus", base.get("gpus", _default("gpus"))))
         kd_saved |= {setting.removeprefix(KD): row.pop(setting) for setting in list(row) if setting.startswith(KD)}
         base |= {"cfg": name, "holdout": DEMO_HOLDOUT if DemoSpec.parse(data) else _default("holdout")} | row
     # Naming one of the two augmentations replaces a preset's other one.
@@ -289,7 +332,23 @@ def with_precision(config: TrainConfig, precision: str) -> TrainConfig:
 
 # What may change between a run and its continuation without making it another run.
 _FREE_TO_CHANGE = frozenset(
-    {"kimg", "tick", "snap", "outdir", "desc", "workers", "device", "metrics", "best", "detector", "reference"}
+    {
+        "kimg",
+        "tick",
+        "snap",
+        "snap_keep",
+        "outdir",
+        "desc",
+        "gpus",
+        "batch_gpu",
+        "workers",
+        "max_nan_steps",
+        "device",
+        "metrics",
+        "best",
+        "detector",
+        "reference",
+    }
 )
 _FREE_TO_CHANGE_KD = frozenset({"precision"})  # `auto` may measure otherwise today: the run keeps what it had
 

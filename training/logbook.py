@@ -20,9 +20,15 @@ _STATS = "stats.jsonl"
 
 
 class Logbook:
-    """Lines go to the console and to log.txt; on a terminal a progress bar with an ETA stands below them."""
+    """Lines go to the console and to log.txt; on a terminal a progress bar with an ETA stands below them.
 
-    def __init__(self, run_dir: Path, total_nimg: int, start_nimg: int = 0) -> None:
+    Without a folder it keeps silent: of several processes one speaks.
+    """
+
+    def __init__(self, run_dir: Path | None, total_nimg: int, start_nimg: int = 0) -> None:
+        self._silent = run_dir is None
+        if run_dir is None:
+            return
         self._stats = run_dir / _STATS
         for path in (self._stats, *run_dir.glob("metric-*.jsonl")):
             _drop_later_lines(path, start_nimg / 1000)
@@ -38,16 +44,21 @@ class Logbook:
         )
 
     def say(self, text: str) -> None:
+        if self._silent:
+            return
         tqdm.write(text)
         self._log.write(text + "\n")
         self._log.flush()
 
     def advance(self, nimg: int) -> None:
-        self._bar.update(nimg / 1000)
+        if not self._silent:
+            self._bar.update(nimg / 1000)
 
     def tick(self, numbers: Mapping[str, Figure]) -> None:
         """Appends one line of JSON: {num, mean, std} by name, null for what is not finite; `timestamp` is seconds
         since 1970."""
+        if self._silent:
+            return
         line = {name: _jsonable(figure) for name, figure in numbers.items()}
         with open(self._stats, "a", encoding="utf-8") as file:
             file.write(json.dumps({**line, "timestamp": time.time()}, allow_nan=False) + "\n")
@@ -58,8 +69,9 @@ class Logbook:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.close()
-        self._log.close()
+        if not self._silent:
+            self._bar.close()
+            self._log.close()
 
 
 def _jsonable(figure: Figure) -> dict[str, float | None]:

@@ -13,12 +13,13 @@ from types import FrameType
 
 import torch
 
+from dnnlib.errors import RunFailed
 from dnnlib.text import format_seconds
 from kd_plugin.options import to_dict
 from torch_utils.seeding import seed_step
 from torch_utils.stats import Figure, Stopwatch
 from training.chart import save_chart
-from training.checkpoint import save_snapshot, save_state
+from training.checkpoint import delete_old_snapshots, save_snapshot, save_state
 from training.ema import ema_beta, update_ema
 from training.logbook import Logbook
 from training.phases import Batch
@@ -34,12 +35,17 @@ LONGEST_UNSAVED_SEC = 3600  # however long a tick lasts, no more than this is lo
 
 
 def run(session: Session, run_dir: Path, book: Logbook) -> int:
-    """Trains until `config.kimg`, or until SIGINT or SIGTERM arrives.
+    """Trains until `config.kimg`, or until SIGINT or SIGTERM arrives in some process.
+
+    Process 0 writes; what all of them must do together (steps, sums, agreeing on when to stop) is done by all.
 
     Returns:
         0, or 128 + the signal's number; the state was saved in either case.
+
+    Raises:
+        RunFailed: the gradients were not finite too often, or a weight is not.
     """
-    config = session.config
+    config, ranks = session.config, session.ranks
     total_nimg = round(config.kimg * 1000)
     tick_nimg = max(round(config.tick * 1000), 1)
     loader = make_loader(
@@ -49,9 +55,11 @@ def run(session: Session, run_dir: Path, book: Logbook) -> int:
         start_nimg=session.nimg,
         workers=config.workers,
         pin_memory=session.device.type == "cuda",
+        rank=ranks.rank,
+        world=ranks.world,
     )
     data_watch = Stopwatch(torch.device("cpu"))
-    if session.nimg == 0:
+    if session.nimg == 0 and ranks.speaks:
         save_real_grid(session, run_dir)
         save_fake_grid(session, run_dir / "fakes_init.png")
         save_views(session, run_dir / "views.png")
@@ -60,8 +68,9 @@ def run(session: Session, run_dir: Path, book: Logbook) -> int:
     cycle_nimg = config.batch * max(phase.interval for phase in session.phases)
 
     with caught_signals() as caught:
-        while session.nimg < total_nimg and not caught:
-            seed_step(config.seed, rank=0, nimg=session.nimg)
+        stopping = False
+        while session.nimg < total_nimg and not stopping:
+            seed_step(config.seed, ranks.rank, session.nimg)
             with data_watch.running():
                 pixels, labels, _ = next(loader)
                 real = to_float(pixels.to(session.device, non_blocking=True))
@@ -72,21 +81,23 @@ def run(session: Session, run_dir: Path, book: Logbook) -> int:
             now = time.perf_counter()
             if session.nimg == start_nimg + cycle_nimg:
                 book.say(forecast(session, (now - started) / cycle_nimg))
-            done = session.nimg >= total_nimg or bool(caught)
+            stopping, overdue = ranks.any(bool(caught), now - saved_at > LONGEST_UNSAVED_SEC)
+            done = session.nimg >= total_nimg or stopping
             ticked = session.nimg >= tick_start_nimg + tick_nimg or done
+            require_finite_gradients(session, ticked)
             if ticked:
                 numbers = figures(session, session.nimg - tick_start_nimg, now - tick_started, data_watch.drain())
                 session.tick += 1
                 book.tick(numbers)
                 book.say(tick_line(numbers))
-            if done or (ticked and session.tick % config.snap == 0) or now - saved_at > LONGEST_UNSAVED_SEC:
+            if done or (ticked and session.tick % config.snap == 0) or overdue:
                 save(session, run_dir)
                 for line in measure(session, run_dir):
                     book.say(line)
                 saved_at = time.perf_counter()
             if ticked:  # after the save, which is no part of the next tick's time
                 tick_started, tick_start_nimg = time.perf_counter(), session.nimg
-    return 128 + caught[0] if caught else 0
+    return 128 + max(ranks.gather(caught[0] if caught else 0)) if stopping else 0
 
 
 def train_step(session: Session, batch: Batch) -> None:
@@ -99,7 +110,8 @@ def train_step(session: Session, batch: Batch) -> None:
     beta = ema_beta(config.batch, config.ema_kimg, config.ema_rampup, session.nimg)
     update_ema(session.G_ema, session.G, beta)
     session.nimg += config.batch
-    if session.ada is not None and session.ada.step(config.batch):
+    session.players.nans.end_step()
+    if session.ada is not None and session.ada.step(config.batch, session.ranks.sum):
         session.pipe.p.fill_(session.ada.p)
 
 
@@ -117,7 +129,8 @@ def forecast(session: Session, seconds_per_image: float) -> str:
 def measure(session: Session, run_dir: Path) -> Iterator[str]:
     """The metrics of the snapshot that was just saved; lines for the log."""
     if session.monitor is not None:
-        yield from session.monitor.measure(session.G_ema, run_dir, snapshot_path(session, run_dir), session.nimg)
+        snapshot = snapshot_path(session, run_dir)
+        yield from session.monitor.measure(session.G_ema, run_dir, snapshot, session.nimg, session.ranks)
 
 
 def snapshot_path(session: Session, run_dir: Path) -> Path:
@@ -125,13 +138,37 @@ def snapshot_path(session: Session, run_dir: Path) -> Path:
 
 
 def save(session: Session, run_dir: Path) -> None:
-    """An image grid, a snapshot for use, and the state to go on from, in this order: each appears whole."""
+    """An image grid, a snapshot for use, and the state to go on from, in this order: each appears whole.
+
+    Raises:
+        RunFailed: a weight is not finite: nothing is written, what was saved before stays.
+        UserError: the processes' weights have come apart.
+    """
+    session.require_finite_weights()
+    session.require_agreement()
+    state = session.state_dict()
+    if not session.ranks.speaks:
+        return
     kimg = session.nimg // 1000
     save_fake_grid(session, run_dir / f"fakes{kimg:06d}.png")
     meta = {"config": to_dict(session.config), "nimg": session.nimg, "class_names": session.dataset.class_names}
     save_snapshot(snapshot_path(session, run_dir), session.networks(), meta)
-    save_state(run_dir, {"config": to_dict(session.config), **session.state_dict()})
+    save_state(run_dir, {"config": to_dict(session.config), **state})
     save_chart(run_dir)
+    if session.config.snap_keep is not None:
+        delete_old_snapshots(run_dir, session.config.snap_keep)
+
+
+def require_finite_gradients(session: Session, ticked: bool) -> None:
+    """An accelerator is asked only now and then: the answer means waiting for it."""
+    steps = session.nimg // session.config.batch
+    if session.device.type != "cpu" and not ticked and steps % 16:
+        return
+    if session.players.nans.streak() >= session.config.max_nan_steps:
+        raise RunFailed(
+            f"--max-nan-steps={session.config.max_nan_steps}: at {session.nimg / 1000:g} kimg the gradients had not "
+            f"been finite in so many steps in a row; {session.how_to_go_on}"
+        )
 
 
 def save_real_grid(session: Session, run_dir: Path) -> None:
@@ -170,6 +207,8 @@ def figures(session: Session, nimg: int, seconds: float, data_seconds: float) ->
         "Resources/peak_mem_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         / (2**30 if sys.platform == "darwin" else 2**20),
     }
+    if nan_steps := players.nans.drain():
+        numbers["Progress/nan_steps"] = nan_steps
     if session.overfit is not None:
         numbers |= session.overfit.figures(session.G, session.D, players.latents, session.nimg)
     if session.device.type == "cuda":
@@ -182,7 +221,7 @@ def figures(session: Session, nimg: int, seconds: float, data_seconds: float) ->
         for name, share in session.kd.explained().items():
             numbers["KD/explained" if name == "total" else f"KD/explained/{name}"] = share
     measured = {name: value if isinstance(value, Figure) else Figure(1, value) for name, value in numbers.items()}
-    return measured | players.stats.drain()
+    return measured | players.stats.drain(session.ranks)
 
 
 # The columns of a tick's line: label, name in stats.jsonl, format.
@@ -199,6 +238,7 @@ _LINE = (
     ("explained", "KD/explained", "<6.1%"),
     ("kd time", "Timing/kd_fraction", "<5.1%"),
     ("augment", "Progress/augment", "<6.3f"),
+    ("NaN steps", "Progress/nan_steps", "<4.0f"),
     ("GPU GB", "Resources/peak_gpu_mem_gb", "<6.2f"),
 )
 

@@ -15,6 +15,7 @@ import torch
 from dnnlib.errors import UserError
 from dnnlib.files import write_atomic
 from dnnlib.text import format_seconds
+from torch_utils.ranks import ALONE, Ranks
 from training.dataset import ImageDataset
 from training.image_sets import open_reference
 from training.metrics import (
@@ -82,8 +83,11 @@ class MetricMonitor:
             f"{len(reference)} images ({reference.name}); {BEST_SNAPSHOT} is the best by {self.best.name}"
         )
 
-    def measure(self, G_ema: Generator, run_dir: Path, snapshot: Path, nimg: int) -> Iterator[str]:
-        """Measures, appends to metric-<name>.jsonl, keeps `snapshot` if it is the best so far.
+    def measure(
+        self, G_ema: Generator, run_dir: Path, snapshot: Path, nimg: int, ranks: Ranks = ALONE
+    ) -> Iterator[str]:
+        """Measures, all processes together; process 0 appends to metric-<name>.jsonl, and keeps `snapshot` if it is the
+        best so far.
 
         Yields:
             Lines for the log.
@@ -92,13 +96,15 @@ class MetricMonitor:
         device = next(G_ema.parameters()).device
         try:
             fakes = GeneratedImages(G_ema, self.reals.reference, seed=self.seed, device=device)
-            results = evaluate(fakes, self.reals, self.detector, self.metrics, seed=self.seed)
+            results = evaluate(fakes, self.reals, self.detector, self.metrics, seed=self.seed, ranks=ranks)
         except UserError as error:  # the training goes on: it may have run for days
             yield f"Metrics:     not measured: {error}"
             return
+        if not ranks.speaks:
+            return
         seconds = time.perf_counter() - started
         for result in results:
-            self._append(run_dir, result, snapshot, nimg, seconds)
+            self._append(run_dir, result, snapshot, nimg, seconds, ranks.world)
         figures = ", ".join(f"{name} {value:.4g}" for result in results for name, value in result.results.items())
         yield f"Metrics:     {figures}  time {format_seconds(seconds)}"
         figures_so_far = _main_figures(run_dir, self.best.name)
@@ -106,12 +112,14 @@ class MetricMonitor:
         if figures_so_far[-1] == better(figures_so_far):
             write_atomic(run_dir / BEST_SNAPSHOT, lambda partial: shutil.copyfile(snapshot, partial))
 
-    def _append(self, run_dir: Path, result: MetricResult, snapshot: Path, nimg: int, seconds: float) -> None:
+    def _append(
+        self, run_dir: Path, result: MetricResult, snapshot: Path, nimg: int, seconds: float, world: int
+    ) -> None:
         line = {
             **result.to_json(),
             "total_time": seconds,
             "total_time_str": format_seconds(seconds),
-            "num_gpus": 1,
+            "num_gpus": world,
             "snapshot_pkl": snapshot.name,  # the key that official runs use
             "kimg": nimg / 1000,
             "timestamp": time.time(),

@@ -18,10 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugin import Distiller, gradient_ratio
+from torch_utils.gradients import NanWatch, settle
+from torch_utils.ranks import Ranks
 from torch_utils.stats import Stats, Stopwatch
 from training.augment import AdaController
 from training.config import TrainConfig
+from training.lecam import LeCam
 from training.losses import discriminator_loss, generator_loss, path_lengths, path_penalty, r1_penalty
+from training.networks.discriminator import frozen_parameters
 
 __all__ = ["Batch", "Dmain", "Dreg", "Gmain", "Greg", "Phase", "Players", "lazy_adam", "make_phases"]
 
@@ -57,8 +61,11 @@ class Players:
     sample_labels: LabelSource
     kd: Distiller | None
     ada: AdaController | None
+    lecam: LeCam | None
     stats: Stats
     kd_watch: Stopwatch
+    nans: NanWatch
+    ranks: Ranks
     style_mixing: float
     device: torch.device
 
@@ -78,33 +85,33 @@ class Players:
 
 
 class Phase:
-    """One optimiser step on one network, every `interval` training steps."""
+    """One step of an optimiser, every `interval` training steps, on the parameters that it was given."""
 
     name: str
 
-    def __init__(self, players: Players, network: nn.Module, optimizer: torch.optim.Optimizer, interval: int) -> None:
+    def __init__(self, players: Players, optimizer: torch.optim.Optimizer, interval: int) -> None:
         self.players = players
-        self.network = network
         self.optimizer = optimizer
         self.interval = interval
+        self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def loss(self, batch: Batch) -> Tensor:
         raise NotImplementedError
 
     def step(self, batches: Sequence[Batch]) -> None:
-        """Sums the gradients of the mean loss over `batches` (equal sizes) and updates the network.
+        """Sums the gradients of the mean loss over `batches` (equal sizes), averages them over the processes, and
+        updates the parameters.
 
         A lazy phase counts for the steps it skipped: its loss is scaled by `interval`.
         """
-        self.network.requires_grad_(True)
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
         self.optimizer.zero_grad(set_to_none=True)
         for batch in batches:
             (self.loss(batch) * (self.interval / len(batches))).backward()
-        self.network.requires_grad_(False)
-        for group in self.optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    torch.nan_to_num(parameter.grad, nan=0, posinf=1e5, neginf=-1e5, out=parameter.grad)
+        for parameter in self.parameters:
+            parameter.requires_grad_(False)
+        self.players.nans.note(settle(self.parameters, self.players.ranks))
         self.optimizer.step()
 
 
@@ -136,10 +143,8 @@ class Greg(Phase):
     decay = 0.01  # of the running mean, per application
     shrink = 2  # the penalty is estimated on this fraction of the batch, as published
 
-    def __init__(
-        self, players: Players, network: nn.Module, optimizer: torch.optim.Optimizer, interval: int, weight: float
-    ) -> None:
-        super().__init__(players, network, optimizer, interval)
+    def __init__(self, players: Players, optimizer: torch.optim.Optimizer, interval: int, weight: float) -> None:
+        super().__init__(players, optimizer, interval)
         self.weight = weight
         self.mean_length = torch.zeros([], device=players.device)
 
@@ -148,7 +153,9 @@ class Greg(Phase):
         z, labels = players.latents(max(batch.real.shape[0] // self.shrink, 1))
         fake, ws = players.generate(z, labels)
         lengths = path_lengths(fake, ws)
-        self.mean_length.lerp_(lengths.mean().detach(), self.decay)
+        mean = lengths.mean().detach()
+        players.ranks.average([mean])
+        self.mean_length.lerp_(mean, self.decay)
         penalty = path_penalty(lengths, self.mean_length)
         players.stats.report("Loss/pl_penalty", penalty)
         return penalty * self.weight
@@ -158,6 +165,13 @@ class Dmain(Phase):
     """Both augmented batches are seen before the loss is formed: the crossed pairs of the distillation need both."""
 
     name = "Dmain"
+
+    def step(self, batches: Sequence[Batch]) -> None:
+        super().step(batches)
+        players = self.players
+        players.ranks.average([players.G.mapping.w_avg])  # it was moved by this process's latents
+        if players.lecam is not None:
+            players.lecam.step(players.ranks)
 
     def loss(self, batch: Batch) -> Tensor:
         players = self.players
@@ -180,6 +194,10 @@ class Dmain(Phase):
         players.stats.report("Loss/D/loss", loss)
         if players.ada is not None:
             players.ada.observe(real_logits)
+        if players.lecam is not None:
+            penalty = players.lecam.penalty(real_logits, fake_logits)
+            players.stats.report("Loss/lecam", penalty)
+            loss = loss + penalty * players.lecam.weight
         return loss if players.kd is None else loss + self._distil(players.kd, loss)
 
     def _distil(self, kd: Distiller, adversarial: Tensor) -> Tensor:
@@ -201,10 +219,8 @@ class Dreg(Phase):
 
     name = "Dreg"
 
-    def __init__(
-        self, players: Players, network: nn.Module, optimizer: torch.optim.Optimizer, interval: int, gamma: float
-    ) -> None:
-        super().__init__(players, network, optimizer, interval)
+    def __init__(self, players: Players, optimizer: torch.optim.Optimizer, interval: int, gamma: float) -> None:
+        super().__init__(players, optimizer, interval)
         self.gamma = gamma
 
     def loss(self, batch: Batch) -> Tensor:
@@ -233,11 +249,13 @@ def make_phases(config: TrainConfig, players: Players) -> list[Phase]:
     regularise_d = config.gamma > 0
     g_adam = lazy_adam(list(players.G.parameters()), config.lr, config.pl_every if regularise_g else None)
     heads = [] if players.kd is None else list(players.kd.parameters())
-    d_adam = lazy_adam([*players.D.parameters(), *heads], config.lr, config.r1_every if regularise_d else None)
-    phases: list[Phase] = [Gmain(players, players.G, g_adam, 1)]
+    frozen = set(frozen_parameters(players.D, config.freezed))
+    learned = [parameter for parameter in players.D.parameters() if parameter not in frozen]
+    d_adam = lazy_adam([*learned, *heads], config.lr, config.r1_every if regularise_d else None)
+    phases: list[Phase] = [Gmain(players, g_adam, 1)]
     if regularise_g:
-        phases.append(Greg(players, players.G, g_adam, config.pl_every, config.pl_weight))
-    phases.append(Dmain(players, players.D, d_adam, 1))
+        phases.append(Greg(players, g_adam, config.pl_every, config.pl_weight))
+    phases.append(Dmain(players, d_adam, 1))
     if regularise_d:
-        phases.append(Dreg(players, players.D, d_adam, config.r1_every, config.gamma))
+        phases.append(Dreg(players, d_adam, config.r1_every, config.gamma))
     return phases

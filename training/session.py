@@ -13,17 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dnnlib.errors import UserError
+from dnnlib.errors import RunFailed, UserError
 from kd_plugin import Distiller, attach, load_teacher
+from kd_plugin.options import to_dict
 from kd_plugin.prompts import ChosenPrompts, choose_prompts
 from torch_utils.device import pick_device
+from torch_utils.gradients import NanWatch
 from torch_utils.memory import keep_freed_memory
+from torch_utils.ranks import ALONE, Ranks, local_device
 from torch_utils.stats import Stats, Stopwatch
 from training.augment import AdaController, AugmentPipe, DiffAugment, augpipe
 from training.checkpoint import Snapshot
 from training.config import TrainConfig, with_precision
 from training.dataset import ImageDataset
 from training.image_sets import open_held_out
+from training.lecam import LeCam
 from training.monitor import MetricMonitor
 from training.networks import Discriminator, Generator
 from training.networks.discriminator import group_size_of
@@ -53,16 +57,18 @@ class Session:
     phases: list[Phase]
     overfit: OverfitWatch | None
     monitor: MetricMonitor | None
+    ranks: Ranks = ALONE
     nimg: int = 0
     tick: int = 0
 
     @staticmethod
-    def build(config: TrainConfig, dataset: ImageDataset) -> Session:
-        """
+    def build(config: TrainConfig, dataset: ImageDataset, ranks: Ranks = ALONE) -> Session:
+        """The same in every process, which is checked.
+
         Raises:
             UserError, KDError: anything in the configuration that cannot be used.
         """
-        device = pick_device(config.device)
+        device = pick_device(local_device(config.device))
         dataset.preload()
         torch.manual_seed(config.seed)
         G, D = _networks(config, dataset)
@@ -71,7 +77,7 @@ class Session:
             keep_freed_memory()
             G, D = (network.to(memory_format=torch.channels_last) for network in (G, D))
         G_ema = copy.deepcopy(G).eval()
-        kd, prompts = _distiller(config, dataset, D, device)
+        kd, prompts = _distiller(config, dataset, D, device, ranks)
         if kd is not None:  # what `auto` came to is a part of the run
             config = with_precision(config, getattr(kd.teacher, "precision", config.kd.precision))
         pipe, ada = _ada(config, device)
@@ -82,11 +88,43 @@ class Session:
             return label_table[torch.randint(len(label_table), [count], device=device)]
 
         players = Players(
-            G, D, augment, sample_labels, kd, ada, Stats(), Stopwatch(device), config.style_mixing, device
+            G,
+            D,
+            augment,
+            sample_labels,
+            kd,
+            ada,
+            LeCam(config.lecam, device) if config.lecam > 0 else None,
+            Stats(),
+            Stopwatch(device),
+            NanWatch(device),
+            ranks,
+            config.style_mixing,
+            device,
         )
         phases = make_phases(config, players)
-        overfit, monitor = _overfit(config, dataset, device), MetricMonitor.build(vars(config), dataset, device)
-        return Session(config, dataset, device, G, D, G_ema, kd, prompts, pipe, ada, players, phases, overfit, monitor)
+        overfit = _overfit(config, dataset, device) if ranks.speaks else None
+        monitor = MetricMonitor.build(vars(config), dataset, device)
+        session = Session(
+            config, dataset, device, G, D, G_ema, kd, prompts, pipe, ada, players, phases, overfit, monitor, ranks
+        )
+        session.require_agreement()
+        return session
+
+    def require_agreement(self) -> None:
+        """
+        Raises:
+            UserError: the processes differ in an option, the images, or a weight, which is named.
+        """
+        options = {f"--{name.replace('_', '-')}": repr(value) for name, value in to_dict(self.config).items()}
+        heads = {} if self.kd is None else {"kd": self.kd}
+        tensors = {
+            f"{role}.{name}": tensor
+            for role, module in {**self.networks(), **heads}.items()
+            for name, tensor in module.state_dict().items()
+            if isinstance(tensor, Tensor)
+        }
+        self.ranks.require_equal({**options, "the images of --data": self.dataset.fingerprint, **tensors})
 
     def describe(self) -> list[str]:
         """What was chosen, for the log: one line each."""
@@ -158,11 +196,34 @@ class Session:
                 raise UserError(f"--resume: no parameter of the snapshot's {role} fits the new network; check --cbase")
             network.load_state_dict(fitting, strict=False)
 
+    def require_finite_weights(self) -> None:
+        """
+        Raises:
+            RunFailed: a weight is NaN or infinite; names it.
+        """
+        for role, network in self.networks().items():
+            for name, tensor in network.state_dict().items():
+                if not tensor.isfinite().all():
+                    raise RunFailed(
+                        f"{role}.{name} is not finite at {self.nimg / 1000:g} kimg; nothing was written; "
+                        f"{self.how_to_go_on}"
+                    )
+
+    @property
+    def how_to_go_on(self) -> str:
+        return (
+            "the last snapshot and state are kept. Start again from it (--resume=SNAPSHOT) with a lower --lr, a higher "
+            "--gamma or --precision=fp32"
+        )
+
     def networks(self) -> dict[str, nn.Module]:
         return {"G": self.G, "D": self.D, "G_ema": self.G_ema}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on. Random draws need no more than (seed, nimg): see torch_utils.seeding."""
+        """All that the next step depends on; to be called by every process.
+
+        Random draws need no more than (seed, nimg): see torch_utils.seeding.
+        """
         return {
             "nimg": self.nimg,
             "tick": self.tick,
@@ -172,7 +233,8 @@ class Session:
             "optimizers": {phase.name: phase.optimizer.state_dict() for phase in self._optimizer_owners()},
             "pl_mean": [phase.mean_length for phase in self.phases if isinstance(phase, Greg)],
             "overfit": None if self.overfit is None else self.overfit.state_dict(),
-            "ada": None if self.ada is None else self.ada.state_dict(),
+            "ada": None if self.ada is None else self.ada.state_dict(self.ranks.sum),
+            "lecam": None if self.players.lecam is None else self.players.lecam.state_dict(),
             "kd": None if self.kd is None else self.kd.state_dict(),
             "teacher": None if self.kd is None else self.kd.teacher.fingerprint,
         }
@@ -199,8 +261,10 @@ class Session:
                 phase.mean_length.copy_(state["pl_mean"][0])
         if self.overfit is not None:
             self.overfit.load_state_dict(state["overfit"])
+        if self.players.lecam is not None:
+            self.players.lecam.load_state_dict(state["lecam"])
         if self.ada is not None and self.pipe is not None:
-            self.ada.load_state_dict(state["ada"])
+            self.ada.load_state_dict(state["ada"], first=self.ranks.rank == 0)
             self.pipe.p.fill_(self.ada.p)
         if self.kd is not None:
             self.kd.load_state_dict(state["kd"])
@@ -231,11 +295,14 @@ def _networks(config: TrainConfig, dataset: ImageDataset) -> tuple[Generator, Di
 
 
 def _distiller(
-    config: TrainConfig, dataset: ImageDataset, D: Discriminator, device: torch.device
+    config: TrainConfig, dataset: ImageDataset, D: Discriminator, device: torch.device, ranks: Ranks
 ) -> tuple[Distiller | None, ChosenPrompts | None]:
     if not config.kd.enabled:
         return None, None
     teacher = load_teacher(config.kd.teacher, device, config.kd.precision)
+    precision = getattr(teacher, "precision", config.kd.precision)
+    if (first := ranks.from_first(lambda: precision)) != precision:  # `auto` is measured, and not alike everywhere
+        teacher = load_teacher(config.kd.teacher, device, first)
     prompts = None
     if config.kd.cgkd > 0 or config.kd.diversity > 0:
         prompts = choose_prompts(

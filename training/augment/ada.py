@@ -95,13 +95,20 @@ class AdaController:
         self._steps, self._nimg, self._signs, self._count = 0, 0, None, 0
         return True
 
-    def state_dict(self) -> dict[str, Any]:
-        """Plain numbers: p, and what was gathered since its last adjustment on this rank."""
-        signs = None if self._signs is None else self._signs.item()
-        return {"p": self.p, "steps": self._steps, "nimg": self._nimg, "signs": signs, "count": self._count}
+    def state_dict(self, all_reduce: Callable[[Tensor], Tensor] | None = None) -> dict[str, Any]:
+        """Plain numbers: p, and what was gathered since its last adjustment, on all ranks (`all_reduce` as in step)."""
+        signs = None if self._signs is None else self._signs
+        count = self._count
+        if signs is not None:
+            sums = torch.stack([signs, torch.full_like(signs, count)])
+            total, total_count = (all_reduce(sums) if all_reduce else sums).tolist()
+            signs, count = total, round(total_count)
+        return {"p": self.p, "steps": self._steps, "nimg": self._nimg, "signs": signs, "count": count}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from `state_dict()`, p held within [0,1]."""
+    def load_state_dict(self, state: dict[str, Any], first: bool = True) -> None:
+        """Continues from `state_dict()`, p held within [0,1]. The sums go to the `first` rank, 0 to the others."""
         self.p = min(max(float(state["p"]), 0.0), 1.0)
-        self._steps, self._nimg, self._count = state["steps"], state["nimg"], state["count"]
-        self._signs = None if state["signs"] is None else torch.tensor(state["signs"], dtype=torch.float64)
+        self._steps, self._nimg = state["steps"], state["nimg"]
+        self._count = state["count"] if first else 0
+        signs = state["signs"]
+        self._signs = None if signs is None else torch.tensor(signs if first else 0.0, dtype=torch.float64)

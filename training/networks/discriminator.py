@@ -21,7 +21,7 @@ from training.networks.layers import (
 )
 from training.networks.mapping import MappingNetwork, check_labels
 
-__all__ = ["ARCHITECTURES", "Discriminator", "group_size_of", "minibatch_std"]
+__all__ = ["ARCHITECTURES", "Discriminator", "frozen_parameters", "group_size_of", "minibatch_std"]
 
 ARCHITECTURES = ("resnet", "skip", "orig")
 
@@ -105,6 +105,26 @@ def _add_image(fromrgb: Conv2dLayer | None, x: Tensor | None, img: Tensor, dtype
     if fromrgb is not None:
         parts.append(fromrgb(img.to(dtype)))
     return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
+def frozen_parameters(D: nn.Module, layers: int) -> list[nn.Parameter]:
+    """The parameters of the first `layers` convolutions of D's blocks, from the image on: what Freeze-D keeps.
+
+    A block counts its convolutions in the order fromrgb, conv0, conv1, skip, as the official option does.
+
+    Source: Mo et al. 2020, "Freeze the Discriminator".
+
+    Raises:
+        UserError: D's blocks have fewer.
+    """
+    blocks = [block for block in D.children() if isinstance(block, DiscriminatorBlock)]
+    found = [getattr(block, name, None) for block in blocks for name in ("fromrgb", "conv0", "conv1", "skip")]
+    convolutions = [layer for layer in found if layer is not None]
+    if layers > len(convolutions):
+        raise UserError(
+            f"--freezed: {layers} layers were asked for, the discriminator's blocks have {len(convolutions)}"
+        )
+    return [parameter for layer in convolutions[:layers] for parameter in layer.parameters()]
 
 
 class DiscriminatorEpilogue(nn.Module):

@@ -1,0 +1,94 @@
+"""Some steps of a run as one of several processes, whose draws are slices of those that one process alone would make.
+
+    python -m tests.host.joint_step OUT DATA [--spoil | --die | --nan]      as `launch` or torchrun starts it
+
+Every process writes its weights to OUT/<rank>.pt. The optimisers are plain SGD: Adam's first steps are signs of the
+gradients, and would blow a difference in the last bit up to a whole step.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from torch_utils.ranks import Ranks, join_ranks, leave_ranks
+from torch_utils.seeding import seed_step
+from training.config import resolve
+from training.dataset import ImageDataset
+from training.loop import train_step
+from training.phases import Batch, Phase, Players
+from training.pixels import to_float
+from training.sampler import make_loader
+from training.session import Session
+
+STEPS = 5  # ADA's p moves in the fourth
+
+
+def joint_draws(ranks: Ranks) -> None:
+    """Has what the phases draw drawn for all processes, and gives this one its share."""
+    draws, randn = torch.Generator().manual_seed(0), torch.randn  # other draws depend on how many images there are
+
+    def share(size: list[int]) -> torch.Tensor:
+        return randn([size[0] * ranks.world, *size[1:]], generator=draws)[ranks.rank :: ranks.world].contiguous()
+
+    torch.randn_like = lambda like: share(list(like.shape))  # type: ignore[assignment]
+    Players.latents = lambda self, count: (share([count, self.G.z_dim]), self.sample_labels(count))  # type: ignore[method-assign]
+
+
+def spoil_one_loss(phase: Phase) -> None:
+    """The next loss is NaN, those after it are not."""
+    loss = phase.loss
+
+    def spoilt(batch: Batch) -> torch.Tensor:
+        phase.loss = loss  # type: ignore[method-assign]
+        return loss(batch) * float("nan")
+
+    phase.loss = spoilt  # type: ignore[method-assign]
+
+
+def main(out: Path, data: Path, *flags: str) -> None:
+    torch.set_num_threads(1)
+    ranks = join_ranks()
+    dataset = ImageDataset(data)
+    given = {
+        "cfg": "demo", "data": str(data), "batch": 8, "gpus": ranks.world, "mbstd_group": 2, "cbase": 256, "cmax": 32,
+        "aug": "ada", "ada_kimg": 1.0, "lecam": 0.3, "pl_weight": 2, "gamma": 1, "holdout": 0,
+    }  # fmt: skip
+    config = resolve(given, {"teacher": "demo", "p": 0.7, "cgkd": 1.0, "agkd": 1.0}, dataset.resolution)
+    session = Session.build(config, dataset, ranks)
+    if "--spoil" in flags and ranks.rank == 1:
+        session.D.b4.fc.weight.data[0, 0] += 1
+    session.require_agreement()
+    for phase in session.phases:
+        phase.optimizer = torch.optim.SGD(phase.parameters, lr=0.01)
+    joint_draws(ranks)
+    loader = make_loader(dataset, config.batch, seed=0, rank=ranks.rank, world=ranks.world)
+    for step in range(STEPS):
+        if "--die" in flags and ranks.rank == 1 and step == 2:
+            os.kill(os.getpid(), 9)
+        seed_step(0, 0, step)
+        pixels, labels, _ = next(loader)
+        real = to_float(pixels)
+        if "--nan" in flags and ranks.rank == ranks.world - 1 and step == 1:
+            spoil_one_loss(session.phases[0])
+        train_step(session, Batch(real, labels))
+        if ranks.world > 1:
+            session.require_agreement()
+    weights = {
+        f"{role}.{name}": value for role, net in session.networks().items() for name, value in net.state_dict().items()
+    }
+    state = session.state_dict()
+    torch.save(
+        {"weights": weights, "kd": session.kd.state_dict(), "ada": state["ada"], "lecam": state["lecam"]["means"],
+         "pl_mean": state["pl_mean"], "stats": session.players.stats.drain(ranks)["Loss/scores/real"].mean,
+         "nan_steps": session.players.nans.drain()},
+        out / f"{ranks.rank}.pt",
+    )  # fmt: skip
+    leave_ranks()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

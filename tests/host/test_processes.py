@@ -1,0 +1,153 @@
+"""Several processes are one: equal weights on all, those of one process on the joint batch, one life and one death."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import Result
+
+from tests.host.test_signals import COMMAND, ROOT, wait_for_ticks
+from training.checkpoint import load_snapshot, load_state
+
+JOINT_STEP = "tests.host.joint_step"
+TWO = "import sys; from torch_utils.launch import launch; sys.exit(launch(sys.argv[1:], 2))"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def start_two(*command: str) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-c", TWO, sys.executable, *command]
+    return subprocess.run(launcher, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+
+
+def joint_step(out: Path, drawings: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    return start_two("-m", JOINT_STEP, str(out), str(drawings), *flags)
+
+
+def read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(path, weights_only=True)
+    return found
+
+
+def test_two_processes_are_one_on_the_joint_batch(drawings: Path, tmp_path: Path) -> None:
+    """R1, path length, KD with crossed pairs, ADA's sums and LeCam among it."""
+    result = joint_step(tmp_path, drawings)
+    assert result.returncode == 0, result.stderr
+    first, second = (read(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert [name for name, value in first["weights"].items() if not torch.equal(value, second["weights"][name])] == []
+    alone_dir = tmp_path / "alone"
+    alone_dir.mkdir()
+    command = [sys.executable, "-m", JOINT_STEP, str(alone_dir), str(drawings)]
+    subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=True, timeout=120)
+    alone = read(alone_dir / "0.pt")
+    for name, value in alone["weights"].items():
+        torch.testing.assert_close(first["weights"][name], value, rtol=1e-5, atol=2e-6, msg=name)
+    for part in ("lecam", "pl_mean", "stats"):
+        torch.testing.assert_close(first[part], alone[part], rtol=1e-5, atol=1e-6)
+    assert first["ada"] == second["ada"] == alone["ada"]
+    assert alone["ada"]["count"] == 8
+    assert alone["nan_steps"] == first["nan_steps"] == 0
+
+
+def test_nan_in_one_process_is_counted_in_all(drawings: Path, tmp_path: Path) -> None:
+    result = joint_step(tmp_path, drawings, "--nan")
+    assert result.returncode == 0, result.stderr
+    first, second = (read(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert first["nan_steps"] == second["nan_steps"] == 1
+
+
+def test_processes_that_disagree_name_the_first_difference(drawings: Path, tmp_path: Path) -> None:
+    result = joint_step(tmp_path, drawings, "--spoil")
+    assert result.returncode != 0
+    assert "disagree on D.b4.fc.weight" in result.stderr
+
+
+def test_a_process_that_dies_takes_the_others_along(drawings: Path, tmp_path: Path) -> None:
+    begun = time.monotonic()
+    result = joint_step(tmp_path, drawings, "--die")
+    assert result.returncode != 0
+    assert "process 1 of 2 failed (killed by SIGKILL)" in result.stderr
+    assert time.monotonic() - begun < 60
+
+
+def test_gpus_starts_processes_that_make_one_run(drawings: Path, tmp_path: Path) -> None:
+    flags = ["--gpus=2", "--kd=demo", "--aug=ada", "--lecam=0.1", "--kimg=0.032", f"--data={drawings}"]
+    command = [*COMMAND, f"--outdir={tmp_path}", *flags]
+    result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (run_dir,) = tmp_path.iterdir()
+    assert result.stdout.count("Finished at") == 1
+    lines = [json.loads(line) for line in (run_dir / "stats.jsonl").read_text().splitlines()]
+    assert [line["Progress/kimg"]["mean"] for line in lines] == [0.016, 0.032]
+    assert lines[0]["Loss/scores/real"]["num"] == 16  # of both
+    assert json.loads((run_dir / "config.json").read_text())["gpus"] == 2
+
+
+def test_torchrun_is_taken_as_it_is(drawings: Path, tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *COMMAND[1:]]
+    command = [*torchrun, "--kimg=0.016", f"--data={drawings}", f"--outdir={tmp_path}"]
+    result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (run_dir,) = tmp_path.iterdir()
+    assert load_state(run_dir)["nimg"] == 16
+    assert json.loads((run_dir / "config.json").read_text())["gpus"] == 2
+
+
+def test_stopping_the_launcher_saves(drawings: Path, tmp_path: Path) -> None:
+    command = [*COMMAND, f"--data={drawings}", f"--outdir={tmp_path}", "--gpus=2"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    run_dir = wait_for_ticks(tmp_path, 1, process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 143, output
+    last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
+    assert load_state(run_dir)["nimg"] == last["Progress/kimg"]["mean"] * 1000
+    load_snapshot(run_dir / f"network-snapshot-{load_state(run_dir)['nimg'] // 1000:06d}.safetensors")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's death signal is Linux's")
+def test_no_process_survives_the_launcher(drawings: Path, tmp_path: Path) -> None:
+    command = [*COMMAND, f"--data={drawings}", f"--outdir={tmp_path}", "--gpus=2"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    wait_for_ticks(tmp_path, 1, process)
+    children = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert len(children) == 2
+    process.kill()
+    process.communicate(timeout=60)
+    for _ in range(300):
+        if not any(Path(f"/proc/{child}").exists() for child in children):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{children} live on")
+
+
+def test_a_batch_that_cannot_be_shared(run_train: Callable[..., Result], tmp_path: Path) -> None:
+    result = run_train("--gpus=3", "--batch=8")
+    assert result.exit_code == 2
+    assert (
+        "--gpus=3: --batch=8 images cannot be shared evenly by 3 processes; give --gpus=2 or 4, or --batch=6 or 9"
+        in result.output
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_torchrun_and_gpus_must_agree(run_train: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = run_train("--gpus=4")
+    assert result.exit_code == 2
+    assert "--gpus=4: 2 processes were started already (torchrun); leave --gpus out" in result.output
