@@ -130,16 +130,19 @@ def train(config: TrainConfig, dataset: ImageDataset, resume: str | None, ranks:
     name = run_name(config)
     ranks.from_first(lambda: require_writable(config.outdir))
     run_dir = ranks.from_first(lambda: folder_to_continue(config, name, resume))
+    taken: list[str] = []
     state = None if run_dir is None else state_to_continue(config, run_dir)
     if state is not None:
-        config = with_precision(config, state["config"]["kd"]["precision"])
+        saved = state["config"]  # `auto` may measure otherwise today: the run keeps what it had
+        networks = saved["precision"] if config.precision == "auto" else config.precision
+        config = with_precision(config, networks, saved["kd"]["precision"])
     session = Session.build(config, dataset, ranks)
     config = session.config
     if state is not None:
         session.load_state_dict(state)
     elif resume not in (None, LATEST):
         snapshot = load_snapshot(resume, roles=("G", "D", "G_ema"), flag="--resume")
-        session.start_from(snapshot)
+        taken = session.start_from(snapshot)
     run_dir = run_dir or ranks.from_first(lambda: make_run_dir(Path(config.outdir), name))
     if ranks.speaks:
         write_atomic(run_dir / "config.json", config_json(session))
@@ -152,6 +155,12 @@ def train(config: TrainConfig, dataset: ImageDataset, resume: str | None, ranks:
             book.say(f"Resume:      no earlier run called '{name}' in '{config.outdir}'; this is a new one")
         elif session.nimg > 0:
             book.say(f"Resume:      at {session.nimg / 1000:.1f} kimg")
+            if (before := state["config"].get("gpus", 1)) != config.gpus:
+                book.say(
+                    f"             in {config.gpus} processes, before in {before}: other random draws from here on"
+                )
+        for line in taken:
+            book.say(f"Warm start:  {line}")
         status = run(session, run_dir, book)
         if status:
             book.say(f"Stopped at {session.nimg / 1000:.1f} kimg; the same command with --resume=latest goes on")

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+from torch import Tensor
 
 from dnnlib.errors import RunFailed
 from dnnlib.text import format_seconds
@@ -91,8 +92,7 @@ def run(session: Session, run_dir: Path, book: Logbook) -> int:
                 book.tick(numbers)
                 book.say(tick_line(numbers))
             if done or (ticked and session.tick % config.snap == 0) or overdue:
-                save(session, run_dir)
-                for line in measure(session, run_dir):
+                for line in (*save(session, run_dir), *measure(session, run_dir)):
                     book.say(line)
                 saved_at = time.perf_counter()
             if ticked:  # after the save, which is no part of the next tick's time
@@ -107,7 +107,7 @@ def train_step(session: Session, batch: Batch) -> None:
     for phase in session.phases:
         if step % phase.interval == 0:
             phase.step(batch.split(config.micro_batch))
-    beta = ema_beta(config.batch, config.ema_kimg, config.ema_rampup, session.nimg)
+    beta = ema_beta(config.batch, config.ema_kimg, session.ema_rampup, session.nimg)
     update_ema(session.G_ema, session.G, beta)
     session.nimg += config.batch
     session.players.nans.end_step()
@@ -137,8 +137,11 @@ def snapshot_path(session: Session, run_dir: Path) -> Path:
     return run_dir / f"network-snapshot-{session.nimg // 1000:06d}.safetensors"
 
 
-def save(session: Session, run_dir: Path) -> None:
+def save(session: Session, run_dir: Path) -> list[str]:
     """An image grid, a snapshot for use, and the state to go on from, in this order: each appears whole.
+
+    Returns:
+        Lines for the log.
 
     Raises:
         RunFailed: a weight is not finite: nothing is written, what was saved before stays.
@@ -148,15 +151,22 @@ def save(session: Session, run_dir: Path) -> None:
     session.require_agreement()
     state = session.state_dict()
     if not session.ranks.speaks:
-        return
+        return []
     kimg = session.nimg // 1000
-    save_fake_grid(session, run_dir / f"fakes{kimg:06d}.png")
-    meta = {"config": to_dict(session.config), "nimg": session.nimg, "class_names": session.dataset.class_names}
+    warnings = session.variety.note(save_fake_grid(session, run_dir / f"fakes{kimg:06d}.png"))
+    state["variety"] = session.variety.state_dict()
+    meta = {
+        "config": to_dict(session.config),
+        "nimg": session.nimg,
+        "class_names": session.dataset.class_names,
+        "augment_p": None if session.ada is None else session.ada.p,
+    }
     save_snapshot(snapshot_path(session, run_dir), session.networks(), meta)
     save_state(run_dir, {"config": to_dict(session.config), **state})
     save_chart(run_dir)
     if session.config.snap_keep is not None:
         delete_old_snapshots(run_dir, session.config.snap_keep)
+    return warnings
 
 
 def require_finite_gradients(session: Session, ticked: bool) -> None:
@@ -178,8 +188,8 @@ def save_real_grid(session: Session, run_dir: Path) -> None:
 
 
 @torch.no_grad()
-def save_fake_grid(session: Session, path: Path) -> None:
-    """The same latents at every call, through the averaged generator with constant noise."""
+def save_fake_grid(session: Session, path: Path) -> Tensor:
+    """The same latents at every call, through the averaged generator with constant noise: the images that it shows."""
     rows, columns = grid_shape(session.dataset.resolution)
     draws = torch.Generator().manual_seed(session.config.seed)
     z = torch.randn([rows * columns, session.G.z_dim], generator=draws)
@@ -191,7 +201,9 @@ def save_fake_grid(session: Session, path: Path) -> None:
             z.split(session.config.micro_batch), labels.split(session.config.micro_batch), strict=True
         )
     ]
-    save_grid(torch.cat(images), path, columns)
+    grid = torch.cat(images)
+    save_grid(grid, path, columns)
+    return grid
 
 
 def figures(session: Session, nimg: int, seconds: float, data_seconds: float) -> dict[str, Figure]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,6 +33,9 @@ from training.networks import Discriminator, Generator
 from training.networks.discriminator import group_size_of
 from training.overfitting import OverfitWatch
 from training.phases import Greg, Phase, Players, make_phases
+from training.precision import allow_tf32, choose_precision, set_precision
+from training.variety import VarietyWatch
+from training.warm_start import ADA_KIMG, take_weights
 
 __all__ = ["Session"]
 
@@ -58,8 +61,10 @@ class Session:
     overfit: OverfitWatch | None
     monitor: MetricMonitor | None
     ranks: Ranks = ALONE
+    variety: VarietyWatch = field(default_factory=VarietyWatch)
     nimg: int = 0
     tick: int = 0
+    warm: bool = False  # started from a snapshot's weights
 
     @staticmethod
     def build(config: TrainConfig, dataset: ImageDataset, ranks: Ranks = ALONE) -> Session:
@@ -76,10 +81,14 @@ class Session:
         if device.type == "cpu":  # docs/performance.md
             keep_freed_memory()
             G, D = (network.to(memory_format=torch.channels_last) for network in (G, D))
+        allow_tf32(config.tf32)
+        precision = ranks.from_first(lambda: choose_precision(config.precision, D, device))
+        for network in (G, D):
+            set_precision(network, precision)
         G_ema = copy.deepcopy(G).eval()
         kd, prompts = _distiller(config, dataset, D, device, ranks)
-        if kd is not None:  # what `auto` came to is a part of the run
-            config = with_precision(config, getattr(kd.teacher, "precision", config.kd.precision))
+        teachers = config.kd.precision if kd is None else getattr(kd.teacher, "precision", config.kd.precision)
+        config = with_precision(config, precision, teachers)  # what `auto` came to is a part of the run
         pipe, ada = _ada(config, device)
         augment = pipe if pipe is not None else DiffAugment(config.diffaugment)
         label_table = dataset.label_table().to(device)
@@ -136,7 +145,7 @@ class Session:
             f"Images:      {self.dataset.used} of {side}x{side}{mirrored} ({config.data})",
             f"Labels:      {self.dataset.label_note or 'none'}",
             f"Preset:      {config.cfg}: {config.kimg:g} kimg, batch {config.batch}, gamma {config.gamma:g}",
-            f"Networks:    G {g:.1f} M and D {d:.1f} M parameters, on {self.device}",
+            f"Networks:    G {g:.1f} M and D {d:.1f} M parameters, on {self.device}, {self._computing()}",
             f"Augment:     {augment}",
             *self._remarks(),
             f"Schedule:    a line every {config.tick:g} kimg, images and a snapshot every "
@@ -157,6 +166,10 @@ class Session:
             lines.append(f"Prompts:     {self.prompts.source}")
             lines.extend(f"             {text}" for text in self.prompts.texts)
         return lines
+
+    def _computing(self) -> str:
+        low = self.config.precision if self.config.num_fp16_res else "fp32"
+        return low if low == "fp32" else f"{low} at the top {self.config.num_fp16_res} resolutions"
 
     def _remarks(self) -> list[str]:
         """What was given, but is used otherwise than one might think."""
@@ -182,19 +195,33 @@ class Session:
             )
         return remarks
 
-    def start_from(self, snapshot: Snapshot) -> None:
+    def start_from(self, snapshot: Snapshot) -> list[str]:
         """Takes over the weights whose names and shapes agree: a warm start, in another resolution too.
 
+        Returns:
+            What was taken over and what was not, a line each.
+
         Raises:
-            UserError: none agrees.
+            UserError: nothing agrees.
         """
-        for role, network in self.networks().items():
-            own = network.state_dict()
-            source = snapshot.networks[role].state_dict()
-            fitting = {name: value for name, value in source.items() if name in own and own[name].shape == value.shape}
-            if not any(name in fitting for name, _ in network.named_parameters()):
-                raise UserError(f"--resume: no parameter of the snapshot's {role} fits the new network; check --cbase")
-            network.load_state_dict(fitting, strict=False)
+        lines = take_weights(self.networks(), snapshot)
+        self._set_warm()
+        p = snapshot.meta.get("augment_p")
+        if self.ada is not None and p and not self.config.p:
+            lines.append(
+                f"that run's augmentation stood at p = {p:.3f}; --p={p:.3f} starts there, this run starts at 0"
+            )
+        return lines
+
+    def _set_warm(self) -> None:
+        """A network that starts trained is followed closely from the first step, as in the official code."""
+        self.warm = True
+        if self.ada is not None and self.config.ada_kimg == TrainConfig.ada_kimg:
+            self.ada.kimg = ADA_KIMG
+
+    @property
+    def ema_rampup(self) -> float | None:
+        return None if self.warm else self.config.ema_rampup
 
     def require_finite_weights(self) -> None:
         """
@@ -227,6 +254,8 @@ class Session:
         return {
             "nimg": self.nimg,
             "tick": self.tick,
+            "warm": self.warm,
+            "variety": self.variety.state_dict(),
             "rng": {"seed": self.config.seed, "nimg": self.nimg},
             "dataset": self.dataset.fingerprint,
             "networks": {role: network.state_dict() for role, network in self.networks().items()},
@@ -252,6 +281,9 @@ class Session:
         if self.kd is not None and state["teacher"] != self.kd.teacher.fingerprint:
             raise UserError(f"--resume: --kd={self.config.kd.teacher} has other weights than the teacher of the run")
         self.nimg, self.tick = state["nimg"], state["tick"]
+        self.variety.load_state_dict(state["variety"])
+        if state["warm"]:
+            self._set_warm()
         for role, network in self.networks().items():
             network.load_state_dict(state["networks"][role])
         for phase in self._optimizer_owners():

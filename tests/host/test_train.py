@@ -14,6 +14,7 @@ from click.testing import Result
 from PIL import Image
 
 from tests.host.conftest import stats_of
+from training import phases
 from training.checkpoint import load_snapshot, load_state
 
 RunTrain = Callable[..., Result]
@@ -217,10 +218,77 @@ def test_config_json_runs_the_same_again(run_train: RunTrain, tmp_path: Path) ->
     assert again.stdout == config.read_text() + "\n"
 
 
-def test_micro_batches_give_the_same_gradient(run_train: RunTrain, tmp_path: Path) -> None:
-    """--batch-gpu only splits the work. Draws differ by micro-batch, so the game is compared without noise in z."""
-    result = run_train("--batch-gpu=2", "--mbstd-group=2")
+def test_a_warm_start_says_what_it_takes(run_train: RunTrain, tmp_path: Path) -> None:
+    assert run_train("--aug=ada", "--p=0.4").exit_code == 0
+    snapshot = only_run(tmp_path) / "network-snapshot-000000.safetensors"
+    flags = (f"--resume={snapshot}", "--kimg=0.004", f"--outdir={tmp_path / 'warm'}")
+    result = run_train(*flags, "--cond=1", "--cmax=32", "--aug=ada")
     assert result.exit_code == 0, result.output
+    for words in (
+        "Warm start:  D:",
+        "new here: mapping",
+        "other shape:",
+        "the snapshot has --cmax=64, this run 32; to take over all, give --cmax=64",
+        "the snapshot has --cond (width of the labels)=0, this run 8",
+        "that run's augmentation stood at p = 0.4",
+    ):
+        assert words in result.output, result.output
+    assert load_state(next((tmp_path / "warm").iterdir()))["warm"] is True
+
+
+def test_a_warm_start_from_nothing_that_fits(run_train: RunTrain, tmp_path: Path) -> None:
+    assert run_train().exit_code == 0
+    snapshot = only_run(tmp_path) / "network-snapshot-000000.safetensors"
+    result = run_train(f"--resume={snapshot}", "--cbase=64", "--w-dim=16", "--z-dim=3", f"--outdir={tmp_path / 'warm'}")
+    assert result.exit_code == 2, result.output
+    assert "hardly anything of the snapshot's G (" in result.output
+    assert "fits the new network; the snapshot has --cbase=256, this run 64; to take over all, give" in result.output
+    assert not (tmp_path / "warm").exists()
+
+
+def test_snap_keep_deletes_older_snapshots(run_train: RunTrain, tmp_path: Path) -> None:
+    result = run_train("--kimg=4.2", "--tick=1", "--batch=60", "--batch-gpu=30", "--snap-keep=2", "--gamma=0")
+    assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in only_run(tmp_path).glob("network-snapshot-*"))
+    assert names == ["network-snapshot-000003.safetensors", "network-snapshot-000004.safetensors"]
+
+
+def test_gradients_that_are_not_finite_stop_the_run(
+    run_train: RunTrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    lossy = phases.generator_loss
+
+    def spoilt(logits: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return lossy(logits) * (float("nan") if len(calls) > 3 else 1.0)
+
+    monkeypatch.setattr(phases, "generator_loss", spoilt)
+    result = run_train("--kimg=1", "--max-nan-steps=4")
+    assert result.exit_code == 1, result.output
+    assert "--max-nan-steps=4: at 0.028 kimg the gradients had not been finite" in result.output
+    assert len(calls) == 7
+    run_dir = only_run(tmp_path)
+    assert [line.get("Progress/nan_steps", {}).get("mean") for line in stats_of(run_dir)] == [None, 1.0, 2.0]
+    assert all(value.isfinite().all() for value in weights_of(run_dir).values())
+    assert load_state(run_dir)["nimg"] == 24
+
+
+def test_a_weight_that_is_not_finite_is_never_written(
+    run_train: RunTrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = phases.Gmain.step
+
+    def spoilt(self: phases.Gmain, batches: Any) -> None:
+        step(self, batches)
+        self.parameters[0].view(-1)[0] = float("inf")
+
+    monkeypatch.setattr(phases.Gmain, "step", spoilt)
+    result = run_train()
+    assert result.exit_code == 1, result.output
+    assert "is not finite at 0.008 kimg; nothing was written" in result.output
+    assert list(only_run(tmp_path).glob("network-snapshot-*")) == []
+    assert list(only_run(tmp_path).glob("training-state*")) == []
 
 
 def test_dry_run_writes_nothing(run_train: RunTrain, tmp_path: Path) -> None:
@@ -247,6 +315,11 @@ def test_dry_run_writes_nothing(run_train: RunTrain, tmp_path: Path) -> None:
         (("--metrics=kid8_full", "--detector=/nowhere.pt"), "To train without metrics give --metrics=none"),
         (("--metrics=kid8_full", "--detector=demo", "--best=fid8_full"), "--best: 'fid8_full' is not among"),
         (("--holdout=24",), "--holdout: expected 0 to 23"),
+        (("--precision=fp16",), "--precision=fp16 is for CUDA; the device is cpu: give auto, fp32 or bf16"),
+        (("--freezed=99",), "--freezed: 99 layers were asked for, the discriminator's blocks have 10"),
+        (("--lecam=-1",), "--lecam: -1.0 was given, it must be at least 0"),
+        (("--batch=8", "--gpus=2", "--batch-gpu=3"), "--batch-gpu: 3 was given, it must be a divisor of the 4 images"),
+        (("--max-nan-steps=0",), "--max-nan-steps: 0 was given"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
