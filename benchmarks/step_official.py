@@ -25,6 +25,7 @@ def main() -> None:
     networks, loss_of = _official()
     device = torch.device("cuda" if options["device"] == "auto" and torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options["tf32"]
     side, batch = options["resolution"], options["batch"]
     low = {"num_fp16_res": options["num_fp16_res"], "conv_clamp": 256 if options["num_fp16_res"] else None}
     width = {"channel_base": options["cbase"], "channel_max": options["cmax"]}

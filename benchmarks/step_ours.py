@@ -10,13 +10,16 @@ import torch
 
 from benchmarks.worker import LEARNING_RATE, serve
 from torch_utils.device import pick_device
+from torch_utils.gradients import NanWatch
 from torch_utils.memory import keep_freed_memory
+from torch_utils.ranks import ALONE
 from torch_utils.stats import Stats, Stopwatch
 from training.augment import DiffAugment
 from training.config import resolve
 from training.ema import update_ema
 from training.networks import Discriminator, Generator
 from training.phases import Batch, Players, make_phases
+from training.precision import allow_tf32, set_precision
 
 
 def main() -> None:
@@ -26,6 +29,7 @@ def main() -> None:
     config = resolve({"cfg": "stylegan2", "aug": "noaug", "lr": LEARNING_RATE, **given}, {"teacher": "none"}, side)
     device = pick_device(config.device)
     torch.manual_seed(0)
+    allow_tf32(options["tf32"])
     shared = {
         "c_dim": 0,
         "img_resolution": side,
@@ -37,8 +41,11 @@ def main() -> None:
     }
     G = Generator(z_dim=512, w_dim=512, mapping_layers=config.map_depth, **shared).to(device).requires_grad_(False)
     D = Discriminator(mbstd_group_size=4, **shared).to(device).requires_grad_(False)
+    for network in (G, D):
+        set_precision(network, options["precision"])
     if device.type == "cpu":
         keep_freed_memory()
+    if options["channels_last"] or device.type == "cpu":
         G, D = (network.to(memory_format=torch.channels_last) for network in (G, D))
     G_ema = copy.deepcopy(G).eval()
 
@@ -46,7 +53,10 @@ def main() -> None:
         return torch.zeros([count, 0], device=device)
 
     augment = DiffAugment("none")
-    players = Players(G, D, augment, no_labels, None, None, Stats(), Stopwatch(device), config.style_mixing, device)
+    players = Players(
+        G, D, augment, no_labels, None, None, None, Stats(), Stopwatch(device), NanWatch(device), ALONE,
+        config.style_mixing, device,
+    )  # fmt: skip
     images = Batch(torch.rand([batch, 3, side, side], device=device) * 2 - 1, no_labels(batch))
     phases = {phase.name: phase for phase in make_phases(config, players)}
     runs = {name: lambda phase=phase: phase.step([images]) for name, phase in phases.items()}
