@@ -157,12 +157,8 @@ class ImageDataset:
 
     def label(self, index: int) -> np.ndarray:
         """[label_dim] float32: one-hot for classes."""
-        label: np.ndarray = self._labels_of(np.array([index]))[0]
+        label: np.ndarray = self.labels_at(np.array([index]))[0]
         return label
-
-    def label_table(self) -> torch.Tensor:
-        """[n, label_dim] float32, the labels of the n images in use: to draw a generator's labels from."""
-        return torch.from_numpy(self._labels_of(np.arange(len(self._kept))))
 
     def images(self, limit: int, batch: int = 64) -> Iterator[torch.Tensor]:
         """The first `limit` images at most, as float32 [B, 3, R, R] in [-1, 1]."""
@@ -185,7 +181,7 @@ class ImageDataset:
         backwards = flipped.astype(bool)
         if backwards.any():
             pixels[backwards] = pixels[backwards, :, :, ::-1]
-        return pixels, self._labels_of(indices)
+        return pixels, self.labels_at(indices)
 
     def preload(self) -> None:
         """Decode all images now, if they are to be kept: what is wrong with any of them shows here."""
@@ -227,7 +223,8 @@ class ImageDataset:
         names = (self._files.name(number) for number in range(self.raw_length))
         return [name.removeprefix(root) for name in names]
 
-    def _labels_of(self, indices: np.ndarray) -> np.ndarray:
+    def labels_at(self, indices: np.ndarray) -> np.ndarray:
+        """[B, label_dim] float32 of the images at `indices` [B]."""
         if self._labels is None:
             return np.zeros((len(indices), 0), np.float32)
         labels: np.ndarray = self._labels[indices % len(self._kept)]

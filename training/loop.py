@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -193,8 +194,7 @@ def save_fake_grid(session: Session, path: Path) -> Tensor:
     rows, columns = grid_shape(session.dataset.resolution)
     draws = torch.Generator().manual_seed(session.config.seed)
     z = torch.randn([rows * columns, session.G.z_dim], generator=draws)
-    table = session.dataset.label_table()
-    labels = table[torch.arange(rows * columns) % len(table)]
+    labels = torch.from_numpy(session.dataset.labels_at(np.arange(rows * columns) % session.dataset.used))
     images = [
         session.G_ema(z_part.to(session.device), c_part.to(session.device), noise_mode="const").cpu()
         for z_part, c_part in zip(

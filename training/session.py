@@ -91,10 +91,11 @@ class Session:
         config = with_precision(config, precision, teachers)  # what `auto` came to is a part of the run
         pipe, ada = _ada(config, device)
         augment = pipe if pipe is not None else DiffAugment(config.diffaugment)
-        label_table = dataset.label_table().to(device)
 
         def sample_labels(count: int) -> Tensor:
-            return label_table[torch.randint(len(label_table), [count], device=device)]
+            """Those of images drawn at random. On the CPU: a table of one-hot rows may be larger than a GPU."""
+            drawn = torch.randint(dataset.used, [count])
+            return torch.from_numpy(dataset.labels_at(drawn.numpy())).to(device, non_blocking=True)
 
         players = Players(
             G,

@@ -36,8 +36,16 @@ def steps_of(G: nn.Module, count: int = 40, batch: int = 7, seed: int = 0) -> Te
     def first_pixel(images: Tensor) -> Tensor:
         return images[:, :1, 0, 0].double()
 
-    labels, cpu = torch.zeros(5, 0), torch.device("cpu")
-    jobs = path_jobs(G, first_pixel, labels, count, batch=batch, seed=seed, device=cpu)
+    cpu = torch.device("cpu")
+    jobs = path_jobs(
+        G,
+        first_pixel,
+        lambda n, draws: torch.zeros(5, 0)[torch.randint(5, [n], generator=draws)],
+        count,
+        batch=batch,
+        seed=seed,
+        device=cpu,
+    )
     return torch.cat([job.make() for job in jobs])
 
 

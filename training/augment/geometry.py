@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from torch_utils.ops.upfirdn2d import downsample2d, upsample2d
+from torch_utils.ops import downsample2d, grid_sample, upsample2d
 from training.augment.draws import Draws
 from training.augment.spec import AugmentSpec
 
@@ -108,7 +108,7 @@ def _resample(images: Tensor, inverse: Tensor) -> Tensor:
     from_pixels = _sampler_to_pixels(doubled.shape[3], left, width, doubled.shape[2], top, height).inverse()
     theta = (from_pixels @ inverse @ to_pixels)[:, :2].to(images, non_blocking=True)
     grid = functional.affine_grid(theta, [*images.shape[:2], *out], align_corners=False)
-    sampled = functional.grid_sample(doubled, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    sampled = grid_sample(doubled, grid)
     return _halved(sampled)
 
 

@@ -126,11 +126,11 @@ class GeneratedImages:
                 "give the data it was trained on"
             )
         self.G, self.seed, self.device = G, seed, torch.device(device)
-        self._labels = reals.label_table()
+        self._reals = reals
 
     def path_jobs(self, perceptual: Detector, count: int, batch: int) -> Iterator[Job]:
         """See `training.metrics.path_length`."""
-        G, labels, device = self.G, self._labels, self.device
+        G, labels, device = self.G, self._draw_labels, self.device
         return path_jobs(G, perceptual, labels, count, batch=batch, seed=self.seed, device=device)
 
     def jobs(self, count: int, batch: int) -> Iterator[Job]:
@@ -138,8 +138,13 @@ class GeneratedImages:
         for first in range(0, count, batch):
             size = min(batch, count - first)
             z = torch.randn([size, self.G.z_dim], generator=draws)
-            c = self._labels[torch.randint(len(self._labels), [size], generator=draws)]
+            c = self._draw_labels(size, draws)
             yield Job(size, functools.partial(self._make, z, c, first))
+
+    def _draw_labels(self, count: int, draws: torch.Generator) -> Tensor:
+        """Of images of the set, drawn at random: [count, c_dim]."""
+        drawn = torch.randint(self._reals.used, [count], generator=draws)
+        return torch.from_numpy(self._reals.labels_at(drawn.numpy()))
 
     def _make(self, z: Tensor, c: Tensor, first: int) -> Tensor:
         with own_randomness(self.device, self.seed, first), torch.no_grad():

@@ -31,7 +31,7 @@ def path_length(steps: Tensor) -> float:
 def path_jobs(
     G: nn.Module,
     perceptual: Callable[[Tensor], Tensor],
-    labels: Tensor,
+    draw_labels: Callable[[int, torch.Generator], Tensor],
     count: int,
     *,
     batch: int,
@@ -45,7 +45,7 @@ def path_jobs(
     Args:
         G: a StyleGAN2 generator; works on a copy.
         perceptual: images [N, 3, H, W] in [0, 255] -> features [N, F] whose squared distances are LPIPS.
-        labels: [n, c_dim], drawn from.
+        draw_labels: how many, and what to draw by -> labels [n, c_dim].
         count: paths.
         batch: paths at a time.
         seed: of latents, labels and noise.
@@ -73,5 +73,5 @@ def path_jobs(
     for first in range(0, count, batch):
         size = min(batch, count - first)
         z = torch.randn([2 * size, G.z_dim], generator=draws)
-        c = labels[torch.randint(len(labels), [size], generator=draws)]
+        c = draw_labels(size, draws)
         yield Job(size, functools.partial(steps, z, c, seed_from(seed, first)))
