@@ -6,7 +6,9 @@ far, over all processes. A run that resumes after n images asks for position n: 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,7 +88,7 @@ class InfiniteSampler:
 
 
 class _BatchReader:
-    """What a loader process runs: index array -> Batch.
+    """What a loader process runs: index array -> Batch, of arrays yet.
 
     A UserError comes back as a value, because DataLoader would turn it into a page of the worker's traceback.
     """
@@ -99,7 +101,7 @@ class _BatchReader:
             pixels, labels = self.dataset.gather(indices)
         except UserError as error:
             return error
-        return Batch(torch.from_numpy(pixels), torch.from_numpy(labels), torch.from_numpy(indices))
+        return Batch(pixels, labels, indices)  # type: ignore[arg-type]
 
 
 def make_loader(
@@ -135,23 +137,45 @@ def make_loader(
     if dataset.fits_in_memory:
         dataset.preload()
         return _checked(_read_here(reader, order, pin_memory))
+    bytes_ahead = workers * _AHEAD * (batch // world) * 3 * dataset.resolution**2
+    shared = _room_for(bytes_ahead)
     loader: Any = DataLoader(
         reader,  # type: ignore[arg-type]
         sampler=order,
         batch_size=None,  # each "index" is a whole batch already
         num_workers=workers,
-        pin_memory=pin_memory,
-        prefetch_factor=4 if workers else None,
+        collate_fn=_as_tensors if shared else _as_it_is,
+        pin_memory=pin_memory and shared,
+        prefetch_factor=_AHEAD if workers else None,
     )
-    return _checked(iter(loader))
+    return _checked(iter(loader) if shared else _pinned(map(_as_tensors, loader), pin_memory))
+
+
+_AHEAD = 4  # batches that each loader process has ready
+_SHARED = Path("/dev/shm")  # where tensors of loader processes lie on Linux
+
+
+def _room_for(size: int) -> bool:
+    """Whether loader processes may hand over tensors in shared memory. Containers often have 64 MB of it, and a write
+    beyond that kills the process; arrays then go through pipes, which takes longer."""
+    return not _SHARED.is_dir() or shutil.disk_usage(_SHARED).free > 2 * size
+
+
+def _as_tensors(item: Batch | UserError) -> Batch | UserError:
+    return item if isinstance(item, UserError) else Batch(*map(torch.as_tensor, item))
+
+
+def _as_it_is(item: Batch | UserError) -> Batch | UserError:
+    return item
 
 
 def _read_here(reader: _BatchReader, order: Iterator[np.ndarray], pin_memory: bool) -> Iterator[Batch | UserError]:
-    for indices in order:
-        item = reader[indices]
-        if pin_memory and isinstance(item, Batch):
-            item = Batch(*(tensor.pin_memory() for tensor in item))
-        yield item
+    return _pinned((_as_tensors(reader[indices]) for indices in order), pin_memory)
+
+
+def _pinned(items: Iterator[Batch | UserError], pin_memory: bool) -> Iterator[Batch | UserError]:
+    for item in items:
+        yield Batch(*(tensor.pin_memory() for tensor in item)) if pin_memory and isinstance(item, Batch) else item
 
 
 def _checked(items: Iterator[Batch | UserError]) -> Iterator[Batch]:

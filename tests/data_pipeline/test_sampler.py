@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from dnnlib.errors import UserError
+from training import sampler
 from training.dataset import ImageDataset
 from training.sampler import Batch, InfiniteSampler, make_loader
 
@@ -85,6 +87,19 @@ def test_worker_processes_change_nothing(folder: Path) -> None:
     there = make_loader(ImageDataset(folder, memory_limit=0), batch=4, seed=3, start_nimg=8, workers=2)
     for a, b in zip(take(here, 7), take(there, 7), strict=True):
         assert isinstance(b, Batch)
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_little_shared_memory_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers have 64 MB of /dev/shm: the arrays go through pipes."""
+    small = SimpleNamespace(free=64 << 20)
+    monkeypatch.setattr(sampler.shutil, "disk_usage", lambda path: small)
+    assert sampler._room_for(1 << 20)
+    assert not sampler._room_for(60 << 20)
+    small.free = 0
+    here = make_loader(ImageDataset(folder), batch=4, seed=3)
+    there = make_loader(ImageDataset(folder, memory_limit=0), batch=4, seed=3, workers=2)
+    for a, b in zip(take(here, 7), take(there, 7), strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
