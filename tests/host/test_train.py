@@ -128,8 +128,9 @@ def test_what_is_not_used_as_given_is_said(run_train: RunTrain, drawings: Path) 
     [
         ("--kd=demo", "--kd-head=linear", "--diffaugment=color,translation,cutout"),
         ("--kd=demo", "--aug=ada", "--p=0.3", "--ada-kimg=0.1", "--cond"),
+        ("--aug=fixed", "--p=0.5", "--lecam=0.3", "--freezed=1", "--mirror", "--precision=bf16", "--num-fp16-res=2"),
     ],
-    ids=["diffaugment", "ada and labels"],
+    ids=["diffaugment", "ada and labels", "all the rest"],
 )
 def test_resuming_repeats_the_whole_run_to_the_bit(flags: tuple[str, ...], run_train: RunTrain, tmp_path: Path) -> None:
     """32 steps at once, and 16 + 16: path length, R1, the coin, ADA's p and the averages are all in the state."""
@@ -144,10 +145,13 @@ def test_resuming_repeats_the_whole_run_to_the_bit(flags: tuple[str, ...], run_t
     assert_equal_weights(weights_of(whole), weights_of(resumed))
     assert [line["Progress/kimg"]["mean"] for line in stats_of(resumed)] == [0.064, 0.128]
     a, b = load_state(whole), load_state(resumed)
-    for key in ("nimg", "ada"):
+    for key in ("nimg", "ada", "variety"):
         assert a[key] == b[key]
+    assert_equal_tree(a["lecam"], b["lecam"])
     assert_equal_tree(a["optimizers"], b["optimizers"])
-    assert_equal_tree(a["kd"], b["kd"])
+    assert (a["kd"] is None) == (b["kd"] is None) == ("--kd=demo" not in flags)
+    if a["kd"] is not None:
+        assert_equal_tree(a["kd"], b["kd"])
 
 
 def assert_equal_tree(a: Any, b: Any) -> None:

@@ -13,6 +13,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
 from torch_utils.ops import ACTIVATIONS, bias_act
+from torch_utils.ops.build import KernelsUnavailable
 
 GOLDEN = np.load(Path(__file__).parents[1] / "data/ops/bias_act.npz")
 
@@ -92,5 +93,7 @@ def test_errors(options, message):
 
 
 def test_cuda_kernels_are_not_pretended():
-    with pytest.raises(NotImplementedError, match=r"bias_act: impl='cuda' .* not part of this version"):
+    if torch.cuda.is_available():
+        pytest.skip("there are some")
+    with pytest.raises(KernelsUnavailable, match="torch finds no CUDA device"):
         bias_act(torch.zeros(2, 3), impl="cuda")

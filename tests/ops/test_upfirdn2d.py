@@ -15,6 +15,7 @@ from torch.testing import assert_close
 
 from torch_utils import ops
 from torch_utils.ops import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
+from torch_utils.ops.build import KernelsUnavailable
 
 GOLDEN = np.load(Path(__file__).parents[1] / "data/ops/upfirdn2d.npz")
 CASES = json.loads(str(GOLDEN["cases"]))
@@ -147,5 +148,7 @@ def test_errors(call, message):
 
 
 def test_cuda_kernels_are_not_pretended():
-    with pytest.raises(NotImplementedError, match=r"upfirdn2d: impl='cuda' .* not part of this version; use"):
+    if torch.cuda.is_available():
+        pytest.skip("there are some")
+    with pytest.raises(KernelsUnavailable, match="torch finds no CUDA device"):
         upfirdn2d(X, None, impl="cuda")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from torch_utils.ops.implementation import check_impl
+from torch_utils.ops.implementation import kernels_for
 
 __all__ = ["ACTIVATIONS", "Activation", "bias_act"]
 
@@ -61,16 +61,17 @@ def bias_act(
         gain: factor applied after the activation; None = the activation's own.
         clamp: the result is held within ±clamp; None = not clamped.
         scale: factor on `x`, above 0.
-        impl: "ref" is plain torch; "auto" does linear, relu and lrelu in fewer passes over memory, and keeps only the
-            result for the derivatives.
+        impl: "ref" is plain torch. "auto" does linear, relu and lrelu in fewer passes over memory, on a GPU in one, and
+            keeps only the result for the derivatives. "cuda" is that one pass, or an error.
 
     Returns:
         A tensor of the shape and type of `x`.
 
     Raises:
         ValueError: unknown activation, bias of the wrong shape, or negative clamp.
+        KernelsUnavailable: `impl="cuda"` where there are none.
     """
-    check_impl("bias_act", impl)
+    compiled = kernels_for("bias_act", impl, x)
     if act not in ACTIVATIONS:
         raise ValueError(f"bias_act: act='{act}' is unknown; known: {', '.join(ACTIVATIONS)}.")
     if clamp is not None and clamp < 0:
@@ -86,7 +87,7 @@ def bias_act(
     slope = _SLOPES[act](alpha) if act in _SLOPES else None
     if impl == "ref" or slope is None or slope < 0 or gain <= 0 or scale <= 0:
         return _reference(x, b, dim, activation, alpha, gain, clamp, scale)
-    result: Tensor = _Kinked.apply(x, b, dim, Kink(slope, gain, clamp, scale))  # type: ignore[no-untyped-call]
+    result: Tensor = _Kinked.apply(x, b, dim, Kink(slope, gain, clamp, scale, compiled))  # type: ignore[no-untyped-call]
     return result
 
 
@@ -132,19 +133,53 @@ class Kink(NamedTuple):
     gain: float
     clamp: float | None
     scale: float
+    kernels: Any  # the CUDA kernels, or None
+
+    def apply(self, x: Tensor, b: Tensor | None, dim: int) -> Tensor:
+        factor = self.scale * self.gain
+        if self.kernels is not None and (inner := _inner(x, dim)) is not None:
+            y: Tensor = self.kernels.kink(x, b, inner, factor, self.gain, self.slope, self.clamp)
+            return y
+        # gain goes into scale and bias, as act(gain * v) = gain * act(v) here; then all is done in place.
+        y = x * factor if b is None else torch.add(_along(b, x, dim) * self.gain, x, alpha=factor)
+        if self.slope != 1:
+            F.leaky_relu_(y, self.slope)
+        if self.clamp is not None:
+            y.clamp_(-self.clamp, self.clamp)
+        return y
+
+    def gradient(self, g: Tensor, y: Tensor) -> Tensor:
+        factor = self.scale * self.gain
+        if self.kernels is not None and _inner(y, 0) is not None:
+            dx: Tensor = self.kernels.kink_gradient(_like(g, y), y, factor, self.slope, self.clamp)
+            return dx
+        if self.clamp is not None:
+            g = torch.ops.aten.hardtanh_backward(g, y, -self.clamp, self.clamp)
+        if self.slope == 1:
+            return g * factor
+        dx = torch.ops.aten.leaky_relu_backward(g, y, self.slope, True)
+        return dx.mul_(factor)
+
+
+def _inner(x: Tensor, dim: int) -> int | None:
+    """How many elements of a channel (an index of axis `dim`) lie side by side; None if `x` is not dense."""
+    dim %= x.ndim
+    if x.is_contiguous():
+        return math.prod(x.shape[dim + 1 :])
+    if x.ndim == 4 and dim in (0, 1) and x.is_contiguous(memory_format=torch.channels_last):
+        return 1 if dim == 1 else math.prod(x.shape[1:])
+    return None
+
+
+def _like(g: Tensor, y: Tensor) -> Tensor:
+    """`g` in the type and layout of `y`."""
+    return g if g.dtype == y.dtype and g.stride() == y.stride() else torch.empty_like(y).copy_(g)
 
 
 class _Kinked(Function):
-    """gain goes into scale and bias, as act(gain * v) = gain * act(v) here; then all is done in place."""
-
     @staticmethod
     def forward(ctx: Any, x: Tensor, b: Tensor | None, dim: int, kink: Kink) -> Tensor:
-        factor = kink.scale * kink.gain
-        y = x * factor if b is None else torch.add(_along(b, x, dim) * kink.gain, x, alpha=factor)
-        if kink.slope != 1:
-            F.leaky_relu_(y, kink.slope)
-        if kink.clamp is not None:
-            y.clamp_(-kink.clamp, kink.clamp)
+        y = kink.apply(x, b, dim)
         ctx.dim, ctx.kink, ctx.bias_dtype = dim, kink, None if b is None else b.dtype
         ctx.save_for_backward(y)
         return y
@@ -167,12 +202,7 @@ class _KinkedGradient(Function):
     def forward(ctx: Any, g: Tensor, y: Tensor, kink: Kink) -> Tensor:
         ctx.kink = kink
         ctx.save_for_backward(y)
-        factor = kink.scale * kink.gain
-        if kink.clamp is not None:
-            g = torch.ops.aten.hardtanh_backward(g, y, -kink.clamp, kink.clamp)
-        if kink.slope == 1:
-            return g * factor
-        return torch.ops.aten.leaky_relu_backward(g, y, kink.slope, True).mul_(factor)  # type: ignore[no-any-return]
+        return kink.gradient(g, y)
 
     @staticmethod
     def backward(ctx: Any, gg: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]

@@ -1,21 +1,34 @@
-"""Which implementation of an operator does `impl=` ask for?"""
+"""Which implementation of an operator does `impl=` ask for, and which does it get?"""
 
 from __future__ import annotations
 
-__all__ = ["check_impl"]
+from typing import Any
+
+from torch import Tensor
+
+from torch_utils.ops.build import kernels, kernels_or_none
+
+__all__ = ["kernels_for"]
 
 
-def check_impl(op: str, impl: str) -> None:
-    """Accept "auto" and "ref"; refuse everything else.
+def kernels_for(op: str, impl: str, x: Tensor) -> Any:
+    """The CUDA kernels if they are to compute `op` of `x`, None if plain torch is.
+
+    Args:
+        op: the operator, for messages.
+        impl: "cuda": the kernels; "ref": plain torch; "auto": the kernels on a GPU where they can be built.
 
     Raises:
-        NotImplementedError: `impl="cuda"`, which this version does not have.
-        ValueError: any other word.
+        KernelsUnavailable: `impl="cuda"`, and they cannot be built here.
+        ValueError: any other word, or "cuda" for a tensor elsewhere.
     """
-    if impl == "cuda":
-        raise NotImplementedError(
-            f"{op}: impl='cuda' was asked for, but the CUDA kernels are not part of this version; "
-            "use impl='auto' or impl='ref', which run on the GPU through plain torch."
-        )
-    if impl not in ("auto", "ref"):
+    if impl not in ("auto", "ref", "cuda"):
         raise ValueError(f"{op}: impl='{impl}' is unknown; expected 'auto', 'ref' or 'cuda'.")
+    if impl == "ref" or (impl == "auto" and not x.is_cuda):
+        return None
+    if impl == "auto":
+        return kernels_or_none()
+    module = kernels()
+    if not x.is_cuda:
+        raise ValueError(f"{op}: impl='cuda' was asked for, but the input is on the {x.device.type}.")
+    return module

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from torch_utils.ops.implementation import check_impl
+from torch_utils.ops.implementation import kernels_for
 from torch_utils.ops.padding import (
     Padding,
     Sides,
@@ -102,7 +102,8 @@ def upfirdn2d(
         padding: in pixels of the upsampled image: n, [x, y] or [x0, x1, y0, y1].
         flip_filter: False = convolution, True = correlation.
         gain: factor on the result.
-        impl: "ref" leaves the derivatives to torch, "auto" knows them.
+        impl: "ref" is plain torch. "auto" knows the derivatives, and runs a kernel of its own on a GPU; "cuda" is that
+            kernel, or an error.
 
     Returns:
         [N, C, (H·upy + y0 + y1 - kh)//downy + 1, (W·upx + x0 + x1 - kw)//downx + 1], of the type of `x`.
@@ -110,7 +111,7 @@ def upfirdn2d(
     Raises:
         ValueError: input not 4-D, or nothing left to filter.
     """
-    check_impl("upfirdn2d", impl)
+    compiled = kernels_for("upfirdn2d", impl, x)
     if x.ndim != 4:
         raise ValueError(f"upfirdn2d: the input has shape {tuple(x.shape)}; expected [N, C, H, W].")
     upx, upy = _parse_scaling("up", up)
@@ -126,9 +127,9 @@ def upfirdn2d(
 
     if f is None:
         f = x.new_ones(1, 1)
-    filtering = _Filtering((upx, upy), (downx, downy), pad, flip_filter, gain)
+    filtering = _Filtering((upx, upy), (downx, downy), pad, flip_filter, gain, compiled)
     if impl == "ref" or f.requires_grad:
-        return filtering.apply(x, f)
+        return filtering.reference(x, f)
     result: Tensor = _Upfirdn2d.apply(x, f, filtering)  # type: ignore[no-untyped-call]
     return result
 
@@ -141,8 +142,20 @@ class _Filtering(NamedTuple):
     pad: Sides
     flip_filter: bool
     gain: float
+    kernels: Any  # the CUDA kernels, or None
 
     def apply(self, x: Tensor, f: Tensor) -> Tensor:
+        if self.kernels is None:
+            return self.reference(x, f)
+        run, flip, (left, right, top, bottom) = self.kernels.upfirdn2d, self.flip_filter, self.pad
+        if f.ndim == 1:
+            x = run(x, f[None, :], (self.up[0], 1), (self.down[0], 1), (left, right, 0, 0), flip, self.gain)
+            y: Tensor = run(x, f[:, None], (1, self.up[1]), (1, self.down[1]), (0, 0, top, bottom), flip, 1.0)
+            return y
+        y = run(x, f, self.up, self.down, self.pad, flip, self.gain)
+        return y
+
+    def reference(self, x: Tensor, f: Tensor) -> Tensor:
         """The readable implementation: what `upfirdn2d` is specified to do, in torch's own convolutions."""
         if f.ndim == 1 and f.numel() < SEPARABLE_TAPS:
             f = torch.outer(f, f)
@@ -162,7 +175,7 @@ class _Filtering(NamedTuple):
             after = length - result[axis] * self.down[axis] + taps[axis] - 1 - before - (self.up[axis] - 1)
             sides += [before, after]
         pad = (sides[0], sides[1], sides[2], sides[3])
-        return _Filtering(self.down, self.up, pad, not self.flip_filter, self.gain)
+        return _Filtering(self.down, self.up, pad, not self.flip_filter, self.gain, self.kernels)
 
 
 class _Upfirdn2d(Function):

@@ -1,0 +1,68 @@
+"""How near do the CUDA kernels come to the memory's speed, and what do they save over plain torch?
+
+    python -m benchmarks.kernels
+
+Each row: milliseconds through plain torch, through the kernel, and the kernel's share of the speed at which the device
+copies memory (2 x bytes / time of a large copy).
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+
+import click
+import torch
+
+from torch_utils.ops import bias_act, setup_filter, upfirdn2d
+from torch_utils.ops.build import kernels
+
+SIZES = [(16, 64, 256, 256), (16, 128, 128, 128), (16, 256, 64, 64), (16, 512, 32, 32), (16, 512, 8, 8)]
+
+
+def milliseconds(work: Callable[[], object], rounds: int = 20) -> float:
+    for _ in range(3):
+        work()
+    times = []
+    for _ in range(rounds):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        work()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return statistics.median(times)
+
+
+@click.command()
+def main() -> None:
+    kernels()
+    large = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    there = torch.empty_like(large)
+    speed = 2 * large.numel() / milliseconds(lambda: there.copy_(large))  # bytes a millisecond
+    click.echo(f"{torch.cuda.get_device_name()}, a copy moves {speed / 1e9:.2f} TB/s")
+    click.echo(f"{'':46}{'torch, ms':>11}{'kernel, ms':>11}{'of a copy':>11}")
+    f = setup_filter([1, 3, 3, 1], device="cuda")
+    for dtype in (torch.float16, torch.float32):
+        for size in SIZES:
+            x = torch.randn(size, device="cuda", dtype=dtype)
+            b = torch.randn(size[1], device="cuda", dtype=dtype)
+            row(
+                speed,
+                f"bias_act {size} {dtype}",
+                lambda impl, x=x, b=b: bias_act(x, b, act="lrelu", clamp=256, impl=impl),
+                x,
+            )
+            for name, up, down, pad in (("filter", 1, 1, [2, 1, 2, 1]), ("up", 2, 1, [2, 1, 2, 1]), ("down", 1, 2, 1)):
+                run = lambda impl, x=x, up=up, down=down, pad=pad: upfirdn2d(x, f, up, down, pad, impl=impl)  # noqa: E731
+                row(speed, f"{name} {size} {dtype}", run, x)
+
+
+def row(speed: float, name: str, run: Callable[[str], torch.Tensor], x: torch.Tensor) -> None:
+    moved = (x.numel() + run("cuda").numel()) * x.element_size()
+    plain, ours = (milliseconds(lambda impl=impl: run(impl)) for impl in ("ref", "cuda"))
+    click.echo(f"{name.replace('torch.', ''):46}{plain:>11.3f}{ours:>11.3f}{moved / ours / speed:>11.0%}")
+
+
+if __name__ == "__main__":
+    main()
