@@ -19,13 +19,25 @@ def settle(parameters: Iterable[nn.Parameter], ranks: Ranks) -> Tensor:
         A boolean scalar on the gradients' device: whether anything was not finite. The same in every process.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    ranks.average(gradients)
-    # A sum is finite only if all its terms are, and takes no memory.
-    bad = ~torch.stack([gradient.sum() for gradient in gradients]).isfinite().all()
-    if bad.device.type != "cpu" or bad:  # elsewhere, asking would mean waiting for the device
-        for gradient in gradients:
-            torch.nan_to_num(gradient, nan=0, posinf=1e5, neginf=-1e5, out=gradient)
+    if gradients[0].device.type == "cpu":
+        ranks.average(gradients)
+        # A sum is finite only if all its terms are, and takes no memory.
+        bad = ~torch.stack([gradient.sum() for gradient in gradients]).isfinite().all()
+        if bad:
+            for gradient in gradients:
+                _mend(gradient)
+        return bad
+    # On an accelerator it is calls that cost, and asking means waiting for it: all in one piece, mended in any case.
+    flat = ranks.sum(torch.cat([gradient.reshape(-1) for gradient in gradients])) / ranks.world
+    bad = ~flat.isfinite().all()
+    _mend(flat)
+    parts = flat.split([gradient.numel() for gradient in gradients])
+    torch._foreach_copy_(gradients, [part.view(g.shape) for part, g in zip(parts, gradients, strict=True)])
     return bad
+
+
+def _mend(x: Tensor) -> None:
+    torch.nan_to_num(x, nan=0, posinf=1e5, neginf=-1e5, out=x)
 
 
 class NanWatch:

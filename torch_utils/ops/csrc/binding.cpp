@@ -49,7 +49,7 @@ kd::Kinking kinking(const torch::Tensor& x, double factor, double gain, double s
     job.x = x.const_data_ptr();
     job.count = x.numel();
     job.factor = factor, job.gain = gain, job.slope = slope;
-    job.clamp = clamp ? *clamp : std::numeric_limits<float>::infinity();
+    job.clamp = clamp ? *clamp : std::numeric_limits<double>::infinity();
     return job;
 }
 

@@ -21,7 +21,7 @@ struct Filtering {
     int up_x, up_y, down_x, down_y;
     int pad_x, pad_y;  // before the first column and row, in upsampled pixels; negative crops
     bool flip;         // false: the taps are reversed (convolution), true: as they are (correlation)
-    float gain;
+    double gain;
 };
 cudaError_t filter_planes(const Filtering& job, cudaStream_t stream);
 
@@ -34,7 +34,7 @@ struct Kinking {
     void* out;      // [count]
     int64_t count, inner;  // element i belongs to channel (i / inner) % channels
     int channels;
-    float factor, gain, slope, clamp;
+    double factor, gain, slope, clamp;
 };
 cudaError_t kink(const Kinking& job, cudaStream_t stream);
 // out = x * factor where y > 0, x * factor * slope where not, 0 where y was clamped.

@@ -1,7 +1,4 @@
 // Upsampling, FIR filtering and downsampling of image planes in one pass, without the zeros in between.
-//
-// A thread makes kRun neighbouring outputs of a row, so that a value of x that several of them need is read once a row;
-// rows and neighbours meet in the L1 cache. The usual shapes (4x4 taps, factors 1 and 2) are unrolled.
 #include "types.cuh"
 
 #include <algorithm>
@@ -12,85 +9,119 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kMostTaps = 32 * 32;
 
-__host__ __device__ inline int floor_div(int a, int b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
+__host__ __device__ constexpr int ceil_div(int a, int b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
 
-// Fixed sizes are template arguments; 0 stands for one that is known only at run time.
-template <class T, int Up, int Down, int Taps, int Run> __global__ void filter_kernel(Filtering job) {
+// The shapes of StyleGAN2: 4x4 taps, factors 1 and 2. A thread makes Run x Run outputs, so that what they share of x is
+// read once, into registers; so are the taps. `Phase`: how many taps come before the first one that falls on a pixel of x
+// rather than on a zero, the same for all threads as Run is even.
+template <class T, int Up, int Down, int PhaseX, int PhaseY, int Run> __global__ void filter_4x4(Filtering job) {
     using C = typename Computed<T>::type;
-    __shared__ C f[Taps ? Taps * Taps : kMostTaps];
-    const int taps_x = Taps ? Taps : job.taps_x, taps_y = Taps ? Taps : job.taps_y;
-    const int up_x = Up ? Up : job.up_x, up_y = Up ? Up : job.up_y;
-    const int down_x = Down ? Down : job.down_x, down_y = Down ? Down : job.down_y;
-    for (int i = threadIdx.x; i < taps_x * taps_y; i += blockDim.x)
-        f[i] = C(job.f[job.flip ? i : taps_x * taps_y - 1 - i]) * C(job.gain);
-    __syncthreads();
+    constexpr int Taps = 4, stretch = ceil_div((Run - 1) * Down + Taps, Up);  // pixels of x that Run outputs need
+    struct alignas(sizeof(T) * Run) Many { T values[Run]; };
+    C f[Taps][Taps];
+#pragma unroll
+    for (int k = 0; k < Taps * Taps; k++)
+        f[k / Taps][k % Taps] = C(job.f[job.flip ? k : Taps * Taps - 1 - k]) * C(job.gain);
 
-    const int runs = (job.out_width + Run - 1) / Run;
-    const int64_t work = job.planes * job.out_height * runs, step = int64_t{gridDim.x} * blockDim.x;
+    const int columns = (job.out_width + Run - 1) / Run, rows = (job.out_height + Run - 1) / Run;
+    const int64_t work = job.planes * rows * columns, step = int64_t{gridDim.x} * blockDim.x;
+    const bool whole = job.out_width % Run == 0;
     for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < work; i += step) {
-        const int ox = static_cast<int>(i % runs) * Run;
-        const int64_t row = i / runs;
-        const int oy = static_cast<int>(row % job.out_height);
-        const T* plane = static_cast<const T*>(job.x) + row / job.out_height * job.in_height * job.in_width;
-        C sums[Run] = {};
-        // Upsampled coordinates of the first tap; the first one that falls on a pixel of x, and that pixel.
-        const int top = oy * down_y - job.pad_y;
-        const int first_y = floor_div(top + up_y - 1, up_y);
+        const int ox = static_cast<int>(i % columns) * Run;
+        const int64_t rest = i / columns;
+        const int oy = static_cast<int>(rest % rows) * Run;
+        const int64_t plane = rest / rows;
+        const T* x = static_cast<const T*>(job.x) + plane * job.in_height * job.in_width;
+        const int ix = ceil_div(ox * Down - job.pad_x, Up), iy = ceil_div(oy * Down - job.pad_y, Up);
+        const bool inside = ix >= 0 && ix + stretch <= job.in_width;
+        C sums[Run][Run] = {};
 #pragma unroll
-        for (int iy_ = 0; iy_ < (Taps && Up ? (Taps + Up - 1) / Up : 1 << 20); iy_++) {
-            const int iy = first_y + iy_, ky = iy * up_y - top;
-            if (ky >= taps_y) break;
-            if (iy < 0 || iy >= job.in_height) continue;
-            const T* line = plane + int64_t{iy} * job.in_width;
-            if constexpr (Taps && Up && Down) {
-                // The stretch of x that all outputs of the run need, each value read once.
-                constexpr int stretch = ((Run - 1) * Down + Taps - 1) / Up + 2;
-                const int left = ox * Down - job.pad_x;
-                const int first_x = floor_div(left + Up - 1, Up);
-                C values[stretch];
+        for (int r = 0; r < stretch; r++) {
+            if (iy + r < 0 || iy + r >= job.in_height) continue;
+            const T* line = x + int64_t{iy + r} * job.in_width + ix;
+            C values[stretch];
 #pragma unroll
-                for (int j = 0; j < stretch; j++) {
-                    const int ix = first_x + j;
-                    values[j] = ix >= 0 && ix < job.in_width ? C(widen(line[ix])) : C(0);
-                }
-                const int phase = first_x * Up - left;  // 0 <= phase < Up: taps before the first pixel
+            for (int c = 0; c < stretch; c++)
+                values[c] = inside || (ix + c >= 0 && ix + c < job.in_width) ? C(widen(line[c])) : C(0);
 #pragma unroll
-                for (int o = 0; o < Run; o++) {
+            for (int a = 0; a < Run; a++) {
+                const int ky = PhaseY + r * Up - a * Down;
+                if (ky < 0 || ky >= Taps) continue;
 #pragma unroll
-                    for (int j = 0; j < stretch; j++) {
-                        const int kx = phase + j * Up - o * Down;
-                        if (kx >= 0 && kx < Taps) sums[o] += f[ky * Taps + kx] * values[j];
+                for (int b = 0; b < Run; b++)
+#pragma unroll
+                    for (int c = 0; c < stretch; c++) {
+                        const int kx = PhaseX + c * Up - b * Down;
+                        if (kx >= 0 && kx < Taps) sums[a][b] += f[ky][kx] * values[c];
                     }
-                }
-            } else {
-                for (int o = 0; o < Run; o++) {
-                    const int left = (ox + o) * down_x - job.pad_x;
-                    for (int ix = floor_div(left + up_x - 1, up_x), kx = ix * up_x - left; kx < taps_x; ix++, kx += up_x)
-                        if (ix >= 0 && ix < job.in_width) sums[o] += f[ky * taps_x + kx] * C(widen(line[ix]));
-                }
             }
         }
-        T* out = static_cast<T*>(job.y) + row * job.out_width + ox;
+        T* y = static_cast<T*>(job.y) + (plane * job.out_height + oy) * job.out_width + ox;
 #pragma unroll
-        for (int o = 0; o < Run; o++)
-            if (ox + o < job.out_width) out[o] = narrow<T>(sums[o]);
+        for (int a = 0; a < Run; a++) {
+            if (oy + a >= job.out_height) break;
+            Many many;
+#pragma unroll
+            for (int b = 0; b < Run; b++) many.values[b] = narrow<T>(sums[a][b]);
+            if (whole) {
+                *reinterpret_cast<Many*>(y + int64_t{a} * job.out_width) = many;
+            } else {
+#pragma unroll
+                for (int b = 0; b < Run; b++)
+                    if (ox + b < job.out_width) y[int64_t{a} * job.out_width + b] = many.values[b];
+            }
+        }
     }
 }
 
-template <class T, int Up, int Down, int Taps, int Run> cudaError_t launch(const Filtering& job, cudaStream_t stream) {
-    const int64_t work = job.planes * job.out_height * ((job.out_width + Run - 1) / Run);
-    if (work == 0) return cudaSuccess;
-    const int blocks = static_cast<int>(std::min<int64_t>((work + kThreads - 1) / kThreads, 1 << 16));
-    filter_kernel<T, Up, Down, Taps, Run><<<blocks, kThreads, 0, stream>>>(job);
+// Everything else: any taps, any factors. A thread makes one output.
+template <class T> __global__ void filter_any(Filtering job) {
+    using C = typename Computed<T>::type;
+    __shared__ C f[kMostTaps];
+    const int taps = job.taps_x * job.taps_y;
+    for (int k = threadIdx.x; k < taps; k += blockDim.x) f[k] = C(job.f[job.flip ? k : taps - 1 - k]) * C(job.gain);
+    __syncthreads();
+    const int64_t work = job.planes * job.out_height * job.out_width, step = int64_t{gridDim.x} * blockDim.x;
+    for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < work; i += step) {
+        const int64_t row = i / job.out_width;
+        const T* x = static_cast<const T*>(job.x) + row / job.out_height * job.in_height * job.in_width;
+        const int left = static_cast<int>(i % job.out_width) * job.down_x - job.pad_x;
+        const int top = static_cast<int>(row % job.out_height) * job.down_y - job.pad_y;
+        C sum = 0;
+        for (int iy = ceil_div(top, job.up_y); iy * job.up_y - top < job.taps_y; iy++) {
+            if (iy < 0 || iy >= job.in_height) continue;
+            for (int ix = ceil_div(left, job.up_x); ix * job.up_x - left < job.taps_x; ix++)
+                if (ix >= 0 && ix < job.in_width)
+                    sum += f[(iy * job.up_y - top) * job.taps_x + ix * job.up_x - left] *
+                           C(widen(x[int64_t{iy} * job.in_width + ix]));
+        }
+        static_cast<T*>(job.y)[i] = narrow<T>(sum);
+    }
+}
+
+int blocks_for(int64_t work) { return static_cast<int>(std::min<int64_t>((work + kThreads - 1) / kThreads, 1 << 18)); }
+
+template <class T, int Up, int Down, int PhaseX, int PhaseY, int Run>
+cudaError_t launch(const Filtering& job, cudaStream_t stream) {
+    const int64_t work = job.planes * ((job.out_height + Run - 1) / Run) * ((job.out_width + Run - 1) / Run);
+    filter_4x4<T, Up, Down, PhaseX, PhaseY, Run><<<blocks_for(work), kThreads, 0, stream>>>(job);
     return cudaGetLastError();
 }
 
 template <class T> cudaError_t choose(const Filtering& job, cudaStream_t stream) {
-    const bool square = job.taps_x == 4 && job.taps_y == 4 && job.up_x == job.up_y && job.down_x == job.down_y;
-    if (square && job.up_x == 1 && job.down_x == 1) return launch<T, 1, 1, 4, 4>(job, stream);
-    if (square && job.up_x == 2 && job.down_x == 1) return launch<T, 2, 1, 4, 4>(job, stream);
-    if (square && job.up_x == 1 && job.down_x == 2) return launch<T, 1, 2, 4, 2>(job, stream);
-    return launch<T, 0, 0, 0, 1>(job, stream);
+    if (job.planes * job.out_height * job.out_width == 0) return cudaSuccess;
+    const bool usual = job.taps_x == 4 && job.taps_y == 4 && job.up_x == job.up_y && job.down_x == job.down_y;
+    if (usual && job.up_x == 1 && job.down_x == 1) return launch<T, 1, 1, 0, 0, 4>(job, stream);
+    if (usual && job.up_x == 1 && job.down_x == 2) return launch<T, 1, 2, 0, 0, 2>(job, stream);
+    if (usual && job.up_x == 2 && job.down_x == 1) {
+        const bool odd_x = job.pad_x & 1, odd_y = job.pad_y & 1;
+        if (odd_x && odd_y) return launch<T, 2, 1, 1, 1, 4>(job, stream);
+        if (odd_x) return launch<T, 2, 1, 1, 0, 4>(job, stream);
+        if (odd_y) return launch<T, 2, 1, 0, 1, 4>(job, stream);
+        return launch<T, 2, 1, 0, 0, 4>(job, stream);
+    }
+    filter_any<T><<<blocks_for(job.planes * job.out_height * job.out_width), kThreads, 0, stream>>>(job);
+    return cudaGetLastError();
 }
 
 }  // namespace
