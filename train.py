@@ -31,6 +31,7 @@ from torch_utils.ranks import Ranks, join_ranks, leave_ranks
 from training.checkpoint import load_snapshot, load_state, runs_with_state
 from training.config import TrainConfig, differing_fields, resolve, with_precision
 from training.dataset import ImageDataset
+from training.describe import describe
 from training.drawings import DemoSpec
 from training.image_sets import open_training_set
 from training.logbook import Logbook
@@ -149,7 +150,7 @@ def train(config: TrainConfig, dataset: ImageDataset, resume: str | None, ranks:
 
     with Logbook(run_dir if ranks.speaks else None, round(config.kimg * 1000), session.nimg) as book:
         book.say(f"Run folder:  {run_dir}")
-        for line in session.describe():
+        for line in describe(session):
             book.say(line)
         if resume == LATEST and session.nimg == 0:
             book.say(f"Resume:      no earlier run called '{name}' in '{config.outdir}'; this is a new one")

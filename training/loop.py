@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import resource
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,16 +14,16 @@ import torch
 from torch import Tensor
 
 from dnnlib.errors import RunFailed
-from dnnlib.text import format_seconds
 from kd_plugin.options import to_dict
 from torch_utils.seeding import seed_step
-from torch_utils.stats import Figure, Stopwatch
+from torch_utils.stats import Stopwatch
 from training.chart import save_chart
 from training.checkpoint import delete_old_snapshots, save_snapshot, save_state
 from training.ema import ema_beta, update_ema
 from training.logbook import Logbook
 from training.phases import Batch
 from training.pixels import to_float
+from training.progress import figures, forecast, tick_line
 from training.sampler import make_loader
 from training.session import Session
 from training.snapshots import grid_shape, save_grid
@@ -116,17 +114,6 @@ def train_step(session: Session, batch: Batch) -> None:
         session.pipe.p.fill_(session.ada.p)
 
 
-def forecast(session: Session, seconds_per_image: float) -> str:
-    """When the first results and the end are due, from the speed of the first steps."""
-    total, snap_nimg = session.config.kimg * 1000, session.config.tick * 1000 * session.config.snap
-    first = min(session.nimg - session.nimg % snap_nimg + snap_nimg, total)
-    wait, whole = ((nimg - session.nimg) * seconds_per_image for nimg in (first, total))
-    return (
-        f"Forecast:    {seconds_per_image * 1000:.1f} sec/kimg; first images and snapshot at {first / 1000:g} kimg in "
-        f"about {format_seconds(wait)}, the end at {total / 1000:g} kimg in about {format_seconds(whole)}"
-    )
-
-
 def measure(session: Session, run_dir: Path) -> Iterator[str]:
     """The metrics of the snapshot that was just saved; lines for the log."""
     if session.monitor is not None:
@@ -204,60 +191,6 @@ def save_fake_grid(session: Session, path: Path) -> Tensor:
     grid = torch.cat(images)
     save_grid(grid, path, columns)
     return grid
-
-
-def figures(session: Session, nimg: int, seconds: float, data_seconds: float) -> dict[str, Figure]:
-    """What stats.jsonl says of a tick of `nimg` images."""
-    players = session.players
-    numbers: dict[str, float | Figure] = {
-        "Progress/tick": session.tick,
-        "Progress/kimg": session.nimg / 1000,
-        "Timing/sec_per_kimg": seconds / max(nimg, 1) * 1000,
-        "Timing/sec_per_tick": seconds,
-        "Timing/data_fraction": data_seconds / seconds,
-        # ru_maxrss is in bytes on macOS and in KiB elsewhere.
-        "Resources/peak_mem_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        / (2**30 if sys.platform == "darwin" else 2**20),
-    }
-    if nan_steps := players.nans.drain():
-        numbers["Progress/nan_steps"] = nan_steps
-    if session.overfit is not None:
-        numbers |= session.overfit.figures(session.G, session.D, players.latents, session.nimg)
-    if session.device.type == "cuda":
-        numbers["Resources/peak_gpu_mem_gb"] = torch.cuda.max_memory_allocated(session.device) / 2**30
-        torch.cuda.reset_peak_memory_stats(session.device)
-    if session.pipe is not None:
-        numbers["Progress/augment"] = float(session.pipe.p)
-    if session.kd is not None:
-        numbers["Timing/kd_fraction"] = players.kd_watch.drain() / seconds
-        for name, share in session.kd.explained().items():
-            numbers["KD/explained" if name == "total" else f"KD/explained/{name}"] = share
-    measured = {name: value if isinstance(value, Figure) else Figure(1, value) for name, value in numbers.items()}
-    return measured | players.stats.drain(session.ranks)
-
-
-# The columns of a tick's line: label, name in stats.jsonl, format.
-_LINE = (
-    ("tick", "Progress/tick", "<4.0f"),
-    ("kimg", "Progress/kimg", "<8.1f"),
-    ("sec/kimg", "Timing/sec_per_kimg", "<7.2f"),
-    ("D(real)", "Loss/scores/real", "<+6.2f"),
-    ("D(fake)", "Loss/scores/fake", "<+6.2f"),
-    ("agkd", "Loss/KD/agkd", "<6.3f"),
-    ("cgkd", "Loss/KD/cgkd", "<6.4f"),
-    ("pull", "Loss/KD/grad_ratio", "<6.3f"),
-    ("gap", "Overfit/gap", "<+5.2f"),
-    ("explained", "KD/explained", "<6.1%"),
-    ("kd time", "Timing/kd_fraction", "<5.1%"),
-    ("augment", "Progress/augment", "<6.3f"),
-    ("NaN steps", "Progress/nan_steps", "<4.0f"),
-    ("GPU GB", "Resources/peak_gpu_mem_gb", "<6.2f"),
-)
-
-
-def tick_line(numbers: dict[str, Figure]) -> str:
-    parts = [f"{label} {numbers[name].mean:{form}}" for label, name, form in _LINE if name in numbers]
-    return "  ".join([*parts, f"time {format_seconds(numbers['Timing/sec_per_tick'].mean)}"])
 
 
 @contextmanager

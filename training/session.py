@@ -30,7 +30,6 @@ from training.image_sets import open_held_out
 from training.lecam import LeCam
 from training.monitor import MetricMonitor
 from training.networks import Discriminator, Generator
-from training.networks.discriminator import group_size_of
 from training.overfitting import OverfitWatch
 from training.phases import Greg, Phase, Players, make_phases
 from training.precision import allow_tf32, choose_precision, set_precision
@@ -38,8 +37,6 @@ from training.variety import VarietyWatch
 from training.warm_start import ADA_KIMG, take_weights
 
 __all__ = ["Session"]
-
-FEW_IMAGES = 50  # with fewer, the generator is told to repeat them: said at the start
 
 
 @dataclass
@@ -135,66 +132,6 @@ class Session:
             if isinstance(tensor, Tensor)
         }
         self.ranks.require_equal({**options, "the images of --data": self.dataset.fingerprint, **tensors})
-
-    def describe(self) -> list[str]:
-        """What was chosen, for the log: one line each."""
-        config, kd = self.config, self.config.kd
-        g, d = (sum(parameter.numel() for parameter in network.parameters()) / 1e6 for network in (self.G, self.D))
-        side, mirrored = self.dataset.resolution, ", each also mirrored" if self.dataset.mirror else ""
-        augment = config.diffaugment if config.aug == "noaug" else f"{config.aug} {config.augpipe}"
-        lines = [
-            f"Images:      {self.dataset.used} of {side}x{side}{mirrored} ({config.data})",
-            f"Labels:      {self.dataset.label_note or 'none'}",
-            f"Preset:      {config.cfg}: {config.kimg:g} kimg, batch {config.batch}, gamma {config.gamma:g}",
-            f"Networks:    G {g:.1f} M and D {d:.1f} M parameters, on {self.device}, {self._computing()}",
-            f"Augment:     {augment}",
-            *self._remarks(),
-            f"Schedule:    a line every {config.tick:g} kimg, images and a snapshot every "
-            f"{config.tick * config.snap:g} kimg and at the end; times follow after a few steps",
-        ]
-        if self.overfit is not None:
-            lines.append(f"Held out:    {config.holdout} images, for Overfit/gap")
-        if self.monitor is not None:
-            lines.append(f"Metrics:     {self.monitor.describe()}")
-        if self.kd is not None:
-            lines.append(
-                f"Teacher:     {self.kd.teacher.name}, agkd {kd.agkd:g}, cgkd {kd.cgkd:g}, diversity {kd.diversity:g}, "
-                f"view {kd.view}, student {kd.layer}, {kd.precision}"
-            )
-            if remark := getattr(self.kd.teacher, "remark", ""):
-                lines.append(f"             {remark}")
-        if self.prompts is not None:
-            lines.append(f"Prompts:     {self.prompts.source}")
-            lines.extend(f"             {text}" for text in self.prompts.texts)
-        return lines
-
-    def _computing(self) -> str:
-        low = self.config.precision if self.config.num_fp16_res else "fp32"
-        return low if low == "fp32" else f"{low} at the top {self.config.num_fp16_res} resolutions"
-
-    def _remarks(self) -> list[str]:
-        """What was given, but is used otherwise than one might think."""
-        config, dataset, remarks = self.config, self.dataset, []
-        group = group_size_of(config.micro_batch, config.mbstd_group)
-        if group < min(config.mbstd_group, config.micro_batch):
-            remarks.append(
-                f"Note:        minibatch-std in groups of {group}: {config.mbstd_group} (--mbstd-group) does not "
-                f"divide the {config.micro_batch} images that D sees at once"
-            )
-        if dataset.skipped:
-            kinds = ", ".join(f"{count} {kind}" for kind, count in dataset.skipped.most_common(6))
-            remarks.append(f"Note:        {dataset.skipped.total()} other files skipped ({kinds})")
-        if dataset.used < FEW_IMAGES:
-            remarks.append(
-                f"Note:        {dataset.used} images are very few: expect copies of them; compare fakes*.png with "
-                "reals.png, and add images if you can"
-            )
-        unknown = getattr(self.kd.teacher, "unknown_words", None) if self.kd is not None else None
-        if unknown is not None and self.prompts is not None and (words := unknown(self.prompts.texts)):
-            remarks.append(
-                f"Note:        the teacher never saw the words {', '.join(words)}; to it they are all the same"
-            )
-        return remarks
 
     def start_from(self, snapshot: Snapshot) -> list[str]:
         """Takes over the weights whose names and shapes agree: a warm start, in another resolution too.

@@ -15,7 +15,7 @@ from tests.host.conftest import SMALL
 from training.chart import save_chart
 from training.config import resolve
 from training.dataset import ImageDataset
-from training.loop import forecast
+from training.progress import forecast
 from training.session import Session
 from training.views import save_views
 

@@ -1,0 +1,71 @@
+"""What a run was made of, said at its start: what was chosen, and what was given but is used otherwise."""
+
+from __future__ import annotations
+
+from training.networks.discriminator import group_size_of
+from training.session import Session
+
+__all__ = ["describe"]
+
+FEW_IMAGES = 50  # with fewer, the generator is told to repeat them: said at the start
+
+
+def describe(session: Session) -> list[str]:
+    """What was chosen, for the log: one line each."""
+    config, kd = session.config, session.config.kd
+    g, d = (sum(parameter.numel() for parameter in network.parameters()) / 1e6 for network in (session.G, session.D))
+    side, mirrored = session.dataset.resolution, ", each also mirrored" if session.dataset.mirror else ""
+    augment = config.diffaugment if config.aug == "noaug" else f"{config.aug} {config.augpipe}"
+    lines = [
+        f"Images:      {session.dataset.used} of {side}x{side}{mirrored} ({config.data})",
+        f"Labels:      {session.dataset.label_note or 'none'}",
+        f"Preset:      {config.cfg}: {config.kimg:g} kimg, batch {config.batch}, gamma {config.gamma:g}",
+        f"Networks:    G {g:.1f} M and D {d:.1f} M parameters, on {session.device}, {_computing(session)}",
+        f"Augment:     {augment}",
+        *_remarks(session),
+        f"Schedule:    a line every {config.tick:g} kimg, images and a snapshot every "
+        f"{config.tick * config.snap:g} kimg and at the end; times follow after a few steps",
+    ]
+    if session.overfit is not None:
+        lines.append(f"Held out:    {config.holdout} images, for Overfit/gap")
+    if session.monitor is not None:
+        lines.append(f"Metrics:     {session.monitor.describe()}")
+    if session.kd is not None:
+        lines.append(
+            f"Teacher:     {session.kd.teacher.name}, agkd {kd.agkd:g}, cgkd {kd.cgkd:g}, diversity {kd.diversity:g}, "
+            f"view {kd.view}, student {kd.layer}, {kd.precision}"
+        )
+        if remark := getattr(session.kd.teacher, "remark", ""):
+            lines.append(f"             {remark}")
+    if session.prompts is not None:
+        lines.append(f"Prompts:     {session.prompts.source}")
+        lines.extend(f"             {text}" for text in session.prompts.texts)
+    return lines
+
+
+def _computing(session: Session) -> str:
+    low = session.config.precision if session.config.num_fp16_res else "fp32"
+    return low if low == "fp32" else f"{low} at the top {session.config.num_fp16_res} resolutions"
+
+
+def _remarks(session: Session) -> list[str]:
+    """What was given, but is used otherwise than one might think."""
+    config, dataset, remarks = session.config, session.dataset, []
+    group = group_size_of(config.micro_batch, config.mbstd_group)
+    if group < min(config.mbstd_group, config.micro_batch):
+        remarks.append(
+            f"Note:        minibatch-std in groups of {group}: {config.mbstd_group} (--mbstd-group) does not "
+            f"divide the {config.micro_batch} images that D sees at once"
+        )
+    if dataset.skipped:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in dataset.skipped.most_common(6))
+        remarks.append(f"Note:        {dataset.skipped.total()} other files skipped ({kinds})")
+    if dataset.used < FEW_IMAGES:
+        remarks.append(
+            f"Note:        {dataset.used} images are very few: expect copies of them; compare fakes*.png with "
+            "reals.png, and add images if you can"
+        )
+    unknown = getattr(session.kd.teacher, "unknown_words", None) if session.kd is not None else None
+    if unknown is not None and session.prompts is not None and (words := unknown(session.prompts.texts)):
+        remarks.append(f"Note:        the teacher never saw the words {', '.join(words)}; to it they are all the same")
+    return remarks

@@ -1,0 +1,79 @@
+"""What is said of a run while it goes on: the figures of a tick, the line they make, and when the end is due."""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+import torch
+
+from dnnlib.text import format_seconds
+from torch_utils.stats import Figure
+from training.session import Session
+
+__all__ = ["figures", "forecast", "tick_line"]
+
+
+def forecast(session: Session, seconds_per_image: float) -> str:
+    """When the first results and the end are due, from the speed of the first steps."""
+    total, snap_nimg = session.config.kimg * 1000, session.config.tick * 1000 * session.config.snap
+    first = min(session.nimg - session.nimg % snap_nimg + snap_nimg, total)
+    wait, whole = ((nimg - session.nimg) * seconds_per_image for nimg in (first, total))
+    return (
+        f"Forecast:    {seconds_per_image * 1000:.1f} sec/kimg; first images and snapshot at {first / 1000:g} kimg in "
+        f"about {format_seconds(wait)}, the end at {total / 1000:g} kimg in about {format_seconds(whole)}"
+    )
+
+
+def figures(session: Session, nimg: int, seconds: float, data_seconds: float) -> dict[str, Figure]:
+    """What stats.jsonl says of a tick of `nimg` images."""
+    players = session.players
+    numbers: dict[str, float | Figure] = {
+        "Progress/tick": session.tick,
+        "Progress/kimg": session.nimg / 1000,
+        "Timing/sec_per_kimg": seconds / max(nimg, 1) * 1000,
+        "Timing/sec_per_tick": seconds,
+        "Timing/data_fraction": data_seconds / seconds,
+        # ru_maxrss is in bytes on macOS and in KiB elsewhere.
+        "Resources/peak_mem_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        / (2**30 if sys.platform == "darwin" else 2**20),
+    }
+    if nan_steps := players.nans.drain():
+        numbers["Progress/nan_steps"] = nan_steps
+    if session.overfit is not None:
+        numbers |= session.overfit.figures(session.G, session.D, players.latents, session.nimg)
+    if session.device.type == "cuda":
+        numbers["Resources/peak_gpu_mem_gb"] = torch.cuda.max_memory_allocated(session.device) / 2**30
+        torch.cuda.reset_peak_memory_stats(session.device)
+    if session.pipe is not None:
+        numbers["Progress/augment"] = float(session.pipe.p)
+    if session.kd is not None:
+        numbers["Timing/kd_fraction"] = players.kd_watch.drain() / seconds
+        for name, share in session.kd.explained().items():
+            numbers["KD/explained" if name == "total" else f"KD/explained/{name}"] = share
+    measured = {name: value if isinstance(value, Figure) else Figure(1, value) for name, value in numbers.items()}
+    return measured | players.stats.drain(session.ranks)
+
+
+# The columns of a tick's line: label, name in stats.jsonl, format.
+_LINE = (
+    ("tick", "Progress/tick", "<4.0f"),
+    ("kimg", "Progress/kimg", "<8.1f"),
+    ("sec/kimg", "Timing/sec_per_kimg", "<7.2f"),
+    ("D(real)", "Loss/scores/real", "<+6.2f"),
+    ("D(fake)", "Loss/scores/fake", "<+6.2f"),
+    ("agkd", "Loss/KD/agkd", "<6.3f"),
+    ("cgkd", "Loss/KD/cgkd", "<6.4f"),
+    ("pull", "Loss/KD/grad_ratio", "<6.3f"),
+    ("gap", "Overfit/gap", "<+5.2f"),
+    ("explained", "KD/explained", "<6.1%"),
+    ("kd time", "Timing/kd_fraction", "<5.1%"),
+    ("augment", "Progress/augment", "<6.3f"),
+    ("NaN steps", "Progress/nan_steps", "<4.0f"),
+    ("GPU GB", "Resources/peak_gpu_mem_gb", "<6.2f"),
+)
+
+
+def tick_line(numbers: dict[str, Figure]) -> str:
+    parts = [f"{label} {numbers[name].mean:{form}}" for label, name, form in _LINE if name in numbers]
+    return "  ".join([*parts, f"time {format_seconds(numbers['Timing/sec_per_tick'].mean)}"])
