@@ -20,7 +20,7 @@ from dnnlib.cli import user_errors
 from dnnlib.errors import UserError
 from dnnlib.files import require_writable
 from torch_utils.device import pick_device
-from torch_utils.ranks import join_ranks, leave_ranks, local_device
+from torch_utils.ranks import joined_ranks, local_device
 from training.checkpoint import load_snapshot
 from training.dataset import ImageDataset
 from training.fewshot_sets import reference_of, resolve_data
@@ -88,7 +88,6 @@ def main(
     wanted = parse_metrics(metrics)
     if nearest is not None:
         require_writable(nearest, flag="--nearest")
-    ranks = join_ranks()
     where = pick_device(local_device(device))
     found = load_detector(detector, where)
     G = None if network is None else load_snapshot(network, where).G_ema
@@ -108,11 +107,10 @@ def main(
     else:
         assert fakes is not None
         source = ImageFolder(ImageDataset(resolve_data(fakes, "--fakes"), resolution=train.resolution, flag="--fakes"))
-    with _progress(ranks.speaks) as show:
+    with joined_ranks() as ranks, _progress(ranks.speaks) as show:
         results = evaluate(
             source, reals, found, wanted, batch=batch, seed=seed, perceptual=perceptual, ranks=ranks, on_progress=show
         )
-    leave_ranks()
     if not ranks.speaks:
         return
     if nearest is not None:

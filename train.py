@@ -27,7 +27,7 @@ from kd_plugin.flags import GroupedCommand, add_flags
 from kd_plugin.options import to_dict
 from torch_utils.device import pick_device
 from torch_utils.launch import launch
-from torch_utils.ranks import Ranks, join_ranks, leave_ranks
+from torch_utils.ranks import Ranks, joined_ranks
 from training.checkpoint import load_snapshot, load_state, runs_with_state
 from training.config import TrainConfig, differing_fields, resolve, with_precision
 from training.dataset import ImageDataset
@@ -69,8 +69,8 @@ def main(config_file: str | None, resume: str | None, dry_run: bool, **flags: An
     if config.gpus > 1 and not started_by_torchrun:
         require_gpus(config)
         sys.exit(launch([sys.executable, *sys.argv], config.gpus))
-    status = train(config, dataset, resume, join_ranks())
-    leave_ranks()
+    with joined_ranks() as ranks:
+        status = train(config, dataset, resume, ranks)
     sys.exit(status)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from torch import Tensor
 from dnnlib.errors import UserError
 from torch_utils.launch import die_with_the_launcher
 
-__all__ = ["ALONE", "Job", "Ranks", "join_ranks", "leave_ranks", "local_device"]
+__all__ = ["ALONE", "Job", "Ranks", "joined_ranks", "local_device"]
 
 
 T = TypeVar("T")
@@ -143,26 +144,26 @@ def _digest(part: Tensor | str) -> bytes:
 ALONE = Ranks()
 
 
-def join_ranks() -> Ranks:
-    """Joins the other processes that torchrun or `launch` has started; alone where nobody has.
+@contextmanager
+def joined_ranks() -> Iterator[Ranks]:
+    """A block of work with the other processes that torchrun or `launch` has started; alone where nobody has.
 
-    Tensors on a CPU travel over gloo; those on a GPU over NCCL where every process has one of its own.
+    Tensors on a CPU travel over gloo; those on a GPU over NCCL where every process has one of its own. Where all goes
+    well the processes leave together, so that none loses its partner; one that fails leaves at once.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        return ALONE
+        yield ALONE
+        return
     die_with_the_launcher()
     has_gpu = torch.cuda.is_available() and int(os.environ["LOCAL_WORLD_SIZE"]) <= torch.cuda.device_count()
     if has_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo")
-    return Ranks(dist.get_rank(), world)
-
-
-def leave_ranks() -> None:
-    """Ends what `join_ranks` began, where all has gone well: waits for the others, so that none loses its partner."""
-    if dist.is_initialized():
+    try:
+        yield Ranks(dist.get_rank(), world)
         dist.barrier()
+    finally:
         dist.destroy_process_group()
 
 

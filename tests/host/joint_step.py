@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from torch_utils.ranks import Ranks, join_ranks, leave_ranks
+from torch_utils.ranks import Ranks, joined_ranks
 from torch_utils.seeding import seed_step
 from training.config import resolve
 from training.dataset import ImageDataset
@@ -51,7 +51,11 @@ def spoil_one_loss(phase: Phase) -> None:
 
 def main(out: Path, data: Path, *flags: str) -> None:
     torch.set_num_threads(1)
-    ranks = join_ranks()
+    with joined_ranks() as ranks:
+        steps(ranks, out, data, *flags)
+
+
+def steps(ranks: Ranks, out: Path, data: Path, *flags: str) -> None:
     dataset = ImageDataset(data)
     given = {
         "cfg": "demo", "data": str(data), "batch": 8, "gpus": ranks.world, "mbstd_group": 2, "cbase": 256, "cmax": 32,
@@ -87,7 +91,6 @@ def main(out: Path, data: Path, *flags: str) -> None:
          "nan_steps": session.players.nans.drain()},
         out / f"{ranks.rank}.pt",
     )  # fmt: skip
-    leave_ranks()
 
 
 if __name__ == "__main__":

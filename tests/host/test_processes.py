@@ -92,6 +92,15 @@ def test_gpus_starts_processes_that_make_one_run(drawings: Path, tmp_path: Path)
     assert json.loads((run_dir / "config.json").read_text())["gpus"] == 2
 
 
+def test_a_mistake_is_one_line_also_in_several_processes(drawings: Path, tmp_path: Path) -> None:
+    flags = ["--gpus=2", "--kd=demo", "--kd-layer=b4.fcc", f"--data={drawings}", f"--outdir={tmp_path / 'runs'}"]
+    result = subprocess.run([*COMMAND, *flags], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2, result.stderr
+    (line,) = result.stderr.strip().splitlines()
+    assert "--kd-layer: 'b4.fcc' is not in the discriminator; nearest: 'b4.fc'" in line
+    assert not (tmp_path / "runs").exists()
+
+
 def test_torchrun_is_taken_as_it_is(drawings: Path, tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *COMMAND[1:]]
     command = [*torchrun, "--kimg=0.016", f"--data={drawings}", f"--outdir={tmp_path}"]
