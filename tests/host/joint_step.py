@@ -1,6 +1,6 @@
 """Some steps of a run as one of several processes, whose draws are slices of those that one process alone would make.
 
-    python -m tests.host.joint_step OUT DATA [--spoil | --die | --nan]      as `launch` or torchrun starts it
+    python -m tests.host.joint_step OUT DATA [--spoil | --differ | --die | --nan]      as `launch` or torchrun starts it
 
 Every process writes its weights to OUT/<rank>.pt. The optimisers are plain SGD: Adam's first steps are signs of the
 gradients, and would blow a difference in the last bit up to a whole step.
@@ -61,6 +61,8 @@ def steps(ranks: Ranks, out: Path, data: Path, *flags: str) -> None:
         "cfg": "demo", "data": str(data), "batch": 8, "gpus": ranks.world, "mbstd_group": 2, "cbase": 256, "cmax": 32,
         "aug": "ada", "ada_kimg": 1.0, "lecam": 0.3, "pl_weight": 2, "gamma": 1, "holdout": 0,
     }  # fmt: skip
+    if "--differ" in flags:
+        given["gamma"] = 1 + ranks.rank
     config = resolve(given, {"teacher": "demo", "p": 0.7, "cgkd": 1.0, "agkd": 1.0}, dataset.resolution)
     session = Session.build(config, dataset, ranks)
     if "--spoil" in flags and ranks.rank == 1:

@@ -65,10 +65,13 @@ def test_nan_in_one_process_is_counted_in_all(drawings: Path, tmp_path: Path) ->
     assert first["nan_steps"] == second["nan_steps"] == 1
 
 
-def test_processes_that_disagree_name_the_first_difference(drawings: Path, tmp_path: Path) -> None:
-    result = joint_step(tmp_path, drawings, "--spoil")
+@pytest.mark.parametrize(("flag", "name"), [("--spoil", "D.b4.fc.weight"), ("--differ", "--gamma")])
+def test_processes_that_disagree_name_the_first_difference(
+    flag: str, name: str, drawings: Path, tmp_path: Path
+) -> None:
+    result = joint_step(tmp_path, drawings, flag)
     assert result.returncode != 0
-    assert "disagree on D.b4.fc.weight" in result.stderr
+    assert f"disagree on {name};" in result.stderr
 
 
 def test_a_process_that_dies_takes_the_others_along(drawings: Path, tmp_path: Path) -> None:
