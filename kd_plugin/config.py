@@ -10,7 +10,8 @@ from kd_plugin.options import option
 
 __all__ = ["HEADS", "VIEWS", "KDConfig", "check_weight"]
 
-HEADS = ("auto", "identity", "linear")
+HEADS = ("auto", "identity", "linear", "mlp", "orthogonal")
+DISTANCES = ("l1", "l2", "mse", "sse")
 VIEWS = ("seen", "clean")
 PRECISIONS = ("auto", "fp32", "bf16")  # of a teacher that has a choice
 
@@ -26,7 +27,7 @@ class KDConfig:
     """The `paper` variant of KD-DLGAN.
 
     Raises:
-        KDError: a weight that is negative or not finite, p outside [0, 1], an unknown head or view.
+        KDError: a weight that is negative or not finite, p outside [0, 1], an unknown head, distance or view.
     """
 
     teacher: str = option(
@@ -56,6 +57,12 @@ class KDConfig:
     head: str = option(
         "auto", "Student feature to teacher width; auto: identity where they agree, else linear", choices=HEADS
     )
+    distance: str = option(
+        "l1",
+        "Of agkd: l1 or mse (means over batch and width), l2 (mean of the rows' norms), sse (sum of squares)",
+        choices=DISTANCES,
+    )
+    cgkd_distance: str = option("l1", "Of cgkd: the same, over prompts in place of width", choices=DISTANCES)
     view: str = option("seen", "What the teacher is shown: seen (the augmented images D saw) or clean", choices=VIEWS)
     precision: str = option(
         "auto",
@@ -74,13 +81,25 @@ class KDConfig:
             check_weight(name, weight)
         if not 0 <= self.p <= 1:
             raise KDError(f"--kd-p: {self.p} is not a probability; give a number from 0 to 1")
-        for name, known in (("head", HEADS), ("view", VIEWS), ("precision", PRECISIONS)):
+        for name, known in (
+            ("head", HEADS),
+            ("distance", DISTANCES),
+            ("cgkd_distance", DISTANCES),
+            ("view", VIEWS),
+            ("precision", PRECISIONS),
+        ):
             if getattr(self, name) not in known:
-                raise KDError(f"--kd-{name}: '{getattr(self, name)}' is unknown; choose one of {', '.join(known)}")
+                flag = f"--kd-{name.replace('_', '-')}"
+                raise KDError(f"{flag}: '{getattr(self, name)}' is unknown; choose one of {', '.join(known)}")
 
     @property
     def enabled(self) -> bool:
         return self.teacher != "none"
+
+    @property
+    def distances(self) -> dict[str, str]:
+        """The distance of every term of the discriminator, by the term's name."""
+        return {"agkd": self.distance, "cgkd": self.cgkd_distance}
 
     @property
     def weights(self) -> dict[str, float]:

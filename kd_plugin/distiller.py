@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from kd_plugin.config import KDConfig
 from kd_plugin.errors import CaptureError, TeacherError
@@ -46,7 +47,7 @@ class Distiller(nn.Module):
         teacher: frozen.
         head: [N, F] or [N, F, h, w] -> [N, E].
         prompts: None where no term needs texts.
-        config: `p` and `view` are read.
+        config: `p`, `view` and the distances are read.
         weights: of the terms by name; a term of weight 0 is never computed.
         seed: of the coin; must be the same on all ranks.
     """
@@ -65,7 +66,8 @@ class Distiller(nn.Module):
         self.config = config
         self.weights = {name: weight for name, weight in weights.items() if weight > 0}
         self.head = head
-        self.losses = nn.ModuleDict({name: LOSSES[name]() for name in self.weights if name != DIVERSITY})
+        distances = config.distances
+        self.losses = nn.ModuleDict({name: LOSSES[name](distances[name]) for name in self.weights if name != DIVERSITY})
         self.diversity = Diversity()
         self._borrowed = _Borrowed(tap, teacher, prompts)
         self._transfer = Transfer()
@@ -169,7 +171,8 @@ class Distiller(nn.Module):
             )
 
     def _batches(self, captured: Mapping[Role, Captured], coin: bool) -> tuple[DistillBatch, DistillBatch]:
-        real, fake = (self.head(captured[role].features) for role in ROLES)  # [N, E], [M, E]
+        with parametrize.cached():  # a head's norm or orthogonality is worked out once for both
+            real, fake = (self.head(captured[role].features) for role in ROLES)  # [N, E], [M, E]
         with torch.no_grad():
             teacher_real, teacher_fake = self._embed_both(*(self._shown(captured[role]) for role in ROLES))
         teacher_real, teacher_fake = teacher_real.to(real), teacher_fake.to(fake)

@@ -7,10 +7,11 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrizations import orthogonal, spectral_norm
 
 from kd_plugin.errors import KDError, LayerError
 
-__all__ = ["IdentityHead", "LinearHead", "make_head", "pooled", "student_width"]
+__all__ = ["IdentityHead", "LinearHead", "MLPHead", "OrthogonalHead", "make_head", "pooled", "student_width"]
 
 
 def student_width(layer: nn.Module) -> int | None:
@@ -86,13 +87,58 @@ class LinearHead(nn.Module):
         return f"{self.weight.shape[1]} -> {self.weight.shape[0]}"
 
 
+class MLPHead(nn.Module):
+    """F -> 1024 -> E, two linear maps under spectral norm, with nothing between them: the head of the authors' release.
+
+    Each map's largest singular value is held at 1 by one power iteration a training step.
+    """
+
+    WIDTH = 1024
+
+    def __init__(self, student: int, teacher: int, seed: int) -> None:
+        super().__init__()
+        self.width = student
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.layers = nn.Sequential(
+                spectral_norm(nn.Linear(student, self.WIDTH)), spectral_norm(nn.Linear(self.WIDTH, teacher))
+            )
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = _checked(features, self.width)
+        embeddings: Tensor = self.layers(features.float())  # [N, E]
+        return embeddings
+
+
+class OrthogonalHead(nn.Module):
+    """One linear map F -> E without bias whose rows (F >= E) or columns (F < E) stay orthonormal.
+
+    Such a map can turn the student's feature but not bend it to the teacher, so that what is to be matched must be in
+    the feature itself.
+
+    Source: Miles et al. 2024, "VkD: Improving Knowledge Distillation using Orthogonal Projections", equation 3.
+    """
+
+    def __init__(self, student: int, teacher: int, seed: int) -> None:
+        super().__init__()
+        self.width = student
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.map = orthogonal(nn.Linear(student, teacher, bias=False))
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = _checked(features, self.width)
+        embeddings: Tensor = self.map(features.float())  # [N, E]
+        return embeddings
+
+
 def make_head(kind: str, student: int, teacher: int, seed: int) -> nn.Module:
     """
     Args:
-        kind: `identity`, `linear`, or `auto` (identity where the widths agree, else linear).
+        kind: `identity`, `linear`, `mlp`, `orthogonal`, or `auto` (identity where the widths agree, else linear).
         student: F, the discriminator's width.
         teacher: E, the teacher's width.
-        seed: of the linear head. The global random state stays untouched, so that distillation with weight 0
+        seed: of the head's parameters. The global random state stays untouched, so that distillation with weight 0
             leaves a training run as it was.
 
     Raises:
@@ -107,4 +153,8 @@ def make_head(kind: str, student: int, teacher: int, seed: int) -> nn.Module:
         return IdentityHead(teacher)
     if kind in ("auto", "linear"):
         return LinearHead(student, teacher, torch.Generator().manual_seed(seed))
+    if kind == "mlp":
+        return MLPHead(student, teacher, seed)
+    if kind == "orthogonal":
+        return OrthogonalHead(student, teacher, seed)
     raise KDError(f"--kd-head: '{kind}' is unknown")

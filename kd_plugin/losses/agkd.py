@@ -18,7 +18,7 @@ class AGKD(DistillLoss):
     terms. The crossed pairs ask real and fake features to agree, which makes telling them apart harder.
 
     Source: KD-DLGAN (arXiv 2303.17158), L_AGKD. Differs from the paper in: |.| is the mean over batch and width, so
-    that one weight serves teachers of all widths.
+    that one weight serves teachers of all widths; other distances can be chosen.
     """
 
     needs_other = True

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from kd_plugin.losses.distances import DISTANCES
 from kd_plugin.records import DistillBatch
 from kd_plugin.registry import Registry
 
@@ -24,6 +25,14 @@ class DistillLoss(nn.Module):
     needs_texts: ClassVar[bool] = False  # reads DistillBatch.texts
     needs_other: ClassVar[bool] = False  # reads DistillBatch.teacher_other, row by row
 
+    def __init__(self, distance: str = "l1") -> None:
+        """
+        Args:
+            distance: a name in DISTANCES.
+        """
+        super().__init__()
+        self.measure = DISTANCES[distance]
+
     def forward(self, batch: DistillBatch) -> Tensor:
         """Returns a scalar with gradient into `batch.student` alone."""
         raise NotImplementedError
@@ -33,12 +42,12 @@ class DistillLoss(nn.Module):
         raise NotImplementedError
 
     def distance(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """|prediction - target|, the mean over batch and width: a scalar."""
-        return (target - prediction).abs().mean()
+        """Between two [N, K]: a scalar."""
+        return self.measure.between(prediction, target)
 
     def best_constant(self, target: Tensor) -> Tensor:
-        """[1, K], the one row that is nearest to all rows of `target` in this distance: for |.|, the median."""
-        return target.median(dim=0, keepdim=True).values
+        """[1, K], the one row that is nearest to all rows of `target` in this distance."""
+        return self.measure.constant(target)
 
 
 LOSSES: Registry[type[DistillLoss]] = Registry("distillation loss")

@@ -129,8 +129,10 @@ def test_what_is_not_used_as_given_is_said(run_train: RunTrain, drawings: Path) 
         ("--kd=demo", "--kd-head=linear", "--diffaugment=color,translation,cutout"),
         ("--kd=demo", "--aug=ada", "--p=0.3", "--ada-kimg=0.1", "--cond"),
         ("--aug=fixed", "--p=0.5", "--lecam=0.3", "--freezed=1", "--mirror", "--precision=bf16", "--num-fp16-res=2"),
+        ("--kd=demo", "--kd-head=mlp", "--kd-distance=l2", "--kd-cgkd-distance=sse"),
+        ("--kd=demo", "--kd-head=orthogonal", "--kd-distance=mse", "--kd-cgkd-distance=mse"),
     ],
-    ids=["diffaugment", "ada and labels", "all the rest"],
+    ids=["diffaugment", "ada and labels", "all the rest", "mlp head", "orthogonal head"],
 )
 def test_resuming_repeats_the_whole_run_to_the_bit(flags: tuple[str, ...], run_train: RunTrain, tmp_path: Path) -> None:
     """32 steps at once, and 16 + 16: path length, R1, the coin, ADA's p and the averages are all in the state."""

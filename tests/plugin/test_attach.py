@@ -72,7 +72,11 @@ def test_config_survives_json(attach):
         ({"lyer": "b4.fc"}, KDError, "unknown option of attach() 'lyer'; nearest: 'layer'"),
         ({"layer": "b4.fcc"}, LayerError, "--kd-layer: 'b4.fcc' is not in the discriminator; nearest: 'b4.fc'"),
         ({"view": "augmented"}, KDError, "--kd-view: 'augmented' is unknown; choose one of seen, clean"),
-        ({"head": "mlp"}, KDError, "--kd-head: 'mlp' is unknown; choose one of auto, identity, linear"),
+        (
+            {"head": "conv"},
+            KDError,
+            "--kd-head: 'conv' is unknown; choose one of auto, identity, linear, mlp, orthogonal",
+        ),
         ({"layer": "b4.conv", "head": "identity"}, KDError, "--kd-head: 'identity' needs equal widths"),
         ({"p": 1.5}, KDError, "--kd-p: 1.5 is not a probability; give a number from 0 to 1"),
         ({"p": "often"}, KDError, "option of attach() 'p': 'often' is not of type float"),

@@ -99,11 +99,56 @@ def test_identity_for_two_widths_names_the_flag():
 
 
 def test_unknown_kind():
-    with pytest.raises(KDError, match="--kd-head: 'mlp' is unknown"):
-        make_head("mlp", 5, 6, seed=0)
+    with pytest.raises(KDError, match="--kd-head: 'conv' is unknown"):
+        make_head("conv", 5, 6, seed=0)
 
 
-@pytest.mark.parametrize("kind", ["identity", "linear"])
+@pytest.mark.parametrize(("student", "teacher"), [(6, 6), (9, 5), (5, 9)])
+def test_an_orthogonal_head_stays_orthogonal_while_it_learns(student, teacher):
+    head = make_head("orthogonal", student, teacher, seed=0)
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.1)
+    before = head.map.weight.detach().clone()
+    features, target = torch.randn(8, student), torch.randn(8, teacher)
+    for _ in range(5):
+        optimizer.zero_grad()
+        (head(features) - target).square().mean().backward()
+        optimizer.step()
+    weight = head.map.weight.detach()
+    assert not torch.allclose(weight, before, atol=1e-2)
+    small = weight @ weight.T if teacher <= student else weight.T @ weight
+    torch.testing.assert_close(small, torch.eye(min(student, teacher)), atol=1e-5, rtol=0)
+
+
+def test_the_mlp_head_is_two_linear_maps_of_spectral_norm_one():
+    head = make_head("mlp", 7, 5, seed=0)
+    for _ in range(200):
+        head(torch.randn(4, 7))  # a power iteration each
+    first, second = (layer.weight.detach() for layer in head.layers)
+    assert (first.shape, second.shape) == ((1024, 7), (5, 1024))
+    for weight in (first, second):
+        assert float(torch.linalg.matrix_norm(weight, 2)) == pytest.approx(1, abs=1e-3)
+    a, b = torch.randn(2, 3, 7)
+    middle = head.eval()((a + b) / 2)
+    torch.testing.assert_close(middle, (head(a) + head(b)) / 2, atol=1e-6, rtol=1e-4)  # nothing bends
+
+
+@pytest.mark.parametrize("kind", ["mlp", "orthogonal"])
+def test_other_heads_start_by_the_seed_alone(kind):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    first, features = (
+        make_head(kind, 7, 5, seed=3).eval(),
+        torch.randn(2, 7, generator=torch.Generator().manual_seed(1)),
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(make_head(kind, 7, 5, seed=3).eval()(features), first(features))
+    assert not torch.equal(make_head(kind, 7, 5, seed=4).eval()(features), first(features))
+    restored = make_head(kind, 7, 5, seed=9).eval()
+    restored.load_state_dict(first.state_dict())
+    torch.testing.assert_close(restored(features), first(features))
+
+
+@pytest.mark.parametrize("kind", ["identity", "linear", "mlp", "orthogonal"])
 def test_another_width_than_promised(kind):
     with pytest.raises(
         LayerError, match=re.escape("gives 4 features where the head expects 6; pass width=4 to attach()")
