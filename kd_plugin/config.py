@@ -13,6 +13,7 @@ __all__ = ["HEADS", "VIEWS", "KDConfig", "check_weight"]
 HEADS = ("auto", "identity", "linear", "mlp", "orthogonal")
 DISTANCES = ("l1", "l2", "mse", "sse")
 VIEWS = ("seen", "clean")
+CONTROLS = ("none", "shuffle")
 PRECISIONS = ("auto", "fp32", "bf16")  # of a teacher that has a choice
 
 
@@ -27,7 +28,7 @@ class KDConfig:
     """The `paper` variant of KD-DLGAN.
 
     Raises:
-        KDError: a weight that is negative or not finite, p outside [0, 1], an unknown head, distance or view.
+        KDError: a weight that is negative or not finite, p outside [0, 1], an unknown head, distance, control or view.
     """
 
     teacher: str = option(
@@ -52,6 +53,17 @@ class KDConfig:
         "Probability that a step also matches the crossed pairs",
         metavar="[0,1]",
         shown_default="0.7; --cfg=demo has its own",
+    )
+    balance: float = option(
+        0.0,
+        "Scale the terms of D so that their gradient at the tapped feature is this fraction of the adversarial one; "
+        "0: weights as given",
+        metavar="FRACTION",
+    )
+    control: str = option(
+        "none",
+        "shuffle: each image is taught another one's embedding; what such a run gains is no distillation",
+        choices=CONTROLS,
     )
     layer: str = option("b4.fc", "Discriminator layer whose output is the student feature", metavar="NAME")
     head: str = option(
@@ -79,12 +91,15 @@ class KDConfig:
     def __post_init__(self) -> None:
         for name, weight in self.weights.items():
             check_weight(name, weight)
+        if not (math.isfinite(self.balance) and self.balance >= 0):
+            raise KDError(f"--kd-balance: {self.balance} is not a fraction; give a number of at least 0, such as 0.3")
         if not 0 <= self.p <= 1:
             raise KDError(f"--kd-p: {self.p} is not a probability; give a number from 0 to 1")
         for name, known in (
             ("head", HEADS),
             ("distance", DISTANCES),
             ("cgkd_distance", DISTANCES),
+            ("control", CONTROLS),
             ("view", VIEWS),
             ("precision", PRECISIONS),
         ):

@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from kd_plugin.balance import Balance
 from kd_plugin.config import KDConfig
 from kd_plugin.errors import CaptureError, TeacherError
 from kd_plugin.losses import LOSSES, Diversity
@@ -47,7 +48,7 @@ class Distiller(nn.Module):
         teacher: frozen.
         head: [N, F] or [N, F, h, w] -> [N, E].
         prompts: None where no term needs texts.
-        config: `p`, `view` and the distances are read.
+        config: `p`, `view`, the distances, `balance` and `control` are read.
         weights: of the terms by name; a term of weight 0 is never computed.
         seed: of the coin; must be the same on all ranks.
     """
@@ -71,11 +72,12 @@ class Distiller(nn.Module):
         self.diversity = Diversity()
         self._borrowed = _Borrowed(tap, teacher, prompts)
         self._transfer = Transfer()
+        self._balance = Balance(config.balance) if config.balance > 0 else None
         self._coin = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers on every device
 
     if TYPE_CHECKING:
 
-        def __call__(self) -> Distilled: ...
+        def __call__(self, adversarial: Tensor | None = None) -> Distilled: ...
 
     @property
     def teacher(self) -> Teacher:
@@ -104,10 +106,14 @@ class Distiller(nn.Module):
             )
         return self._borrowed.tap.capture(role, clean)
 
-    def forward(self) -> Distilled:
+    def forward(self, adversarial: Tensor | None = None) -> Distilled:
         """D's terms of this step, each summed over real and fake; one coin is drawn a call.
 
+        Args:
+            adversarial: the loss of D so far, of the captured calls; needed where `balance` is on.
+
         Raises:
+            KDError: `balance` is on, and no adversarial loss came.
             CaptureError: a role was not captured, or real and fake differ in number though crossed pairs are on.
             TeacherError: embeddings that are not finite or not [N, E].
         """
@@ -124,9 +130,10 @@ class Distiller(nn.Module):
                     value = loss(batch)
                     terms[name] = terms[name] + value if name in terms else value
             distilled = self._weighted(terms)
-        return dataclasses.replace(
+        distilled = dataclasses.replace(
             distilled, outputs=tuple(output for seen in captured.values() for output in seen.outputs)
         )
+        return distilled if self._balance is None else self._balance(distilled, adversarial)
 
     def explained(self) -> dict[str, float]:
         """The share of the teacher that the student explains, over the latest steps; see `Transfer.explained`."""
@@ -149,12 +156,14 @@ class Distiller(nn.Module):
             assert texts is not None  # attach() asks for prompts where this term is on
             return self._weighted({DIVERSITY: self.diversity(embeddings, texts)})
 
-    def get_extra_state(self) -> Tensor:
-        """The coin's state, a CPU byte tensor (loadable with weights_only=True)."""
-        return self._coin.get_state()
+    def get_extra_state(self) -> dict[str, Any]:
+        """The coin's state, a CPU byte tensor, and the balance's (loadable with weights_only=True)."""
+        return {"coin": self._coin.get_state(), "ratio": None if self._balance is None else self._balance.ratio}
 
-    def set_extra_state(self, state: Tensor) -> None:
-        self._coin.set_state(state.cpu())  # torch.load(map_location="cuda") moves it
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self._coin.set_state(state["coin"].cpu())  # torch.load(map_location="cuda") moves it
+        if self._balance is not None:
+            self._balance.ratio = state["ratio"]
 
     def _weighted(self, terms: dict[str, Tensor]) -> Distilled:
         total = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
@@ -176,6 +185,8 @@ class Distiller(nn.Module):
         with torch.no_grad():
             teacher_real, teacher_fake = self._embed_both(*(self._shown(captured[role]) for role in ROLES))
         teacher_real, teacher_fake = teacher_real.to(real), teacher_fake.to(fake)
+        if self.config.control == "shuffle":  # batches are random, so a neighbour is a random other image
+            teacher_real, teacher_fake = teacher_real.roll(1, dims=0), teacher_fake.roll(1, dims=0)
         texts = self._texts(real)
         return (
             DistillBatch("real", real, teacher_real, teacher_fake, texts, coin),

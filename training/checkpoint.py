@@ -37,6 +37,7 @@ __all__ = [
 STATE_NAME = "training-state.pt"
 _HEADER = "kd_plugin"
 _FORMAT = 1
+_STATE_FORMAT = 2
 _CLASSES: dict[str, type[nn.Module]] = {"G": Generator, "G_ema": Generator, "D": Discriminator}
 
 
@@ -103,7 +104,7 @@ def load_snapshot(
 
 def save_state(run_dir: Path, state: Mapping[str, Any]) -> None:
     """Replaces the run's state; readable by `torch.load(..., weights_only=True)`."""
-    write_atomic(run_dir / STATE_NAME, lambda partial: torch.save({"format": _FORMAT, **state}, partial))
+    write_atomic(run_dir / STATE_NAME, lambda partial: torch.save({"format": _STATE_FORMAT, **state}, partial))
 
 
 def load_state(run_dir: Path) -> dict[str, Any]:
@@ -119,8 +120,11 @@ def load_state(run_dir: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(f"--resume: '{path}' cannot be read: {first_line(error)}") from error
-    if state.get("format") != _FORMAT:
-        raise UserError(f"--resume: '{path}' has format {state.get('format')}, this version reads {_FORMAT}")
+    if state.get("format") != _STATE_FORMAT:
+        raise UserError(
+            f"--resume: '{path}' was written by another version (format {state.get('format')}, this one reads "
+            f"{_STATE_FORMAT}); start a new run from its snapshot: --resume=network-snapshot-*.safetensors"
+        )
     return state
 
 

@@ -203,7 +203,7 @@ class Dmain(Phase):
     def _distil(self, kd: Distiller, adversarial: Tensor) -> Tensor:
         stats = self.players.stats
         with self.players.kd_watch.running():
-            distilled = kd()
+            distilled = kd(adversarial)
             if (
                 distilled.outputs and "Loss/KD/grad_ratio" not in stats
             ):  # once a tick: it costs two more backward passes
