@@ -156,7 +156,7 @@ def train(config: TrainConfig, dataset: ImageDataset, resume: str | None, ranks:
             book.say(f"Resume:      no earlier run called '{name}' in '{config.outdir}'; this is a new one")
         elif session.nimg > 0:
             book.say(f"Resume:      at {session.nimg / 1000:.1f} kimg")
-            if (before := state["config"].get("gpus", 1)) != config.gpus:
+            if (before := state["config"]["gpus"]) != config.gpus:
                 book.say(
                     f"             in {config.gpus} processes, before in {before}: other random draws from here on"
                 )

@@ -9,29 +9,24 @@ weights: it costs what the real one costs, and knows nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
-from torch import Tensor
 
+from benchmarks.host import a_batch, session_of, wait
 from dnnlib.cli import user_errors
 from kd_plugin import attach, load_teacher
 from kd_plugin.teachers.base import Teacher
-from torch_utils.device import pick_device
-from torch_utils.gradients import NanWatch
-from torch_utils.memory import keep_freed_memory
-from torch_utils.ranks import ALONE
-from torch_utils.stats import Stats, Stopwatch
-from training.augment import DiffAugment
-from training.config import resolve
-from training.networks import Discriminator, Generator
-from training.phases import Batch, Phase, Players, make_phases
-from training.precision import choose_precision, set_precision
+from kd_plugin.teachers.clip_package import _load
+from training.phases import Phase, make_phases
+from training.session import Session
 
 PROMPTS = [f"a photo of a cat, number {i}" for i in range(32)]
 RANDOM = {
@@ -50,21 +45,19 @@ RANDOM = {
 @click.option("--device", default="auto", show_default=True)
 @user_errors
 def main(resolution: int, batch: int, cbase: int, teacher: str, rounds: int, device: str) -> None:
-    where = pick_device(device)
-    if where.type == "cpu":
-        keep_freed_memory()
-    loaded = _teacher(teacher, where)
-    setups = {
+    session = session_of(resolution, batch=batch, cbase=cbase, device=device, diffaugment="color,translation,cutout")
+    loaded = _teacher(teacher, session.device)
+    setups: dict[str, dict[str, Any]] = {
         "no teacher": {},
         "view seen": {"agkd": 1.0, "cgkd": 1.0},
         "view clean": {"agkd": 1.0, "cgkd": 1.0, "view": "clean"},
         "diversity": {"agkd": 0.0, "cgkd": 0.0, "diversity": 1.0},
     }
-    runs = {name: _phases(resolution, batch, cbase, where, loaded, options) for name, options in setups.items()}
-    images = torch.rand([batch, 3, resolution, resolution], device=where) * 2 - 1
-    both = torch.cat([images, images])
+    runs = {name: _phases(session, loaded, options) for name, options in setups.items()}
+    images = a_batch(session)
+    both = torch.cat([images.real, images.real])
     parts: dict[str, Callable[[], object]] = {
-        f"{phase} {name}": lambda run=run, phase=phase: run[phase].step([Batch(images, images.new_zeros(batch, 0))])
+        f"{phase} {name}": lambda run=run, phase=phase: run[phase].step([images])
         for name, run in runs.items()
         for phase in ("Gmain", "Greg", "Dmain", "Dreg")
         if name == "no teacher" or phase == ("Gmain" if name == "diversity" else "Dmain")
@@ -73,10 +66,10 @@ def main(resolution: int, batch: int, cbase: int, teacher: str, rounds: int, dev
     seconds: dict[str, list[float]] = {name: [] for name in parts}
     for turn in range(rounds + 2):
         for name, part in parts.items():
-            _wait(where)
+            wait(session.device)
             begun = time.perf_counter()
             part()
-            _wait(where)
+            wait(session.device)
             if turn >= 2:
                 seconds[name].append(time.perf_counter() - begun)
     _report({name: statistics.median(times) for name, times in seconds.items()})
@@ -100,10 +93,6 @@ def _teacher(spec: str, device: torch.device) -> Teacher:
     if not spec.startswith("random:"):
         return load_teacher(spec, device)
     embed, side, layers, width, patch = RANDOM[spec.removeprefix("random:")]
-    from kd_plugin.teachers.clip_package import (
-        _load,
-    )  # OpenAI's own class, which nothing else needs to build from numbers
-
     text = embed  # OpenAI's text transformers are as wide as the embedding
     model = _load("model").CLIP(embed, side, layers, width, patch, 77, 49408, text, text // 64, 12)
     with tempfile.TemporaryDirectory() as folder:
@@ -112,42 +101,10 @@ def _teacher(spec: str, device: torch.device) -> Teacher:
         return load_teacher(f"clip:{path}", device)
 
 
-def _phases(
-    side: int, batch: int, cbase: int, device: torch.device, teacher: Teacher, options: dict[str, object]
-) -> dict[str, Phase]:
-    torch.manual_seed(0)
-    given = {"cfg": "stylegan2", "aug": "noaug", "map_depth": 2, "batch": batch, "cbase": cbase, "lr": 1e-6}
-    config = resolve(given, {"teacher": "none"}, side)
-    shared = {
-        "c_dim": 0,
-        "img_resolution": side,
-        "img_channels": 3,
-        "channel_base": cbase,
-        "num_fp16_res": 4,
-        "conv_clamp": 256,
-    }
-    G = Generator(z_dim=512, w_dim=512, mapping_layers=2, **shared).to(device).requires_grad_(False)
-    D = Discriminator(**shared).to(device).requires_grad_(False)
-    if device.type == "cpu":
-        G, D = (network.to(memory_format=torch.channels_last) for network in (G, D))
-    precision = choose_precision("auto", D, device)
-    for network in (G, D):
-        set_precision(network, precision)
-    kd = attach(D, teacher=teacher, prompts=PROMPTS, **options) if options else None
-
-    def no_labels(count: int) -> Tensor:
-        return torch.zeros([count, 0], device=device)
-
-    players = Players(
-        G, D, DiffAugment("color,translation,cutout"), no_labels, kd, None, None, Stats(), Stopwatch(device),
-        NanWatch(device), ALONE, 0.9, device,
-    )  # fmt: skip
-    return {phase.name: phase for phase in make_phases(config, players)}
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _phases(session: Session, teacher: Teacher, options: dict[str, Any]) -> dict[str, Phase]:
+    kd = attach(session.D, teacher=teacher, prompts=PROMPTS, **options) if options else None
+    players = dataclasses.replace(session.players, kd=kd)
+    return {phase.name: phase for phase in make_phases(session.config, players)}
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import click
 import numpy as np
 import torch
 
+from benchmarks.host import wait
 from dnnlib.cli import user_errors
 from torch_utils.device import pick_device
 from torch_utils.ranks import Job
@@ -53,7 +54,7 @@ def main(data: str, detector: str, resolution: int | None, count: int, batch: in
     def alone() -> None:
         for _ in range(count // batch):
             network(pixels)
-        _wait(where)
+        wait(where)
 
     def measured() -> None:
         evaluate(fakes, reals, network, metrics, batch=batch)
@@ -74,11 +75,6 @@ def _seconds(action: Callable[[], None]) -> float:
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 if __name__ == "__main__":

@@ -176,9 +176,8 @@ def _with_slashes(name: str) -> str:
 
 def _is_hidden(name: str) -> bool:
     """Hidden files, and the shadow files that macOS adds to a zip."""
-    if not name.startswith(".") and "/." not in name and "__MACOSX" not in name:
-        return False  # a path object takes 5 µs: seconds, with a million files
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+    parts = name.split("/")  # a path object takes 5 µs: seconds, with a million files
+    return any((part.startswith(".") and part != ".") or part == "__MACOSX" for part in parts)
 
 
 def _is_wanted(name: str, suffixes: tuple[str, ...]) -> bool:

@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 
 from kd_plugin.errors import KDError
+from kd_plugin.losses.distances import DISTANCES
 from kd_plugin.options import option
 
 __all__ = ["HEADS", "VIEWS", "KDConfig", "check_weight"]
 
 HEADS = ("auto", "identity", "linear", "mlp", "orthogonal")
-DISTANCES = ("l1", "l2", "mse", "sse")
 VIEWS = ("seen", "clean")
 CONTROLS = ("none", "shuffle")
 PRECISIONS = ("auto", "fp32", "bf16")  # of a teacher that has a choice

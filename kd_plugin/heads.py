@@ -72,11 +72,11 @@ class IdentityHead(nn.Module):
 
 
 class LinearHead(nn.Module):
-    """One affine map F -> E. Rows start at about unit length, drawn from `generator` only."""
+    """One affine map F -> E. Rows start at about unit length."""
 
-    def __init__(self, student: int, teacher: int, generator: torch.Generator) -> None:
+    def __init__(self, student: int, teacher: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(teacher, student, generator=generator) / math.sqrt(student))
+        self.weight = nn.Parameter(torch.randn(teacher, student) / math.sqrt(student))
         self.bias = nn.Parameter(torch.zeros(teacher))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -95,14 +95,12 @@ class MLPHead(nn.Module):
 
     WIDTH = 1024
 
-    def __init__(self, student: int, teacher: int, seed: int) -> None:
+    def __init__(self, student: int, teacher: int) -> None:
         super().__init__()
         self.width = student
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.layers = nn.Sequential(
-                spectral_norm(nn.Linear(student, self.WIDTH)), spectral_norm(nn.Linear(self.WIDTH, teacher))
-            )
+        self.layers = nn.Sequential(
+            spectral_norm(nn.Linear(student, self.WIDTH)), spectral_norm(nn.Linear(self.WIDTH, teacher))
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         features = _checked(features, self.width)
@@ -119,12 +117,10 @@ class OrthogonalHead(nn.Module):
     Source: Miles et al. 2024, "VkD: Improving Knowledge Distillation using Orthogonal Projections", equation 3.
     """
 
-    def __init__(self, student: int, teacher: int, seed: int) -> None:
+    def __init__(self, student: int, teacher: int) -> None:
         super().__init__()
         self.width = student
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.map = orthogonal(nn.Linear(student, teacher, bias=False))
+        self.map = orthogonal(nn.Linear(student, teacher, bias=False))
 
     def forward(self, features: Tensor) -> Tensor:
         features = _checked(features, self.width)
@@ -151,10 +147,9 @@ def make_head(kind: str, student: int, teacher: int, seed: int) -> nn.Module:
         )
     if kind == "identity" or (kind == "auto" and student == teacher):
         return IdentityHead(teacher)
-    if kind in ("auto", "linear"):
-        return LinearHead(student, teacher, torch.Generator().manual_seed(seed))
-    if kind == "mlp":
-        return MLPHead(student, teacher, seed)
-    if kind == "orthogonal":
-        return OrthogonalHead(student, teacher, seed)
-    raise KDError(f"--kd-head: '{kind}' is unknown")
+    kinds = {"auto": LinearHead, "linear": LinearHead, "mlp": MLPHead, "orthogonal": OrthogonalHead}
+    if kind not in kinds:
+        raise KDError(f"--kd-head: '{kind}' is unknown")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return kinds[kind](student, teacher)

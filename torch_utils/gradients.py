@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from torch_utils.ranks import Ranks
+from torch_utils.ranks import Ranks, unflatten_into
 
 __all__ = ["NanWatch", "settle"]
 
@@ -28,11 +28,11 @@ def settle(parameters: Iterable[nn.Parameter], ranks: Ranks) -> Tensor:
                 _mend(gradient)
         return bad
     # On an accelerator it is calls that cost, and asking means waiting for it: all in one piece, mended in any case.
-    flat = ranks.sum(torch.cat([gradient.reshape(-1) for gradient in gradients])) / ranks.world
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    ranks.average([flat])
     bad = ~flat.isfinite().all()
     _mend(flat)
-    parts = flat.split([gradient.numel() for gradient in gradients])
-    torch._foreach_copy_(gradients, [part.view(g.shape) for part, g in zip(parts, gradients, strict=True)])
+    unflatten_into(gradients, flat)
     return bad
 
 

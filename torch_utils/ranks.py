@@ -17,8 +17,7 @@ from torch import Tensor
 from dnnlib.errors import UserError
 from torch_utils.launch import die_with_the_launcher
 
-__all__ = ["ALONE", "Job", "Ranks", "joined_ranks", "local_device"]
-
+__all__ = ["ALONE", "Job", "Ranks", "joined_ranks", "local_device", "unflatten_into"]
 
 T = TypeVar("T")
 
@@ -90,9 +89,7 @@ class Ranks:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         dist.all_reduce(flat)
-        flat /= self.world
-        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-            tensor.copy_(part.view(tensor.shape))
+        unflatten_into(tensors, flat / self.world)
 
     def require_equal(self, parts: Mapping[str, Tensor | str]) -> None:
         """
@@ -132,6 +129,12 @@ class Ranks:
             dist.all_gather(parts, padded)
             for job, part in zip(turn, parts, strict=False):
                 yield part[: job.rows]
+
+
+def unflatten_into(tensors: Sequence[Tensor], flat: Tensor) -> None:
+    """Writes the pieces of `flat`, which follow each other as the tensors do, back into them."""
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    torch._foreach_copy_(list(tensors), [part.view(x.shape) for part, x in zip(parts, tensors, strict=True)])
 
 
 def _digest(part: Tensor | str) -> bytes:

@@ -25,7 +25,7 @@ from training.phases import Batch
 from training.pixels import to_float
 from training.progress import figures, forecast, tick_line
 from training.sampler import make_loader
-from training.session import Session
+from training.session import HOW_TO_GO_ON, Session
 from training.snapshots import grid_shape, save_grid
 from training.views import save_views
 
@@ -137,12 +137,12 @@ def save(session: Session, run_dir: Path) -> list[str]:
     """
     session.require_finite_weights()
     session.require_agreement()
+    kimg, warnings = session.nimg // 1000, []
+    if session.ranks.speaks:
+        warnings = session.variety.note(save_fake_grid(session, run_dir / f"fakes{kimg:06d}.png"))
     state = session.state_dict()
     if not session.ranks.speaks:
-        return []
-    kimg = session.nimg // 1000
-    warnings = session.variety.note(save_fake_grid(session, run_dir / f"fakes{kimg:06d}.png"))
-    state["variety"] = session.variety.state_dict()
+        return warnings
     meta = {
         "config": to_dict(session.config),
         "nimg": session.nimg,
@@ -165,7 +165,7 @@ def require_finite_gradients(session: Session, ticked: bool) -> None:
     if session.players.nans.streak() >= session.config.max_nan_steps:
         raise RunFailed(
             f"--max-nan-steps={session.config.max_nan_steps}: at {session.nimg / 1000:g} kimg the gradients had not "
-            f"been finite in so many steps in a row; {session.how_to_go_on}"
+            f"been finite in so many steps in a row; {HOW_TO_GO_ON}"
         )
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 from torch import nn
 
 from dnnlib.errors import UserError
+from kd_plugin.teachers.precision import least_seconds
 from training.networks import Discriminator
 from training.networks.layers import block_dtype, block_resolutions
 
-__all__ = ["PRECISIONS", "allow_tf32", "choose_precision", "set_precision"]
+__all__ = ["allow_tf32", "choose_precision", "set_precision"]
 
-PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _WORTH_MEASURING = 2_000_000  # parameters of D: below, the measurement costs more than it could save
-_TIMES = 3
 
 
 def choose_precision(wanted: str, D: Discriminator, device: torch.device) -> str:
@@ -68,14 +65,13 @@ def _seconds(D: Discriminator, precision: str) -> float:
     block = D.get_submodule(f"b{side}")
     before = block.dtype
     images = torch.zeros([2, D.img_channels, side, side], device=next(D.parameters()).device)
-    times = []
+
+    def forward_and_back() -> None:
+        features, _ = block(None, images.requires_grad_(True), False)
+        features.float().sum().backward()
+
     try:
-        set_precision(D, precision)
-        for _ in range(1 + _TIMES):
-            begun = time.perf_counter()
-            features, _ = block(None, images.requires_grad_(True), False)
-            features.float().sum().backward()
-            times.append(time.perf_counter() - begun)
+        block.dtype = _DTYPES[precision]
+        return least_seconds(forward_and_back)
     finally:
         block.dtype = before
-    return min(times[1:])

@@ -36,7 +36,12 @@ from training.precision import allow_tf32, choose_precision, set_precision
 from training.variety import VarietyWatch
 from training.warm_start import ADA_KIMG, take_weights
 
-__all__ = ["Session"]
+__all__ = ["HOW_TO_GO_ON", "Session"]
+
+HOW_TO_GO_ON = (
+    "the last snapshot and state are kept. Start again from it (--resume=SNAPSHOT) with a lower --lr, a higher --gamma "
+    "or --precision=fp32"
+)
 
 
 @dataclass
@@ -170,16 +175,8 @@ class Session:
             for name, tensor in network.state_dict().items():
                 if not tensor.isfinite().all():
                     raise RunFailed(
-                        f"{role}.{name} is not finite at {self.nimg / 1000:g} kimg; nothing was written; "
-                        f"{self.how_to_go_on}"
+                        f"{role}.{name} is not finite at {self.nimg / 1000:g} kimg; nothing was written; {HOW_TO_GO_ON}"
                     )
-
-    @property
-    def how_to_go_on(self) -> str:
-        return (
-            "the last snapshot and state are kept. Start again from it (--resume=SNAPSHOT) with a lower --lr, a higher "
-            "--gamma or --precision=fp32"
-        )
 
     def networks(self) -> dict[str, nn.Module]:
         return {"G": self.G, "D": self.D, "G_ema": self.G_ema}

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from kd_plugin.config import PRECISIONS
 from kd_plugin.errors import TeacherError, nearest
 
-__all__ = ["cast", "choose_precision"]
+__all__ = ["cast", "choose_precision", "least_seconds"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _WORTH_MEASURING = 20_000_000  # parameters: a smaller network is fast anyway
-_TIMES = 3
 
 
 def cast(model: nn.Module, names: Collection[str], precision: str) -> None:
@@ -60,13 +59,18 @@ def _seconds(model: nn.Module, names: Collection[str], precision: str, forward: 
     kept = {name: model.get_parameter(name).data for name in names}
     cast(model, names, precision)
     try:
-        forward()
-        times = []
-        for _ in range(_TIMES):
-            begun = time.perf_counter()
-            forward()
-            times.append(time.perf_counter() - begun)
+        return least_seconds(forward)
     finally:
         for name, data in kept.items():
             model.get_parameter(name).data = data
-    return min(times)
+
+
+def least_seconds(work: Callable[[], object], times: int = 3) -> float:
+    """The least of a few calls after one to warm up, on a CPU."""
+    work()
+    taken = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - begun)
+    return min(taken)

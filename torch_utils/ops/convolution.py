@@ -78,69 +78,9 @@ def convolution(
         groups: as in torch.
     """
     steps = (stride, stride) if isinstance(stride, int) else stride
-    result: Tensor = _Convolution.apply(x, w, Geometry(steps, padding, transposed, groups))  # type: ignore[no-untyped-call]
+    form = Form(Geometry(steps, padding, transposed, groups), Outline.of(x), Outline.of(w))
+    result: Tensor = _Derivative.apply(form, "y", x, w)  # type: ignore[no-untyped-call]
     return result
-
-
-class _Convolution(Function):
-    """Bilinear in (x, w): each gradient is the other operand against the gradient of the output."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
-        ctx.geometry, ctx.like = geometry, _outline(x)
-        # A frozen kernel (D's while G learns) needs no activations: they are not kept.
-        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, w)
-        return geometry.apply(x, w)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
-        x, w = ctx.saved_tensors
-        dx = dw = None
-        if ctx.needs_input_grad[0]:
-            dx = _InputGradient.apply(g, w, ctx.like, ctx.geometry)  # type: ignore[no-untyped-call]
-        if ctx.needs_input_grad[1]:
-            dw = _WeightGradient.apply(g, x, _outline(w), ctx.geometry)  # type: ignore[no-untyped-call]
-        return dx, dw, None
-
-
-class _InputGradient(Function):
-    """Bilinear in (g, w)."""
-
-    @staticmethod
-    def forward(ctx: Any, g: Tensor, w: Tensor, like: Outline, geometry: Geometry) -> Tensor:
-        ctx.geometry, ctx.like = geometry, like
-        ctx.save_for_backward(g if ctx.needs_input_grad[1] else None, w)
-        return geometry.input_gradient(g, like.empty(g), w)
-
-    @staticmethod
-    def backward(ctx: Any, dx: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
-        g, w = ctx.saved_tensors
-        dg = dw = None
-        if ctx.needs_input_grad[0]:
-            dg = _Convolution.apply(dx, w, ctx.geometry)  # type: ignore[no-untyped-call]
-        if ctx.needs_input_grad[1]:
-            dw = _WeightGradient.apply(g, dx, _outline(w), ctx.geometry)  # type: ignore[no-untyped-call]
-        return dg, dw, None, None
-
-
-class _WeightGradient(Function):
-    """Bilinear in (g, x)."""
-
-    @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, like: Outline, geometry: Geometry) -> Tensor:
-        ctx.geometry, ctx.like_x = geometry, _outline(x)
-        ctx.save_for_backward(g if ctx.needs_input_grad[1] else None, x if ctx.needs_input_grad[0] else None)
-        return geometry.weight_gradient(g, x, like.empty(g))
-
-    @staticmethod
-    def backward(ctx: Any, dw: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
-        g, x = ctx.saved_tensors
-        dg = dx = None
-        if ctx.needs_input_grad[0]:
-            dg = _Convolution.apply(x, dw, ctx.geometry)  # type: ignore[no-untyped-call]
-        if ctx.needs_input_grad[1]:
-            dx = _InputGradient.apply(g, dw, ctx.like_x, ctx.geometry)  # type: ignore[no-untyped-call]
-        return dg, dx, None, None
 
 
 class Outline(NamedTuple):
@@ -149,13 +89,57 @@ class Outline(NamedTuple):
     shape: torch.Size
     layout: torch.memory_format
 
+    @classmethod
+    def of(cls, x: Tensor) -> Outline:
+        """channels_last only where the tensor is that and nothing else: torch then computes in it too."""
+        is_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        return cls(x.shape, torch.channels_last if is_last else torch.contiguous_format)
+
     def empty(self, like: Tensor) -> Tensor:
         """Memory that nobody touches."""
         return torch.empty(self.shape, dtype=like.dtype, device=like.device, memory_format=self.layout)
 
 
-def _outline(x: Tensor) -> Outline:
-    """channels_last only where the tensor is that and nothing else: torch then computes in it too."""
-    last = torch.channels_last
-    is_last = x.is_contiguous(memory_format=last) and not x.is_contiguous()
-    return Outline(x.shape, last if is_last else torch.contiguous_format)
+class Form(NamedTuple):
+    """The trilinear form <y, convolution(x, w)>: its derivative by one of the three is a convolution of the others."""
+
+    geometry: Geometry
+    x: Outline
+    w: Outline
+
+    def derivative(self, by: str, known: dict[str, Tensor]) -> Tensor:
+        if by == "y":
+            return self.geometry.apply(known["x"], known["w"])
+        if by == "x":
+            return self.geometry.input_gradient(known["y"], self.x.empty(known["y"]), known["w"])
+        return self.geometry.weight_gradient(known["y"], known["x"], self.w.empty(known["x"]))
+
+
+class _Derivative(Function):
+    """By one operand ("x", "w" or "y"), of the other two, which come in this order. Its own derivatives are of its
+    kind: the cotangent of the result stands in the result's place."""
+
+    @staticmethod
+    def forward(ctx: Any, form: Form, by: str, first: Tensor, second: Tensor) -> Tensor:
+        ctx.form, ctx.by = form, by
+        # What a derivative needs is the *other* operand. So where a kernel is frozen (D's while G learns), the
+        # activations are not kept.
+        ctx.save_for_backward(first if ctx.needs_input_grad[3] else None, second if ctx.needs_input_grad[2] else None)
+        return form.derivative(by, dict(zip(_others(by), (first, second), strict=True)))
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[None, None, Tensor | None, Tensor | None]:  # type: ignore[override]
+        names, saved = _others(ctx.by), ctx.saved_tensors
+        found: list[Tensor | None] = []
+        for place in range(2):
+            if not ctx.needs_input_grad[2 + place]:
+                found.append(None)
+                continue
+            known = {ctx.by: cotangent, names[1 - place]: saved[1 - place]}
+            operands = (known[name] for name in _others(names[place]))
+            found.append(_Derivative.apply(ctx.form, names[place], *operands))  # type: ignore[no-untyped-call]
+        return None, None, found[0], found[1]
+
+
+def _others(name: str) -> str:
+    return "xwy".replace(name, "")

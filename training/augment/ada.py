@@ -87,23 +87,26 @@ class AdaController:
             raise RuntimeError(
                 f"AdaController: no logits observed in {self._steps} steps; call observe(D(real)) in each"
             )
-        sums = torch.stack([self._signs, torch.full_like(self._signs, self._count)])
-        total, count = (all_reduce(sums) if all_reduce else sums).tolist()
+        total, count = self._totals(all_reduce)
         excess = total / count - self.target
         if excess:
             self.p = min(max(self.p + math.copysign(self._nimg / (self.kimg * 1000), excess), 0.0), 1.0)
         self._steps, self._nimg, self._signs, self._count = 0, 0, None, 0
         return True
 
+    def _totals(self, all_reduce: Callable[[Tensor], Tensor] | None) -> tuple[float, float]:
+        """The sum of the signs and their number, over all ranks."""
+        assert self._signs is not None
+        sums = torch.stack([self._signs, torch.full_like(self._signs, self._count)])
+        total, count = (all_reduce(sums) if all_reduce else sums).tolist()
+        return total, count
+
     def state_dict(self, all_reduce: Callable[[Tensor], Tensor] | None = None) -> dict[str, Any]:
         """Plain numbers: p, and what was gathered since its last adjustment, on all ranks (`all_reduce` as in step)."""
-        signs = None if self._signs is None else self._signs
-        count = self._count
-        if signs is not None:
-            sums = torch.stack([signs, torch.full_like(signs, count)])
-            total, total_count = (all_reduce(sums) if all_reduce else sums).tolist()
-            signs, count = total, round(total_count)
-        return {"p": self.p, "steps": self._steps, "nimg": self._nimg, "signs": signs, "count": count}
+        signs, count = None, 0
+        if self._signs is not None:
+            signs, count = self._totals(all_reduce)
+        return {"p": self.p, "steps": self._steps, "nimg": self._nimg, "signs": signs, "count": round(count)}
 
     def load_state_dict(self, state: dict[str, Any], first: bool = True) -> None:
         """Continues from `state_dict()`, p held within [0,1]. The sums go to the `first` rank, 0 to the others."""

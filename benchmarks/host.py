@@ -1,0 +1,42 @@
+"""The trainer itself, set up to be timed: real phases, 100 drawings enlarged to the size that is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from benchmarks.worker import LEARNING_RATE
+from training.config import TrainConfig, resolve
+from training.image_sets import open_training_set
+from training.phases import Batch
+from training.session import Session
+
+__all__ = ["a_batch", "session_of", "wait"]
+
+
+def session_of(side: int, **options: Any) -> Session:
+    """A run of the preset `stylegan2` with a mapping of two layers, without augmentation; `options` go over it."""
+    images = {
+        "data": "demo",
+        "resolution": side,
+        "holdout": 0,
+        "cond": False,
+        "subset": None,
+        "mirror": False,
+        "seed": 0,
+    }
+    given = {**images, "cfg": "stylegan2", "aug": "noaug", "map_depth": 2, "lr": LEARNING_RATE, **options}
+    config: TrainConfig = resolve(given, {"teacher": "none"}, side)
+    return Session.build(config, open_training_set(images))
+
+
+def a_batch(session: Session) -> Batch:
+    images = next(session.dataset.images(limit=session.config.batch, batch=session.config.batch))
+    return Batch(images.to(session.device), torch.zeros([len(images), 0], device=session.device))
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done all that it was asked."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
