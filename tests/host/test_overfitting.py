@@ -131,5 +131,6 @@ def test_looking_changes_nothing(run_train: Callable[..., Result], tmp_path: Pat
     assert run_train(*demo, "--holdout=0", f"--outdir={tmp_path / 'without'}").exit_code == 0
     assert run_train(*demo, "--holdout=8", f"--outdir={tmp_path / 'with'}").exit_code == 0
     without, with_ = (load_state(next((tmp_path / name).iterdir())) for name in ("without", "with"))
-    for name, value in without["networks"]["D"].items():
-        assert torch.equal(value, with_["networks"]["D"][name])
+    for role, network in without["networks"].items():
+        for name, value in network.items():
+            assert torch.equal(value, with_["networks"][role][name]), f"{role}.{name}"

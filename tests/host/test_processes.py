@@ -83,7 +83,7 @@ def test_a_process_that_dies_takes_the_others_along(drawings: Path, tmp_path: Pa
 
 
 def test_gpus_starts_processes_that_make_one_run(drawings: Path, tmp_path: Path) -> None:
-    flags = ["--gpus=2", "--kd=demo", "--aug=ada", "--lecam=0.1", "--kimg=0.032", f"--data={drawings}"]
+    flags = ["--gpus=2", "--kd=demo", "--aug=ada", "--lecam=0.1", "--holdout=4", "--kimg=0.032", f"--data={drawings}"]
     command = [*COMMAND, f"--outdir={tmp_path}", *flags]
     result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -104,6 +104,7 @@ def test_running_mean_of_w(small_g, z):
     assert mapping.w_avg.abs().max() == 0
     mapping(z, skip_w_avg_update=True)
     mapping.eval()(z)
+    small_g.train()(z)
     assert mapping.w_avg.abs().max() == 0
     w = mapping.train()(z)[:, 0]
     assert_close(mapping.w_avg, 0.005 * w.mean(dim=0))

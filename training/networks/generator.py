@@ -63,6 +63,9 @@ class Generator(nn.Module):
         noise_mode: str = "random",
         force_fp32: bool = False,
     ) -> Tensor:
-        """Latents [N, z_dim] and labels [N, c_dim] to images [N, img_channels, img_resolution, img_resolution]."""
-        ws = self.mapping(z, c, truncation_psi, truncation_cutoff)
+        """Latents [N, z_dim] and labels [N, c_dim] to images [N, img_channels, img_resolution, img_resolution].
+
+        Making images changes nothing: the running mean of w, which moves in training, is for the trainer to move.
+        """
+        ws = self.mapping(z, c, truncation_psi, truncation_cutoff, skip_w_avg_update=True)
         return self.synthesis(ws, noise_mode, force_fp32)
