@@ -22,8 +22,8 @@ import torch
 from dnnlib.cli import user_errors
 from dnnlib.errors import UserError
 from dnnlib.files import is_called, make_run_dir, require_writable, write_atomic
-from kd_plugin.config import KDConfig
-from kd_plugin.flags import GroupedCommand, add_flags
+from kd_plugin.config import VARIANTS, KDConfig
+from kd_plugin.flags import GroupedCommand, add_flags, named_option
 from kd_plugin.options import to_dict
 from torch_utils.device import pick_device
 from torch_utils.launch import launch
@@ -45,6 +45,12 @@ PROMPTS_USED = "kd_prompts_used"  # in config.json: for the reader, not an optio
 @click.command(cls=GroupedCommand, help=__doc__, context_settings={"max_content_width": 120})
 @add_flags(TrainConfig)
 @add_flags(KDConfig, prefix="kd-")
+@named_option(
+    "--kd-variant",
+    group="Distillation",
+    metavar="NAME",
+    help=f"A published form: {', '.join(VARIANTS)}; sets the options below, which go over it",
+)
 @click.option("--config", "config_file", metavar="FILE", help="A run's config.json, to run again; flags go over it")
 @click.option(
     "--resume",
@@ -54,7 +60,7 @@ PROMPTS_USED = "kd_prompts_used"  # in config.json: for the reader, not an optio
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Check everything, print config.json and stop")
 @user_errors
-def main(config_file: str | None, resume: str | None, dry_run: bool, **flags: Any) -> None:
+def main(config_file: str | None, resume: str | None, dry_run: bool, kd_variant: str | None, **flags: Any) -> None:
     given = {name: value for name, value in flags.items() if value is not None}
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     host_given = {name: value for name, value in given.items() if name in fields}
@@ -62,7 +68,7 @@ def main(config_file: str | None, resume: str | None, dry_run: bool, **flags: An
     started_by_torchrun = "WORLD_SIZE" in os.environ
     if started_by_torchrun:
         host_given["gpus"] = world_of_torchrun(host_given.get("gpus"))
-    config, dataset = configure(host_given, kd_given, config_file)
+    config, dataset = configure(host_given, kd_given, config_file, kd_variant)
     if dry_run:
         click.echo(config_json(Session.build(config, dataset)))
         return
@@ -99,7 +105,10 @@ def require_gpus(config: TrainConfig) -> None:
 
 
 def configure(
-    given: dict[str, Any], kd_given: dict[str, Any], config_file: str | None = None
+    given: dict[str, Any],
+    kd_given: dict[str, Any],
+    config_file: str | None = None,
+    variant: str | None = None,
 ) -> tuple[TrainConfig, ImageDataset]:
     """Opens the images and resolves every option; a preset may depend on the images' size."""
     saved = read_config(config_file) if config_file is not None else None
@@ -108,7 +117,7 @@ def configure(
         for field in dataclasses.fields(TrainConfig)
     }
     dataset = open_training_set(choices)
-    return resolve(given, kd_given, dataset.resolution, saved), dataset
+    return resolve(given, kd_given, dataset.resolution, saved, variant), dataset
 
 
 def read_config(path: str) -> dict[str, Any]:

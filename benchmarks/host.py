@@ -33,7 +33,9 @@ def session_of(side: int, **options: Any) -> Session:
 
 def a_batch(session: Session) -> Batch:
     images = next(session.dataset.images(limit=session.config.batch, batch=session.config.batch))
-    return Batch(images.to(session.device), torch.zeros([len(images), 0], device=session.device))
+    return Batch(
+        images.to(session.device), torch.zeros([len(images), 0], device=session.device), torch.arange(len(images))
+    )
 
 
 def wait(device: torch.device) -> None:

@@ -8,7 +8,7 @@ loss_d = your_loss(d_real, d_fake) + kd().total
 """
 
 from kd_plugin.attaching import attach
-from kd_plugin.config import KDConfig
+from kd_plugin.config import VARIANTS, KDConfig
 from kd_plugin.distiller import Distiller
 from kd_plugin.errors import CaptureError, KDError, LayerError, PromptError, TeacherError
 from kd_plugin.measuring import gradient_ratio
@@ -17,6 +17,7 @@ from kd_plugin.records import Captured, DistillBatch, Distilled
 from kd_plugin.teachers import Teacher, load_teacher
 
 __all__ = [
+    "VARIANTS",
     "CaptureError",
     "Captured",
     "DistillBatch",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kd_plugin.config import KDConfig, check_weight
+from kd_plugin.config import KDConfig, check_weight, variant_values
 from kd_plugin.distiller import DIVERSITY, Distiller
 from kd_plugin.errors import KDError, LayerError, PromptError, TeacherError, nearest
 from kd_plugin.heads import make_head, student_width
@@ -33,6 +33,7 @@ def attach(
     prompts: Sequence[str] | None = None,
     losses: Mapping[str, float] | None = None,
     config: KDConfig | None = None,
+    variant: str | None = None,
     width: int | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -47,24 +48,22 @@ def attach(
             cgkd and diversity.
         losses: weight by name; a name that is not in it has weight 0. By default the weights of `config`.
         config: all other choices; by default KDConfig().
-        width: F, the number of features of the layer, where the layer itself does not tell.
+        variant: a name in kd_plugin.VARIANTS, whose values replace those of `config`.
+        width: F, the number of features of the layer (of several, of all together), where it does not tell.
         seed: of the head's start and of the coin; the same on all ranks.
         device: of head and teacher; by default D's.
-        overrides: fields of KDConfig by name (layer=, view=, head=, p=, ...), which replace those of `config`.
+        overrides: fields of KDConfig by name (layer=, view=, head=, p=, ...), which replace
+            those of `config` and `variant`.
 
     Raises:
         KDError: an unknown loss or option, a value out of range, or something missing; the message says what to do.
     """
-    config = from_dict(KDConfig, {**to_dict(config or KDConfig()), **overrides}, what="option of attach()")
+    chosen = {**to_dict(config or KDConfig()), **variant_values(variant), **overrides}
+    config = from_dict(KDConfig, chosen, what="option of attach()")
     weights = config.weights if losses is None else _checked_weights(losses, overrides)
-    tap = FeatureTap(discriminator, config.layer)
+    tap = FeatureTap(discriminator, config.layers)
     device = torch.device(device) if device is not None else tap.device
-    student = width or student_width(tap.layer)
-    if student is None:
-        raise LayerError(
-            f"--kd-layer: '{config.layer}' ({type(tap.layer).__name__}) does not tell how many features it gives; "
-            "pass width= to attach()"
-        )
+    student = width or _student_width(tap)
     if teacher is None:
         teacher = config.teacher if config.enabled else TEACHER
     if isinstance(teacher, str):
@@ -75,6 +74,20 @@ def attach(
     effective: dict[str, Any] = {name: weights.get(name, 0.0) for name in config.weights}
     config = dataclasses.replace(config, **effective)
     return Distiller(tap, teacher, head, bank, config, weights, seed)
+
+
+def _student_width(tap: FeatureTap) -> int:
+    """F, over all layers."""
+    total = 0
+    for name, layer in tap.layers.items():
+        features = student_width(layer)
+        if features is None:
+            raise LayerError(
+                f"--kd-layer: '{name}' ({type(layer).__name__}) does not tell how many features it gives; "
+                "pass width= to attach()"
+            )
+        total += features
+    return total
 
 
 def _checked_weights(losses: Mapping[str, float], overrides: Mapping[str, Any]) -> dict[str, float]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from kd_plugin.errors import KDError
+from kd_plugin.errors import KDError, nearest
 from kd_plugin.losses.distances import DISTANCES
 from kd_plugin.options import option
+from kd_plugin.spaces import NORMS
 
-__all__ = ["HEADS", "VIEWS", "KDConfig", "check_weight"]
+__all__ = ["HEADS", "VARIANTS", "VIEWS", "KDConfig", "check_weight", "variant_values"]
 
 HEADS = ("auto", "identity", "linear", "mlp", "orthogonal")
 VIEWS = ("seen", "clean")
 CONTROLS = ("none", "shuffle")
+PLACES = ("generator", "student", "off")  # where the diversity term acts
+PREPROCESSES = ("teacher", "release")
 PRECISIONS = ("auto", "fp32", "bf16")  # of a teacher that has a choice
 
 
@@ -25,7 +30,7 @@ def check_weight(name: str, weight: float) -> None:
 
 @dataclass(frozen=True)
 class KDConfig:
-    """The `paper` variant of KD-DLGAN.
+    """The defaults; VARIANTS holds the named alternatives, each a set of values for these fields.
 
     Raises:
         KDError: a weight that is negative or not finite, p outside [0, 1], an unknown head, distance, control or view.
@@ -45,8 +50,11 @@ class KDConfig:
         shown_default="1.0; --cfg=demo has its own",
     )
     cgkd: float = option(1.0, "Weight of correlated distillation (image-text correlations)", metavar="WEIGHT")
-    diversity: float = option(
-        0.0, "Weight of the diversity term on the generator, through the frozen teacher", metavar="WEIGHT"
+    diversity: float = option(0.0, "Weight of the diversity term", metavar="WEIGHT")
+    diversity_on: str = option(
+        "generator",
+        "What the diversity term acts on: the generator, through the frozen teacher; or D's own features of fakes",
+        choices=PLACES,
     )
     p: float = option(
         0.7,
@@ -60,12 +68,20 @@ class KDConfig:
         "0: weights as given",
         metavar="FRACTION",
     )
+    warmup: float = option(0.0, "The terms of D grow to their weights over the first KIMG", metavar="KIMG")
+    every: int = option(
+        1, "Distil in one of this many steps of D, with as many times the weight: costs less", metavar="STEPS"
+    )
     control: str = option(
         "none",
         "shuffle: each image is taught another one's embedding; what such a run gains is no distillation",
         choices=CONTROLS,
     )
-    layer: str = option("b4.fc", "Discriminator layer whose output is the student feature", metavar="NAME")
+    layer: str = option(
+        "b4.fc",
+        "Discriminator layer whose output is the student feature; of several, the outputs are joined",
+        metavar="NAME[,NAME]",
+    )
     head: str = option(
         "auto", "Student feature to teacher width; auto: identity where they agree, else linear", choices=HEADS
     )
@@ -75,7 +91,18 @@ class KDConfig:
         choices=DISTANCES,
     )
     cgkd_distance: str = option("l1", "Of cgkd: the same, over prompts in place of width", choices=DISTANCES)
+    norm: str = option(
+        "none",
+        "What agkd compares: embeddings as they are, of unit length, or standardised or whitened by running statistics",
+        choices=NORMS,
+    )
+    centre: bool = option(False, "Subtract the teacher's mean embedding before cgkd's correlations are formed")
     view: str = option("seen", "What the teacher is shown: seen (the augmented images D saw) or clean", choices=VIEWS)
+    preprocess: str = option(
+        "teacher",
+        "The teacher's own, or the published release's: nearest-neighbour resize and pixels in [-1, 1]",
+        choices=PREPROCESSES,
+    )
     precision: str = option(
         "auto",
         "Number type of a CLIP teacher; auto: bf16 on CUDA, and on a CPU where it is measured to be faster",
@@ -87,10 +114,19 @@ class KDConfig:
         metavar="FILE",
         shown_default="the dataset's class names, else its name",
     )
+    template: str = option("a photo of {}", "What a class name ('a cat') becomes as a prompt", metavar="TEXT")
 
     def __post_init__(self) -> None:
         for name, weight in self.weights.items():
             check_weight(name, weight)
+        if not (math.isfinite(self.warmup) and self.warmup >= 0):
+            raise KDError(f"--kd-warmup: {self.warmup} kimg was given, it must be at least 0")
+        if self.every < 1:
+            raise KDError(f"--kd-every: {self.every} was given, it must be at least 1")
+        if self.template.count("{}") != 1:
+            raise KDError(f"--kd-template: '{self.template}' must hold {{}} once, where the class name goes")
+        if not self.layers:
+            raise KDError("--kd-layer: no layer was named; give one, such as b4.fc")
         if not (math.isfinite(self.balance) and self.balance >= 0):
             raise KDError(f"--kd-balance: {self.balance} is not a fraction; give a number of at least 0, such as 0.3")
         if not 0 <= self.p <= 1:
@@ -99,7 +135,10 @@ class KDConfig:
             ("head", HEADS),
             ("distance", DISTANCES),
             ("cgkd_distance", DISTANCES),
+            ("norm", NORMS),
             ("control", CONTROLS),
+            ("diversity_on", PLACES),
+            ("preprocess", PREPROCESSES),
             ("view", VIEWS),
             ("precision", PRECISIONS),
         ):
@@ -112,11 +151,77 @@ class KDConfig:
         return self.teacher != "none"
 
     @property
+    def needs_texts(self) -> bool:
+        """Whether a term compares images with prompts."""
+        return self.weights["cgkd"] > 0 or self.weights["diversity"] > 0
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return tuple(name.strip() for name in self.layer.split(",") if name.strip())
+
+    @property
     def distances(self) -> dict[str, str]:
         """The distance of every term of the discriminator, by the term's name."""
         return {"agkd": self.distance, "cgkd": self.cgkd_distance}
 
     @property
     def weights(self) -> dict[str, float]:
-        """The weight of every term, by name: the discriminator's two and the generator's `diversity`."""
-        return {"agkd": self.agkd, "cgkd": self.cgkd, "diversity": self.diversity}
+        """The weight of every term, by name."""
+        diversity = 0.0 if self.diversity_on == "off" else self.diversity
+        return {"agkd": self.agkd, "cgkd": self.cgkd, "diversity": diversity}
+
+
+# The published forms: values for KDConfig. Source: design notes on the paper, its release, and VkD (docs/design.md).
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {
+        "agkd": 1.0,
+        "cgkd": 1.0,
+        "diversity": 1.0,
+        "diversity_on": "generator",
+        "p": 0.7,
+        "head": "auto",
+        "distance": "l1",
+        "cgkd_distance": "l1",
+        "norm": "none",
+        "preprocess": "teacher",
+        "template": "a photo of {}",
+    },
+    "release": {
+        "agkd": 10.0,
+        "cgkd": 10.0,
+        "diversity_on": "off",
+        "p": 1.0,
+        "head": "mlp",
+        "distance": "l2",
+        "cgkd_distance": "sse",
+        "norm": "none",
+        "preprocess": "release",
+        "template": "{}",
+    },
+    "orthogonal": {
+        "agkd": 1.0,
+        "cgkd": 0.0,
+        "diversity_on": "off",
+        "p": 0.0,
+        "head": "orthogonal",
+        "distance": "mse",
+        "norm": "whiten",
+        "preprocess": "teacher",
+    },
+}
+_SHARED = {"balance": 0.0, "warmup": 0.0, "every": 1, "centre": False, "view": "seen"}  # by all published forms
+
+
+def variant_values(name: str | None) -> dict[str, Any]:
+    """The values of a named variant; none for None.
+
+    Raises:
+        KDError: an unknown name.
+    """
+    if name is None:
+        return {}
+    if name not in VARIANTS:
+        raise KDError(
+            f"--kd-variant: '{name}' is unknown{nearest(name, VARIANTS)}; choose one of {', '.join(VARIANTS)}"
+        )
+    return {**_SHARED, **VARIANTS[name]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,17 +15,22 @@ from torch.nn.utils import parametrize
 from kd_plugin.balance import Balance
 from kd_plugin.config import KDConfig
 from kd_plugin.errors import CaptureError, TeacherError
+from kd_plugin.finite import FiniteCheck
 from kd_plugin.losses import LOSSES, Diversity
+from kd_plugin.losses.base import DistillLoss
 from kd_plugin.measuring import Transfer
 from kd_plugin.prompts import PromptBank
 from kd_plugin.records import ROLES, Captured, DistillBatch, Distilled, Role
+from kd_plugin.schedule import Schedule
+from kd_plugin.spaces import Space
 from kd_plugin.tap import FeatureTap
 from kd_plugin.teachers.base import Teacher
-from kd_plugin.views import rgb
+from kd_plugin.teachers.cache import EmbeddingCache
+from kd_plugin.views import as_in_the_release, rgb
 
 __all__ = ["DIVERSITY", "Distiller"]
 
-DIVERSITY = "diversity"  # the one term of the generator's loss
+DIVERSITY = "diversity"  # the one term that is no distance between student and teacher
 
 
 @dataclass(frozen=True)
@@ -40,15 +45,16 @@ class _Borrowed:
 class Distiller(nn.Module):
     """Owns the head and the losses; borrows the tap on D, and the teacher. Made by `kd_plugin.attach`.
 
-    Its parameters are the head's and belong into D's optimiser. Its state_dict is the head and the state of the coin,
-    never D or the teacher: with it a resumed run draws the same coins.
+    Its parameters are the head's and belong into D's optimiser. Its state_dict is the head, the running statistics of
+    the teacher's embeddings, and where the schedule stands, never D or the teacher: a resumed run goes on as it would
+    have.
 
     Args:
         tap: on the student feature.
         teacher: frozen.
         head: [N, F] or [N, F, h, w] -> [N, E].
         prompts: None where no term needs texts.
-        config: `p`, `view`, the distances, `balance` and `control` are read.
+        config: all but the weights, the head and the prompts is read.
         weights: of the terms by name; a term of weight 0 is never computed.
         seed: of the coin; must be the same on all ranks.
     """
@@ -70,10 +76,15 @@ class Distiller(nn.Module):
         distances = config.distances
         self.losses = nn.ModuleDict({name: LOSSES[name](distances[name]) for name in self.weights if name != DIVERSITY})
         self.diversity = Diversity()
+        self.space = Space(config.norm, config.centre, teacher.embed_dim, tap.device)
+        self._diversity_on = config.diversity_on if DIVERSITY in self.weights else "off"
         self._borrowed = _Borrowed(tap, teacher, prompts)
         self._transfer = Transfer()
         self._balance = Balance(config.balance) if config.balance > 0 else None
-        self._coin = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers on every device
+        self._schedule = Schedule(config.warmup, config.every, config.p, seed)
+        self._in_step, self._host_begins = False, False
+        self._cache = EmbeddingCache(teacher.embed_dim, tap.device)
+        self._finite = FiniteCheck()
 
     if TYPE_CHECKING:
 
@@ -87,27 +98,47 @@ class Distiller(nn.Module):
     def prompts(self) -> PromptBank | None:
         return self._borrowed.prompts
 
-    def capture(self, role: Role, clean: Tensor | None = None) -> AbstractContextManager[None]:
-        """A block in which D's calls are watched. Does nothing where no term of D is on.
+    @property
+    def _acts_on_d(self) -> bool:
+        return bool(self.losses) or self._diversity_on == "student"
+
+    def begin_step(self) -> None:
+        """A step of D begins. To be called by hosts that call `kd()` several times a step (gradient accumulation);
+        without, every `kd()` ends a step."""
+        self._host_begins = True
+        self._begin()
+
+    def _begin(self) -> None:
+        self._in_step = True
+        self._schedule.begin_step()
+
+    def capture(
+        self, role: Role, clean: Tensor | None = None, keys: Tensor | None = None
+    ) -> AbstractContextManager[None]:
+        """A block in which D's calls are watched. Does nothing where no term of D is on, or in a step left out.
 
         Args:
             role: `real` or `fake`, whichever images D is called with inside.
             clean: [N, C, H, W] in [-1, 1], the same images before augmentation; needed for the view `clean`.
+            keys: [N] whole numbers on the CPU, one for each different clean image (dataset index, and whether it is
+                mirrored): with the view `clean` the teacher then looks at each image once in a run.
 
         Raises:
             CaptureError: no clean images for the view `clean`, or the block went wrong (see FeatureTap.capture).
         """
-        if not self.losses:
+        if not self._in_step:
+            self._begin()
+        if not self._acts_on_d or not self._schedule.active:
             return nullcontext()
         if self.config.view == "clean" and clean is None:
             raise CaptureError(
                 f"--kd-view=clean: capture('{role}') needs the images before augmentation; write "
                 f"capture('{role}', clean=images)"
             )
-        return self._borrowed.tap.capture(role, clean)
+        return self._borrowed.tap.capture(role, clean, keys if self.config.view == "clean" else None)
 
     def forward(self, adversarial: Tensor | None = None) -> Distilled:
-        """D's terms of this step, each summed over real and fake; one coin is drawn a call.
+        """D's terms of this step, each summed over real and fake; zero in a step left out. One coin is drawn a step.
 
         Args:
             adversarial: the loss of D so far, of the captured calls; needed where `balance` is on.
@@ -117,27 +148,73 @@ class Distiller(nn.Module):
             CaptureError: a role was not captured, or real and fake differ in number though crossed pairs are on.
             TeacherError: embeddings that are not finite or not [N, E].
         """
-        if not self.losses:
+        if not self._in_step:
+            self._begin()
+        self._in_step = self._host_begins
+        if not self._acts_on_d or not self._schedule.active:
             return Distilled(torch.zeros((), device=self._borrowed.tap.device))
         captured = self._borrowed.tap.drain()
         self._check_pairs(captured)
-        coin = bool(torch.rand((), generator=self._coin) < self.config.p)  # rand < 1: p = 1 is always, p = 0 never
-        terms: dict[str, Tensor] = {}
         with torch.autocast(captured["real"].features.device.type, enabled=False):
-            for batch in self._batches(captured, coin):
-                self._transfer.observe(batch)
-                for name, loss in self.losses.items():
-                    value = loss(batch)
-                    terms[name] = terms[name] + value if name in terms else value
-            distilled = self._weighted(terms)
+            distilled = self._weighted(self._terms(captured))
         distilled = dataclasses.replace(
             distilled, outputs=tuple(output for seen in captured.values() for output in seen.outputs)
         )
-        return distilled if self._balance is None else self._balance(distilled, adversarial)
+        if self._balance is not None:
+            distilled = self._balance(distilled, adversarial)
+        factor = self._schedule.factor(len(captured["real"].features))
+        return distilled if factor == 1 else dataclasses.replace(distilled, total=distilled.total * factor)
+
+    def _terms(self, captured: Mapping[Role, Captured]) -> dict[str, Tensor]:
+        """Each term, unweighted."""
+        terms: dict[str, Tensor] = {}
+        for batch in self._batches(captured):
+            for name, loss in self.losses.items():
+                value = loss(self._transfer.observe(name, self._posed(loss, batch)))
+                terms[name] = terms[name] + value if name in terms else value
+            if self._diversity_on == "student" and batch.role == "fake":
+                assert batch.texts is not None  # attach() asks for prompts where this term is on
+                terms[DIVERSITY] = self.diversity(self.space.beside_texts(batch).student, batch.texts)
+        return terms
+
+    def _posed(self, loss: nn.Module, batch: DistillBatch) -> DistillBatch:
+        """Student and teacher in the space where this loss compares them."""
+        assert isinstance(loss, DistillLoss)
+        return self.space.beside_texts(batch) if loss.needs_texts else self.space.compared(batch)
 
     def explained(self) -> dict[str, float]:
         """The share of the teacher that the student explains, over the latest steps; see `Transfer.explained`."""
         return self._transfer.explained(self.losses, self.weights)
+
+    @torch.no_grad()
+    def explained_on(self, images: Tensor, embeddings: Tensor, look: Callable[[Tensor], object]) -> dict[str, float]:
+        """The same for images that D is not trained on: what was learnt, and not merely remembered.
+
+        Args:
+            images: [N, C, H, W] in [-1, 1].
+            embeddings: [N, E], the teacher's of them, as `embed` gives them.
+            look: calls D on images, some or all at a time as it likes.
+
+        Returns:
+            Empty where no term of D compares with the teacher.
+        """
+        if not self.losses:
+            return {}
+        tap = self._borrowed.tap
+        with tap.capture("real"):
+            look(images)
+        student = self.head(tap.release().features)  # [N, E]
+        embeddings = embeddings.to(student)
+        batch = DistillBatch("real", student, embeddings, embeddings, self._texts(student), coin=False)
+        transfer = Transfer(len(images), roles=("real",))
+        for name, loss in self.losses.items():
+            transfer.observe(name, self._posed(loss, batch))
+        return transfer.explained(self.losses, self.weights)
+
+    @torch.no_grad()
+    def embed(self, images: Tensor) -> Tensor:
+        """The teacher's embeddings [N, E] of images [N, C, H, W] in [-1, 1], which it is shown as in training."""
+        return self._embed(images)
 
     def for_generator(self, fake: Tensor) -> Distilled:
         """The diversity term, with its gradient through the frozen teacher into `fake`; zero where it is off.
@@ -148,7 +225,7 @@ class Distiller(nn.Module):
         Raises:
             TeacherError: embeddings that are not finite or not [N, E].
         """
-        if DIVERSITY not in self.weights:
+        if self._diversity_on != "generator":
             return Distilled(torch.zeros((), device=fake.device))
         with torch.autocast(fake.device.type, enabled=False):
             embeddings = self._embed(fake)
@@ -157,11 +234,11 @@ class Distiller(nn.Module):
             return self._weighted({DIVERSITY: self.diversity(embeddings, texts)})
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The coin's state, a CPU byte tensor, and the balance's (loadable with weights_only=True)."""
-        return {"coin": self._coin.get_state(), "ratio": None if self._balance is None else self._balance.ratio}
+        """Where the schedule and the balance stand (loadable with weights_only=True)."""
+        return {**self._schedule.state_dict(), "ratio": None if self._balance is None else self._balance.ratio}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self._coin.set_state(state["coin"].cpu())  # torch.load(map_location="cuda") moves it
+        self._schedule.load_state_dict(state)
         if self._balance is not None:
             self._balance.ratio = state["ratio"]
 
@@ -179,12 +256,14 @@ class Distiller(nn.Module):
                 "give D equal batches, or --kd-p=0"
             )
 
-    def _batches(self, captured: Mapping[Role, Captured], coin: bool) -> tuple[DistillBatch, DistillBatch]:
+    def _batches(self, captured: Mapping[Role, Captured]) -> tuple[DistillBatch, DistillBatch]:
         with parametrize.cached():  # a head's norm or orthogonality is worked out once for both
             real, fake = (self.head(captured[role].features) for role in ROLES)  # [N, E], [M, E]
         with torch.no_grad():
-            teacher_real, teacher_fake = self._embed_both(*(self._shown(captured[role]) for role in ROLES))
-        teacher_real, teacher_fake = teacher_real.to(real), teacher_fake.to(fake)
+            teacher_real, teacher_fake = self._embed_both(captured["real"], captured["fake"])
+            teacher_real, teacher_fake = teacher_real.to(real), teacher_fake.to(fake)
+            self.space.observe(torch.cat([teacher_real, teacher_fake]))
+        coin = self._schedule.coin
         if self.config.control == "shuffle":  # batches are random, so a neighbour is a random other image
             teacher_real, teacher_fake = teacher_real.roll(1, dims=0), teacher_fake.roll(1, dims=0)
         texts = self._texts(real)
@@ -207,24 +286,40 @@ class Distiller(nn.Module):
             raise CaptureError("--kd-view=seen: D was given no image tensor [N, C, H, W]; use --kd-view=clean")
         return captured.seen
 
-    def _embed_both(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """One call of the teacher for both where the sizes agree."""
-        if real.shape[1:] != fake.shape[1:]:
-            return self._embed(real), self._embed(fake)
-        both = self._embed(torch.cat([real, fake]))
-        return both[: len(real)], both[len(real) :]
+    def _embed_both(self, real: Captured, fake: Captured) -> tuple[Tensor, Tensor]:
+        """The teacher's embeddings, those of reals with keys from the cache."""
+        real_images, fake_images = self._shown(real), self._shown(fake)
+        if real.keys is None:
+            return self._embed_joined(real_images, fake_images)
+        new = self._cache.missing(real.keys)
+        found, of_fake = self._embed_joined(real_images[new], fake_images)
+        self._cache.put(real.keys[new], found)
+        return self._cache.get(real.keys), of_fake
+
+    def _embed_joined(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """One call of the teacher for both where the sizes agree; none for no images."""
+        if not len(first):
+            return first.new_empty(0, self.teacher.embed_dim), self._embed(second)
+        if first.shape[1:] != second.shape[1:]:
+            return self._embed(first), self._embed(second)
+        both = self._embed(torch.cat([first, second]))
+        return both[: len(first)], both[len(first) :]
 
     def _embed(self, images: Tensor) -> Tensor:
         """[N, C, H, W] in [-1, 1] -> [N, E], checked. Differentiable."""
         teacher = self._borrowed.teacher
-        embeddings = teacher.embed_images(rgb(images))
+        shown = rgb(images)
+        if self.config.preprocess == "release":
+            shown = as_in_the_release(shown, teacher)
+        embeddings = teacher.embed_images(shown)
         expected = (len(images), teacher.embed_dim)
         if tuple(embeddings.shape) != expected:
             raise TeacherError(
                 f"teacher '{teacher.name}' gave image embeddings of the shape {list(embeddings.shape)}; expected "
                 f"{list(expected)}"
             )
-        if not torch.isfinite(embeddings).all():
-            culprit = f"from the teacher '{teacher.name}'" if torch.isfinite(images).all() else "in the images it saw"
+        embeddings_fine, images_fine = self._finite(embeddings, images)
+        if not embeddings_fine:
+            culprit = f"from the teacher '{teacher.name}'" if images_fine else "in the images it saw"
             raise TeacherError(f"NaN or infinity {culprit}: its embeddings cannot be distilled")
         return embeddings

@@ -11,7 +11,7 @@ import click
 
 from kd_plugin.options import flag_of, plain_type
 
-__all__ = ["GroupedCommand", "add_flags"]
+__all__ = ["GroupedCommand", "add_flags", "named_option"]
 
 F = TypeVar("F", bound=Callable[..., Any])  # a command
 OTHERS = "Others"
@@ -37,6 +37,11 @@ class GroupedCommand(click.Command):
         for heading, records in groups.items():
             with formatter.section(heading):
                 formatter.write_dl(records, col_max=32)
+
+
+def named_option(*names: str, group: str, **kwargs: Any) -> Callable[[F], F]:
+    """A click option of its own under one of the headings."""
+    return click.option(*names, cls=_GroupedOption, group=group, **kwargs)
 
 
 def add_flags(config: type, prefix: str = "") -> Callable[[F], F]:

@@ -44,18 +44,20 @@ class Transfer:
 
     Args:
         rows: how many images of each role are kept.
+        roles: those that are looked at.
     """
 
-    def __init__(self, rows: int = 256) -> None:
-        self._rows = rows
-        self._batches: dict[Role, deque[DistillBatch]] = {role: deque() for role in ROLES}
+    def __init__(self, rows: int = 256, roles: tuple[Role, ...] = ROLES) -> None:
+        self._rows, self._roles = rows, roles
+        self._batches: dict[tuple[str, Role], deque[DistillBatch]] = {}
 
-    def observe(self, batch: DistillBatch) -> None:
-        """Keeps references to detached embeddings: no copy, no computation."""
-        kept = self._batches[batch.role]
+    def observe(self, name: str, batch: DistillBatch) -> DistillBatch:
+        """Keeps references to detached embeddings, as the term of this name compares them: no copy, no computation."""
+        kept = self._batches.setdefault((name, batch.role), deque())
         kept.append(dataclasses.replace(batch, student=batch.student.detach()))
         while sum(len(old.student) for old in kept) - len(kept[0].student) >= self._rows:
             kept.popleft()
+        return batch
 
     @torch.no_grad()
     def explained(self, losses: nn.ModuleDict, weights: Mapping[str, float]) -> dict[str, float]:
@@ -65,15 +67,15 @@ class Transfer:
         distillation does to the training is not distillation. The constants are those of each role, real and fake:
         a discriminator that only tells the two apart explains nothing. Empty before the first step.
         """
-        if not all(self._batches.values()):
+        if not losses or any((name, role) not in self._batches for name in losses for role in self._roles):
             return {}
         off = dict.fromkeys(losses, 0.0)  # distance of the student
         constant = dict.fromkeys(losses, 0.0)  # distance of the best constant
-        for batches in self._batches.values():
-            student = torch.cat([batch.student for batch in batches])  # [N, E]
-            teacher = torch.cat([batch.teacher for batch in batches])
-            for name, loss in losses.items():
-                assert isinstance(loss, DistillLoss)
+        for name, loss in losses.items():
+            assert isinstance(loss, DistillLoss)
+            for batches in (self._batches[name, role] for role in self._roles):
+                student = torch.cat([batch.student for batch in batches])  # [N, E]
+                teacher = torch.cat([batch.teacher for batch in batches])
                 target = loss.compared(teacher, batches[-1].texts)  # [N, K]
                 off[name] += float(loss.distance(loss.compared(student, batches[-1].texts), target))
                 constant[name] += float(loss.distance(loss.best_constant(target), target))

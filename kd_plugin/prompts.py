@@ -140,12 +140,12 @@ def prompts_for_subject(subject: str) -> list[str]:
     return [template.format(subject) for template in TEMPLATES]
 
 
-def prompts_for_classes(class_names: Sequence[str]) -> list[str]:
+def prompts_for_classes(class_names: Sequence[str], template: str = "a photo of {}") -> list[str]:
     """'a photo of a cat' for each class; for a single class, the sixteen templates, for one prompt teaches nothing."""
     names = list(dict.fromkeys(name.replace("_", " ").strip() for name in class_names))
     if len(names) == 1:
         return prompts_for_subject(names[0])
-    return [f"a photo of {with_article(name)}" for name in names]
+    return [template.format(with_article(name)) for name in names]
 
 
 @torch.no_grad()
@@ -185,6 +185,7 @@ def choose_prompts(
     class_names: Sequence[str] | None,
     dataset_name: str,
     images: Iterable[Tensor],
+    template: str = "a photo of {}",
 ) -> ChosenPrompts:
     """The prompts for a run: the user's file, else the teacher's most telling texts, else class names, else the name.
 
@@ -194,6 +195,7 @@ def choose_prompts(
         class_names: of a labelled dataset.
         dataset_name: file or folder name of the dataset.
         images: batches as for `telling_prompts`; only read for a teacher with a vocabulary.
+        template: of class names; {} stands for the name with its article.
 
     Raises:
         PromptError: an unreadable file, or a dataset's name without a subject.
@@ -208,7 +210,7 @@ def choose_prompts(
             tuple(texts), f"the {len(texts)} of the teacher's {known} texts that tell the images apart"
         )
     if class_names:
-        texts = prompts_for_classes(class_names)
+        texts = prompts_for_classes(class_names, template)
         return ChosenPrompts(tuple(texts), f"{len(texts)} prompts from the dataset's class names")
     subject = subject_of(dataset_name)
     texts = prompts_for_subject(subject)

@@ -17,16 +17,18 @@ ROLES: tuple[Role, Role] = ("real", "fake")
 class Captured:
     """What one `capture(role)` block saw.
 
-    features: [N, F] or [N, F, h, w], the tapped layer's output, attached to D's graph.
-    outputs:  the same as the layer gave it, call by call: where gradients are measured.
+    features: [N, F] or [N, F, h, w], the tapped layer's output, attached to D's graph; several layers' side by side.
+    outputs:  the same as the layers gave it, call by call: where gradients are measured.
     seen:     [N, C, H, W], what D was given (augmented), detached; None where D's input is no such tensor.
     clean:    [N, C, H, W] before augmentation, in [-1, 1], or None where the caller did not say.
+    keys:     [N] whole numbers, one for each different clean image; None: their embeddings are not kept.
     """
 
     features: Tensor
     outputs: tuple[Tensor, ...]
     seen: Tensor | None
     clean: Tensor | None = None
+    keys: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Reading a discriminator from the outside: a named layer's output, and D's own input."""
+"""Reading a discriminator from the outside: the outputs of named layers, and D's own input."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from kd_plugin.errors import CaptureError, LayerError, nearest
+from kd_plugin.heads import pooled
 from kd_plugin.records import ROLES, Captured, Role
 
 __all__ = ["FeatureTap"]
@@ -19,9 +20,9 @@ __all__ = ["FeatureTap"]
 
 @dataclass
 class _Sightings:
-    """What the hooks saw since the block began; one entry a call."""
+    """What the hooks saw since the block began; one entry a call, the features by layer."""
 
-    features: list[Tensor] = field(default_factory=list)
+    features: dict[str, list[Tensor]]
     seen: list[Tensor] = field(default_factory=list)
 
 
@@ -33,21 +34,21 @@ class FeatureTap:
 
     Args:
         discriminator: D, or D inside DistributedDataParallel (looked through for the layer's name).
-        layer: dotted name, as in `D.named_modules()`.
+        layers: dotted names, as in `D.named_modules()`. The outputs of several are joined, pooled over their maps.
 
     Raises:
         LayerError: D has no such layer.
     """
 
-    def __init__(self, discriminator: nn.Module, layer: str) -> None:
+    def __init__(self, discriminator: nn.Module, layers: Sequence[str]) -> None:
         if isinstance(discriminator, DistributedDataParallel):
             discriminator = discriminator.module
-        layers = {name: module for name, module in discriminator.named_modules() if name}
-        if layer not in layers:
-            last = "; its last ones: " + ", ".join(f"'{name}'" for name in list(layers)[-5:]) if layers else ""
-            raise LayerError(f"--kd-layer: '{layer}' is not in the discriminator{nearest(layer, layers) or last}")
-        self.name = layer
-        self.layer = layers[layer]
+        modules = {name: module for name, module in discriminator.named_modules() if name}
+        for layer in layers:
+            if layer not in modules:
+                last = "; its last ones: " + ", ".join(f"'{name}'" for name in list(modules)[-5:]) if modules else ""
+                raise LayerError(f"--kd-layer: '{layer}' is not in the discriminator{nearest(layer, modules) or last}")
+        self.layers = {layer: modules[layer] for layer in layers}
         self._discriminator = discriminator
         self._captured: dict[Role, Captured] = {}
         self._open = False
@@ -59,7 +60,7 @@ class FeatureTap:
         return torch.device("cpu") if parameter is None else parameter.device
 
     @contextmanager
-    def capture(self, role: Role, clean: Tensor | None = None) -> Iterator[None]:
+    def capture(self, role: Role, clean: Tensor | None = None, keys: Tensor | None = None) -> Iterator[None]:
         """Everything D is called with in this block belongs to `role`; several calls are joined along N.
 
         Raises:
@@ -68,21 +69,24 @@ class FeatureTap:
             LayerError: the layer's output is not a tensor, or not one row per image.
         """
         self._check_free(role)
-        sightings = _Sightings()
+        sightings = _Sightings({name: [] for name in self.layers})
 
         def see_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             images = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim == 4)
             sightings.seen.extend(image.detach() for image in list(images)[:1])
 
-        def see_output(_module: nn.Module, _args: Any, output: Any) -> Tensor:
-            if not isinstance(output, Tensor):
-                raise LayerError(f"--kd-layer: '{self.name}' returns a {type(output).__name__}, not a tensor")
-            sightings.features.append(output)
-            return output.clone()  # what follows may work in place, as nn.ReLU(inplace=True)
+        def see_output(name: str) -> Callable[[nn.Module, Any, Any], Tensor]:
+            def see(_module: nn.Module, _args: Any, output: Any) -> Tensor:
+                if not isinstance(output, Tensor):
+                    raise LayerError(f"--kd-layer: '{name}' returns a {type(output).__name__}, not a tensor")
+                sightings.features[name].append(output)
+                return output.clone()  # what follows may work in place, as nn.ReLU(inplace=True)
+
+            return see
 
         hooks = [
             self._discriminator.register_forward_pre_hook(see_input, with_kwargs=True),
-            self.layer.register_forward_hook(see_output),
+            *(layer.register_forward_hook(see_output(name)) for name, layer in self.layers.items()),
         ]
         self._open = True
         try:
@@ -94,7 +98,7 @@ class FeatureTap:
             self._open = False
             for hook in hooks:
                 hook.remove()
-        self._captured[role] = self._joined(role, sightings, clean)
+        self._captured[role] = self._joined(role, sightings, clean, keys)
 
     def drain(self) -> dict[Role, Captured]:
         """What was captured for both roles; afterwards the tap is empty.
@@ -110,6 +114,10 @@ class FeatureTap:
                 )
         return captured
 
+    def release(self) -> Captured:
+        """What was captured for `real` alone; afterwards the tap is empty."""
+        return self._captured.pop("real")
+
     def _check_free(self, role: Role) -> None:
         if role not in ROLES:
             raise CaptureError(f"unknown role '{role}'{nearest(role, ROLES)}")
@@ -122,19 +130,26 @@ class FeatureTap:
                 "one block"
             )
 
-    def _joined(self, role: Role, sightings: _Sightings, clean: Tensor | None) -> Captured:
-        if not sightings.features:
-            raise CaptureError(
-                f"the layer '{self.name}' did not fire inside capture('{role}'): call D in the block "
-                "(a D compiled by torch.compile skips hooks)"
-            )
-        features = torch.cat(sightings.features)
+    def _joined(self, role: Role, sightings: _Sightings, clean: Tensor | None, keys: Tensor | None) -> Captured:
         seen = torch.cat(sightings.seen) if sightings.seen else None
-        if seen is not None and len(seen) != len(features):
-            raise LayerError(
-                f"--kd-layer: '{self.name}' gave {len(features)} rows for {len(seen)} images; it must fire once a "
-                "call, with one row per image"
-            )
-        if clean is not None and len(clean) != len(features):
-            raise CaptureError(f"capture('{role}', clean=...): {len(clean)} clean images, but D saw {len(features)}")
-        return Captured(features, tuple(sightings.features), seen, None if clean is None else clean.detach())
+        count = None if seen is None else len(seen)
+        parts = []
+        for name, outputs in sightings.features.items():
+            if not outputs:
+                raise CaptureError(
+                    f"the layer '{name}' did not fire inside capture('{role}'): call D in the block "
+                    "(a D compiled by torch.compile skips hooks)"
+                )
+            parts.append(torch.cat(outputs))
+            count = len(parts[0]) if count is None else count
+            if len(parts[-1]) != count:
+                raise LayerError(
+                    f"--kd-layer: '{name}' gave {len(parts[-1])} rows for {count} images; it must fire once a "
+                    "call, with one row per image"
+                )
+        features = parts[0] if len(parts) == 1 else torch.cat([pooled(part) for part in parts], dim=1)
+        for what, noun, given in (("clean", "clean images", clean), ("keys", "keys", keys)):
+            if given is not None and len(given) != len(features):
+                raise CaptureError(f"capture('{role}', {what}=...): {len(given)} {noun}, but D saw {len(features)}")
+        every = tuple(output for outputs in sightings.features.values() for output in outputs)
+        return Captured(features, every, seen, None if clean is None else clean.detach(), keys)

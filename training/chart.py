@@ -28,7 +28,7 @@ PANELS = (
     Panel("Overfitting gap", {"(training - held out) / (training - fake)": "Overfit/gap"}),
     Panel("Distillation (unweighted)", {"AGKD": "Loss/KD/agkd", "CGKD": "Loss/KD/cgkd"}),
     Panel("Pull of distillation / of the game", {"gradient ratio": "Loss/KD/grad_ratio"}),
-    Panel("Share of the teacher that D explains", {"explained": "KD/explained"}),
+    Panel("Share of the teacher that D explains", {"training": "KD/explained", "held out": "KD/explained_holdout"}),
 )
 
 

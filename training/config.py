@@ -11,7 +11,7 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 from dnnlib.errors import UserError
-from kd_plugin.config import KDConfig
+from kd_plugin.config import KDConfig, variant_values
 from kd_plugin.errors import nearest
 from kd_plugin.options import flag_of, from_dict, option, to_dict
 from training.drawings import DemoSpec
@@ -300,6 +300,7 @@ def resolve(
     kd_given: Mapping[str, Any],
     resolution: int,
     saved: Mapping[str, Any] | None = None,
+    variant: str | None = None,
 ) -> TrainConfig:
     """Puts a run's configuration together.
 
@@ -308,6 +309,7 @@ def resolve(
         kd_given: the fields of KDConfig that the user named.
         resolution: of the training images, in pixels.
         saved: the content of a config.json (--config); it stands where the preset's column would.
+        variant: of the distillation, a name in kd_plugin.VARIANTS; its values go over the preset's.
     """
     given = dict(given)
     base: dict[str, Any] = {**saved} if saved is not None else {}
@@ -323,7 +325,7 @@ def resolve(
         base["aug"] = "noaug"
     if given.get("aug", "noaug") != "noaug":
         base["diffaugment"] = "none"
-    kd = from_dict(KDConfig, {**kd_saved, **kd_given}, what="distillation option")
+    kd = from_dict(KDConfig, {**kd_saved, **variant_values(variant), **kd_given}, what="distillation option")
     return from_dict(TrainConfig, {**base, **given, "kd": kd}, what="option")
 
 

@@ -32,8 +32,8 @@ def describe(session: Session) -> list[str]:
         lines.append(f"Metrics:     {session.monitor.describe()}")
     if session.kd is not None:
         lines.append(
-            f"Teacher:     {session.kd.teacher.name}, agkd {kd.agkd:g}, cgkd {kd.cgkd:g}, diversity {kd.diversity:g}, "
-            f"view {kd.view}, student {kd.layer}, {kd.precision}"
+            f"Teacher:     {session.kd.teacher.name}, agkd {kd.agkd:g}, cgkd {kd.cgkd:g}, diversity "
+            f"{kd.weights['diversity']:g}, view {kd.view}, student {kd.layer}, norm {kd.norm}, {kd.precision}"
         )
         if remark := getattr(session.kd.teacher, "remark", ""):
             lines.append(f"             {remark}")

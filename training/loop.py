@@ -16,7 +16,7 @@ from torch import Tensor
 from dnnlib.errors import RunFailed
 from kd_plugin.options import to_dict
 from torch_utils.seeding import seed_step
-from torch_utils.stats import Stopwatch
+from torch_utils.stats import Figure, Stopwatch
 from training.chart import save_chart
 from training.checkpoint import delete_old_snapshots, save_snapshot, save_state
 from training.ema import ema_beta, update_ema
@@ -72,9 +72,9 @@ def run(session: Session, run_dir: Path, book: Logbook) -> int:
         while session.nimg < total_nimg and not stopping:
             seed_step(config.seed, ranks.rank, session.nimg)
             with data_watch.running():
-                pixels, labels, _ = next(loader)
+                pixels, labels, indices = next(loader)
                 real = to_float(pixels.to(session.device, non_blocking=True))
-                batch = Batch(real, labels.to(session.device, non_blocking=True))
+                batch = Batch(real, labels.to(session.device, non_blocking=True), indices)
             train_step(session, batch)
             book.advance(config.batch)
 
@@ -90,6 +90,8 @@ def run(session: Session, run_dir: Path, book: Logbook) -> int:
                 session.tick += 1
                 book.tick(numbers)
                 book.say(tick_line(numbers))
+                for line in transfer_warnings(session, numbers):
+                    book.say(line)
             if done or (ticked and session.tick % config.snap == 0) or overdue:
                 for line in (*save(session, run_dir), *measure(session, run_dir)):
                     book.say(line)
@@ -155,6 +157,13 @@ def save(session: Session, run_dir: Path) -> list[str]:
     if session.config.snap_keep is not None:
         delete_old_snapshots(run_dir, session.config.snap_keep)
     return warnings
+
+
+def transfer_warnings(session: Session, numbers: dict[str, Figure]) -> list[str]:
+    """What a tick's figures give cause for; a control is meant to teach nothing."""
+    if session.config.kd.control != "none" or "KD/explained" not in numbers:
+        return []
+    return session.transfer.note(numbers["KD/explained"].mean)
 
 
 def require_finite_gradients(session: Session, ticked: bool) -> None:

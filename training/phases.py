@@ -32,13 +32,15 @@ __all__ = ["Batch", "Dmain", "Dreg", "Gmain", "Greg", "Phase", "Players", "lazy_
 
 @dataclass(frozen=True)
 class Batch:
-    """Real images [N, C, H, W] in [-1, 1] and their labels [N, c_dim] (c_dim may be 0)."""
+    """Real images [N, C, H, W] in [-1, 1], their labels [N, c_dim] (c_dim may be 0) and indices [N], on the CPU."""
 
     real: Tensor
     labels: Tensor
+    indices: Tensor
 
     def split(self, size: int) -> list[Batch]:
-        return [Batch(r, c) for r, c in zip(self.real.split(size), self.labels.split(size), strict=True)]
+        parts = (tensor.split(size) for tensor in (self.real, self.labels, self.indices))
+        return [Batch(*part) for part in zip(*parts, strict=True)]
 
 
 class Augment(Protocol):
@@ -167,8 +169,10 @@ class Dmain(Phase):
     name = "Dmain"
 
     def step(self, batches: Sequence[Batch]) -> None:
-        super().step(batches)
         players = self.players
+        if players.kd is not None:
+            players.kd.begin_step()
+        super().step(batches)
         players.ranks.average([players.G.mapping.w_avg])  # it was moved by this process's latents
         if players.lecam is not None:
             players.lecam.step(players.ranks)
@@ -184,7 +188,7 @@ class Dmain(Phase):
         else:
             with players.kd.capture("fake", clean=fake):
                 fake_logits = players.D(players.augment(fake), labels)
-            with players.kd.capture("real", clean=batch.real):
+            with players.kd.capture("real", clean=batch.real, keys=batch.indices):
                 real_logits = players.D(players.augment(batch.real), batch.labels)
         loss = discriminator_loss(real_logits, fake_logits)
         players.stats.report("Loss/scores/fake", fake_logits)

@@ -51,6 +51,8 @@ def figures(session: Session, nimg: int, seconds: float, data_seconds: float) ->
         numbers["Timing/kd_fraction"] = players.kd_watch.drain() / seconds
         for name, share in session.kd.explained().items():
             numbers["KD/explained" if name == "total" else f"KD/explained/{name}"] = share
+        if session.overfit is not None and (share := session.overfit.explained(session.kd, session.D)) is not None:
+            numbers["KD/explained_holdout"] = share
     measured = {name: value if isinstance(value, Figure) else Figure(1, value) for name, value in numbers.items()}
     return measured | players.stats.drain(session.ranks)
 
@@ -67,6 +69,7 @@ _LINE = (
     ("pull", "Loss/KD/grad_ratio", "<6.3f"),
     ("gap", "Overfit/gap", "<+5.2f"),
     ("explained", "KD/explained", "<6.1%"),
+    ("held out", "KD/explained_holdout", "<6.1%"),
     ("kd time", "Timing/kd_fraction", "<5.1%"),
     ("augment", "Progress/augment", "<6.3f"),
     ("NaN steps", "Progress/nan_steps", "<4.0f"),

@@ -33,6 +33,7 @@ from training.networks import Discriminator, Generator
 from training.overfitting import OverfitWatch
 from training.phases import Greg, Phase, Players, make_phases
 from training.precision import allow_tf32, choose_precision, set_precision
+from training.transfer import TransferWatch
 from training.variety import VarietyWatch
 from training.warm_start import ADA_KIMG, take_weights
 
@@ -64,6 +65,7 @@ class Session:
     monitor: MetricMonitor | None
     ranks: Ranks = ALONE
     variety: VarietyWatch = field(default_factory=VarietyWatch)
+    transfer: TransferWatch = field(default_factory=TransferWatch)
     nimg: int = 0
     tick: int = 0
     warm: bool = False  # started from a snapshot's weights
@@ -271,13 +273,14 @@ def _distiller(
     if (first := ranks.from_first(lambda: precision)) != precision:  # `auto` is measured, and not alike everywhere
         teacher = load_teacher(config.kd.teacher, device, first)
     prompts = None
-    if config.kd.cgkd > 0 or config.kd.diversity > 0:
+    if config.kd.needs_texts:
         prompts = choose_prompts(
             teacher,
             file=config.kd.prompts,
             class_names=dataset.class_names,
             dataset_name=dataset.name,
             images=(batch.to(device) for batch in dataset.images(limit=1000, batch=50)),
+            template=config.kd.template,
         )
     kd = attach(
         D,

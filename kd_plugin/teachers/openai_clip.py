@@ -13,7 +13,7 @@ from kd_plugin.teachers.base import Frozen, check_images, fingerprint_of, freeze
 from kd_plugin.teachers.clip_architecture import Activation, check_heads, set_activation
 from kd_plugin.teachers.clip_package import build_model, openai_tokenizer
 from kd_plugin.teachers.precision import choose_precision
-from kd_plugin.teachers.preprocess import Preprocess, resize_and_crop
+from kd_plugin.teachers.preprocess import CLIP_MEAN, CLIP_STD, Preprocess, resize_and_crop
 from kd_plugin.teachers.text_cache import kept_texts
 
 __all__ = ["OpenAIClip"]
@@ -43,6 +43,7 @@ class OpenAIClip(Frozen):
     """
 
     vocabulary: tuple[str, ...] | None = None  # any text
+    normalisation = (CLIP_MEAN, CLIP_STD)
 
     def __init__(self, model: Any, name: str, fingerprint: str, remark: str) -> None:
         self.name = name

@@ -76,11 +76,11 @@ def steps(ranks: Ranks, out: Path, data: Path, *flags: str) -> None:
         if "--die" in flags and ranks.rank == 1 and step == 2:
             os.kill(os.getpid(), 9)
         seed_step(0, 0, step)
-        pixels, labels, _ = next(loader)
+        pixels, labels, indices = next(loader)
         real = to_float(pixels)
         if "--nan" in flags and ranks.rank == ranks.world - 1 and step == 1:
             spoil_one_loss(session.phases[0])
-        train_step(session, Batch(real, labels))
+        train_step(session, Batch(real, labels, indices))
         if ranks.world > 1:
             session.require_agreement()
     weights = {

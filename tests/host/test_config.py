@@ -113,3 +113,12 @@ def test_what_makes_another_run() -> None:
         "--gamma (10.0 was saved, 5.0 was given)",
         "--kd-p (0.7 was saved, 0.1 was given)",
     ]
+
+
+def test_a_variant_goes_over_the_preset_and_flags_over_it() -> None:
+    release = resolve({"data": "demo"}, {"teacher": "demo", "p": 0.5}, 32, variant="release").kd
+    assert (release.agkd, release.p, release.head, release.distance) == (10.0, 0.5, "mlp", "l2")
+    saved = to_dict(resolve({"data": "x.zip"}, {"teacher": "clip", "norm": "unit"}, 32))
+    assert resolve({}, {}, 32, saved, variant="orthogonal").kd.norm == "whiten"
+    with pytest.raises(KDError, match="--kd-variant: 'relase' is unknown; nearest: 'release'"):
+        resolve({"data": "demo"}, {}, 32, variant="relase")

@@ -53,7 +53,7 @@ def make(**options: object) -> tuple[TrainConfig, Players]:
 
 def batch_of(size: int) -> Batch:
     images = torch.randn([size, 3, 16, 16], generator=torch.Generator().manual_seed(2))
-    return Batch(images, torch.zeros(size, 0))
+    return Batch(images, torch.zeros(size, 0), torch.arange(size))
 
 
 def gradients(phase: Phase, micro: int) -> list[Tensor]:

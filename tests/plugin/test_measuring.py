@@ -27,7 +27,8 @@ def transfer_of(pairs: dict[Role, tuple[Tensor, Tensor]], batch: int = 8, keep: 
     transfer = Transfer(keep)
     for role, (student, teacher) in pairs.items():
         for s, t in zip(student.split(batch), teacher.split(batch), strict=True):
-            transfer.observe(DistillBatch(role, s, t, t.flip(0), TEXTS, coin=True))
+            for name in BOTH:
+                transfer.observe(name, DistillBatch(role, s, t, t.flip(0), TEXTS, coin=True))
     return transfer
 
 

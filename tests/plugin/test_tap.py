@@ -28,7 +28,7 @@ def capture_both(tap, discriminator, real, fake):
 
 
 def test_reads_the_layer_and_the_input_before_an_inplace_activation(discriminator, images):
-    tap = FeatureTap(discriminator, "b4.fc")
+    tap = FeatureTap(discriminator, ["b4.fc"])
     captured = capture_both(tap, discriminator, images(1), images(2))
     for role, seed in (("real", 1), ("fake", 2)):
         hidden = discriminator.b4["conv"](images(seed)).tanh().mean(dim=(2, 3))
@@ -41,13 +41,13 @@ def test_reads_the_layer_and_the_input_before_an_inplace_activation(discriminato
 
 
 def test_gradient_of_the_features_reaches_the_layers_below(discriminator, images):
-    captured = capture_both(FeatureTap(discriminator, "b4.fc"), discriminator, images(1), images(2))
+    captured = capture_both(FeatureTap(discriminator, ["b4.fc"]), discriminator, images(1), images(2))
     captured["real"].features.sum().backward()
     assert discriminator.b4["conv"].weight.grad.abs().sum() > 0
 
 
 def test_images_given_by_keyword_are_seen(discriminator, images):
-    tap = FeatureTap(discriminator, "b4.fc")
+    tap = FeatureTap(discriminator, ["b4.fc"])
     with tap.capture("real"):
         discriminator(c=torch.zeros(4, 2), img=images(1))
     with tap.capture("fake"):
@@ -58,7 +58,7 @@ def test_images_given_by_keyword_are_seen(discriminator, images):
 
 
 def test_several_calls_in_a_block_are_joined_in_order(discriminator, images):
-    tap = FeatureTap(discriminator, "b4.fc")
+    tap = FeatureTap(discriminator, ["b4.fc"])
     with tap.capture("real", clean=images(9)):
         discriminator(images(1)[:1])
         discriminator(images(1)[1:])
@@ -75,12 +75,12 @@ def test_several_calls_in_a_block_are_joined_in_order(discriminator, images):
 
 
 def test_feature_maps_pass(discriminator, images):
-    captured = capture_both(FeatureTap(discriminator, "b4.conv"), discriminator, images(1), images(2))
+    captured = capture_both(FeatureTap(discriminator, ["b4.conv"]), discriminator, images(1), images(2))
     assert captured["real"].features.shape == (4, 5, 8, 8)
 
 
 def test_no_hook_outlives_the_block(discriminator, images):
-    tap = FeatureTap(discriminator, "b4.fc")
+    tap = FeatureTap(discriminator, ["b4.fc"])
     with tap.capture("real"):
         assert hooks_on(discriminator) == 2
         discriminator(images(1))
@@ -90,7 +90,7 @@ def test_no_hook_outlives_the_block(discriminator, images):
 
 
 def test_no_hook_outlives_an_exception_and_the_next_step_starts_clean(discriminator, images):
-    tap = FeatureTap(discriminator, "b4.fc")
+    tap = FeatureTap(discriminator, ["b4.fc"])
     with tap.capture("real"):
         discriminator(images(1))
     with pytest.raises(RuntimeError, match="channels"), tap.capture("fake"):
@@ -102,14 +102,14 @@ def test_no_hook_outlives_an_exception_and_the_next_step_starts_clean(discrimina
 
 
 def test_reading_drains(discriminator, images):
-    tap = FeatureTap(discriminator, "b4.fc")
+    tap = FeatureTap(discriminator, ["b4.fc"])
     capture_both(tap, discriminator, images(1), images(2))
     with pytest.raises(CaptureError, match=re.escape("nothing was captured for 'real': run D inside `with kd.capture")):
         tap.drain()
 
 
 def test_a_missing_role_is_named(discriminator, images):
-    tap = FeatureTap(discriminator, "b4.fc")
+    tap = FeatureTap(discriminator, ["b4.fc"])
     with tap.capture("real"):
         discriminator(images(1))
     with pytest.raises(CaptureError, match="nothing was captured for 'fake'"):
@@ -117,14 +117,14 @@ def test_a_missing_role_is_named(discriminator, images):
 
 
 def test_the_layer_must_fire(discriminator):
-    tap = FeatureTap(discriminator, "b4.fc")
+    tap = FeatureTap(discriminator, ["b4.fc"])
     message = re.escape("the layer 'b4.fc' did not fire inside capture('real'): call D in the block")
     with pytest.raises(CaptureError, match=message), tap.capture("real"):
         pass
 
 
 def test_a_role_captured_twice_is_refused_once(discriminator, images):
-    tap = FeatureTap(discriminator, "b4.fc")
+    tap = FeatureTap(discriminator, ["b4.fc"])
     with tap.capture("real"):
         discriminator(images(1))
     with pytest.raises(CaptureError, match="'real' was captured twice before kd"), tap.capture("real"):
@@ -133,20 +133,20 @@ def test_a_role_captured_twice_is_refused_once(discriminator, images):
 
 
 def test_blocks_cannot_be_nested(discriminator):
-    tap = FeatureTap(discriminator, "b4.fc")
+    tap = FeatureTap(discriminator, ["b4.fc"])
     with pytest.raises(CaptureError, match="cannot be nested"), tap.capture("real"), tap.capture("fake"):
         pass
 
 
 def test_unknown_role(discriminator):
     with pytest.raises(CaptureError, match="unknown role 'reals'; nearest: 'real'"):
-        FeatureTap(discriminator, "b4.fc").capture("reals").__enter__()
+        FeatureTap(discriminator, ["b4.fc"]).capture("reals").__enter__()
 
 
 def test_unknown_layer_names_the_nearest(discriminator):
     message = re.escape("--kd-layer: 'b4.fcc' is not in the discriminator; nearest: 'b4.fc'")
     with pytest.raises(LayerError, match=message):
-        FeatureTap(discriminator, "b4.fcc")
+        FeatureTap(discriminator, ["b4.fcc"])
 
 
 def test_unknown_layer_unlike_any_names_the_last_ones():
@@ -154,12 +154,12 @@ def test_unknown_layer_unlike_any_names_the_last_ones():
     with pytest.raises(
         LayerError, match=re.escape("not in the discriminator; its last ones: '15', '16', '17', '18', '19'")
     ):
-        FeatureTap(wide, "features")
+        FeatureTap(wide, ["features"])
 
 
 def test_the_discriminator_itself_is_no_layer(discriminator):
     with pytest.raises(LayerError, match="'' is not in the discriminator"):
-        FeatureTap(discriminator, "")
+        FeatureTap(discriminator, [""])
 
 
 def test_a_layer_that_returns_no_tensor(images):
@@ -170,7 +170,7 @@ def test_a_layer_that_returns_no_tensor(images):
     discriminator = nn.Sequential(Pair())
     with (
         pytest.raises(LayerError, match="'0' returns a tuple, not a tensor"),
-        FeatureTap(discriminator, "0").capture("real"),
+        FeatureTap(discriminator, ["0"]).capture("real"),
     ):
         discriminator(images(1))
 
@@ -185,13 +185,13 @@ def test_a_layer_that_fires_twice_a_call(images):
             return self.shared(self.shared(x))
 
     discriminator = Twice()
-    tap = FeatureTap(discriminator, "shared")
+    tap = FeatureTap(discriminator, ["shared"])
     with pytest.raises(LayerError, match="'shared' gave 8 rows for 4 images"), tap.capture("real"):
         discriminator(images(1))
 
 
 def test_clean_images_must_be_as_many(discriminator, images):
-    tap = FeatureTap(discriminator, "b4.fc")
+    tap = FeatureTap(discriminator, ["b4.fc"])
     with pytest.raises(CaptureError, match="3 clean images, but D saw 4"), tap.capture("real", clean=images(9, 3)):
         discriminator(images(1))
 
@@ -200,7 +200,7 @@ def test_looks_through_distributed_data_parallel(discriminator, images, tmp_path
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         wrapped = DistributedDataParallel(discriminator)
-        tap = FeatureTap(wrapped, "b4.fc")
+        tap = FeatureTap(wrapped, ["b4.fc"])
         captured = capture_both(tap, wrapped, images(1), images(2))
         assert torch.equal(captured["fake"].seen, images(2))
         assert captured["real"].features.shape == (4, 6)

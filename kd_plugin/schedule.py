@@ -1,0 +1,54 @@
+"""When does a step distil, and how strongly? Steps and images counted; the coin of each step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import distributed as dist
+
+__all__ = ["Schedule"]
+
+
+class Schedule:
+    """Distils in one of `every` steps, with a factor that grows from 0 to `every` over the first `warmup` kimg.
+
+    Steps left out weigh upon the one that is not, as with lazy regularisation (Karras et al. 2020), so that a weight
+    means the same whatever `every` is.
+
+    Args:
+        warmup: in thousands of real images, counted over all processes.
+        every: in steps of D.
+        p: the coin's chance of falling on True.
+        seed: of the coin; the same on all ranks.
+    """
+
+    def __init__(self, warmup: float, every: int, p: float, seed: int) -> None:
+        self.warmup, self.every, self.p = warmup, every, p
+        self.steps, self.images = 0, 0
+        self.coin = False
+        self._draws = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers on every device
+
+    def begin_step(self) -> None:
+        self.steps += 1
+        if self.active:
+            # rand < 1: p = 1 is always, p = 0 never
+            self.coin = bool(torch.rand((), generator=self._draws) < self.p)
+
+    @property
+    def active(self) -> bool:
+        """Whether the step that was begun last distils."""
+        return (self.steps - 1) % self.every == 0
+
+    def factor(self, real: int) -> float:
+        """Of the terms of D, for a call with so many real images; counts them."""
+        world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        self.images += real * world * self.every
+        return self.every * (1.0 if self.warmup == 0 else min(self.images / (self.warmup * 1000), 1.0))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"coin": self._draws.get_state(), "steps": self.steps, "images": self.images}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._draws.set_state(state["coin"].cpu())  # torch.load(map_location="cuda") moves it
+        self.steps, self.images = state["steps"], state["images"]

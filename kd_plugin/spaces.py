@@ -1,0 +1,175 @@
+"""In which space are student and teacher compared? The teacher's embeddings as they are, or freed of what all share.
+
+Embeddings of one narrow dataset are nearly alike: most of their energy is their mean, and a few directions hold most of
+the rest. What tells the images apart is small beside it, and a loss on raw embeddings mostly fits a constant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from kd_plugin.losses.base import row_normalised
+from kd_plugin.records import DistillBatch
+
+__all__ = ["NORMS", "RunningMoments", "Space"]
+
+NORMS = ("none", "unit", "standardise", "whiten")
+WINDOW = 10_000  # embeddings: the moments forget what lies further back
+REFRESH = 16  # updates between two eigendecompositions, once the first of them are over
+FLOOR = 0.1  # of the mean variance, added to every variance: directions without any must not become noise of size 1
+
+
+class RunningMoments(nn.Module):
+    """Mean and variance (or covariance) of the rows seen so far, over all processes; the latest WINDOW count most.
+
+    Args:
+        width: E.
+        full: keep the covariance [E, E] in place of the variances [E].
+    """
+
+    def __init__(self, width: int, full: bool, device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        self.full = full
+        self.register_buffer("count", torch.zeros((), device=device))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64, device=device))
+        self.register_buffer("mean", torch.zeros(width, device=device))
+        self.register_buffer("second", torch.zeros((width, width) if full else (width,), device=device))
+
+    count: Tensor
+    updates: Tensor
+    mean: Tensor
+    second: Tensor
+
+    @torch.no_grad()
+    def update(self, rows: Tensor) -> None:
+        """Takes in [N, E]."""
+        rows = rows.to(torch.float32 if rows.device.type == "mps" else torch.float64)
+        # Around the mean so far: sums of raw squares would lose the variance beside the mean.
+        away = rows - self.mean
+        first, second = away.sum(dim=0), away.T @ away if self.full else away.square().sum(dim=0)
+        sums = _over_processes(torch.cat([rows.new_tensor([len(rows)]), first, second.flatten()]))
+        number, first = sums[0], sums[1 : len(self.mean) + 1] / sums[0]
+        second = sums[len(self.mean) + 1 :].view_as(self.second) / number - self._square(first)
+        share = torch.maximum(number / (self.count + number), number / WINDOW).clamp(max=1)
+        moved = (1 - share) * self.second + share * second + share * (1 - share) * self._square(first)
+        self.second.copy_(moved)
+        self.mean.add_(share * first)
+        self.count.add_(number)
+        self.updates.add_(1)
+
+    def _square(self, row: Tensor) -> Tensor:
+        return torch.outer(row, row) if self.full else row.square()
+
+
+class Space(nn.Module):
+    """The teacher's embeddings I, turned into what the student is to predict, and the student's answer turned back.
+
+        none         I
+        unit         I / |I|, and the student's row likewise divided by its length
+        standardise  (I - mean) / deviation, in each of the E dimensions
+        whiten       (I - mean) W with W the symmetric root of the inverse covariance (ZCA)
+
+    Means and covariances are those of the teacher's embeddings of real and fake images, running. Terms that compare
+    with texts look at the student where the texts live: the map is undone. With `centre`, the teacher's mean is
+    subtracted from both sides first, so that their correlations tell the images apart.
+
+    Source of the whitened target: Miles et al. 2024, "VkD: Improving Knowledge Distillation using Orthogonal
+    Projections", section 3.3. Differs from it in: running statistics in place of the batch's, since a batch of 8 has a
+    covariance of rank 7; variances get a floor.
+
+    Args:
+        norm: one of NORMS.
+        centre: for terms that compare with texts.
+        width: E.
+    """
+
+    def __init__(self, norm: str, centre: bool, width: int, device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        self.norm, self.centre = norm, centre
+        learns = centre or norm in ("standardise", "whiten")
+        self.moments = RunningMoments(width, norm == "whiten", device) if learns else None
+        shape = {"standardise": (width,), "whiten": (width, width)}.get(norm)
+        if shape is not None:
+            start = torch.eye(width, device=device) if len(shape) == 2 else torch.ones(width, device=device)
+            self.register_buffer("into", start)  # from centred embeddings into the space
+            self.register_buffer("back", start.clone())
+
+    into: Tensor
+    back: Tensor
+
+    @torch.no_grad()
+    def observe(self, teacher: Tensor) -> None:
+        """Takes in the teacher's embeddings [N, E] of a step, real and fake; before they are compared."""
+        if self.moments is None:
+            return
+        self.moments.update(self._rows(teacher))
+        if self.norm == "standardise":
+            deviation = _floored(self.moments.second).sqrt()
+            self.into.copy_(1 / deviation)
+            self.back.copy_(deviation)
+        elif self.norm == "whiten" and (
+            int(self.moments.updates) <= REFRESH or int(self.moments.updates) % REFRESH == 0
+        ):
+            variances, axes = torch.linalg.eigh(self.moments.second.cpu().double())
+            deviations = _floored(variances).sqrt()
+            self.into.copy_((axes / deviations) @ axes.T)
+            self.back.copy_((axes * deviations) @ axes.T)
+
+    def compared(self, batch: DistillBatch) -> DistillBatch:
+        """For terms that compare embeddings with embeddings."""
+        return dataclasses.replace(
+            batch,
+            student=self._rows(batch.student),
+            teacher=self._target(batch.teacher),
+            teacher_other=self._target(batch.teacher_other),
+        )
+
+    def beside_texts(self, batch: DistillBatch) -> DistillBatch:
+        """For terms that compare embeddings with texts."""
+        return dataclasses.replace(
+            batch,
+            student=self._centred(self._undone(self._rows(batch.student))),
+            teacher=self._centred(self._rows(batch.teacher)),
+            teacher_other=self._centred(self._rows(batch.teacher_other)),
+        )
+
+    def _rows(self, embeddings: Tensor) -> Tensor:
+        return row_normalised(embeddings) if self.norm == "unit" else embeddings
+
+    def _target(self, teacher: Tensor) -> Tensor:
+        rows = self._rows(teacher)
+        if self.norm not in ("standardise", "whiten"):
+            return rows
+        away = rows - self._mean(rows)
+        return away * self.into.to(rows) if self.norm == "standardise" else away @ self.into.to(rows)
+
+    def _undone(self, student: Tensor) -> Tensor:
+        if self.norm not in ("standardise", "whiten"):
+            return student
+        back = self.back.to(student)
+        return (student * back if self.norm == "standardise" else student @ back) + self._mean(student)
+
+    def _centred(self, rows: Tensor) -> Tensor:
+        return rows - self._mean(rows) if self.centre else rows
+
+    def _mean(self, like: Tensor) -> Tensor:
+        assert self.moments is not None
+        return self.moments.mean.to(like)
+
+    def extra_repr(self) -> str:
+        return f"norm={self.norm}, centre={self.centre}"
+
+
+def _floored(variances: Tensor) -> Tensor:
+    variances = variances.clamp_min(0)
+    return (variances + FLOOR * variances.mean()).clamp_min(1e-12)
+
+
+def _over_processes(sums: Tensor) -> Tensor:
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(sums)
+    return sums

@@ -1,0 +1,68 @@
+"""Embeddings of images that come again and again: computed once, kept by key."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+__all__ = ["EmbeddingCache"]
+
+BLOCK = 4096  # rows that are allocated at once
+LIMIT = 1 << 30  # bytes in memory; what is beyond lies in a temporary file
+
+
+class EmbeddingCache:
+    """Rows [E] by whole-number key. 2 KB a row of CLIP ViT-B/32 (E = 512): a million images are 2 GB.
+
+    Args:
+        width: E.
+        device: where rows are kept, up to `limit` bytes; those beyond are mapped from a temporary file that goes with
+            this object.
+        limit: in bytes.
+    """
+
+    def __init__(self, width: int, device: torch.device, limit: int = LIMIT) -> None:
+        self.width, self.device = width, device
+        self._blocks_in_memory = limit // (4 * width * BLOCK)
+        self._slots: dict[int, int] = {}
+        self._blocks: list[Tensor] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    @property
+    def bytes_in_memory(self) -> int:
+        return min(len(self._blocks), self._blocks_in_memory) * BLOCK * self.width * 4
+
+    def missing(self, keys: Tensor) -> list[int]:
+        """The positions in `keys` [N] of those whose rows are not here, each key once."""
+        firsts = {key: place for place, key in reversed(list(enumerate(keys.tolist())))}
+        return sorted(place for key, place in firsts.items() if key not in self._slots)
+
+    def put(self, keys: Tensor, rows: Tensor) -> None:
+        """Keeps rows [N, E] under new, different keys [N]."""
+        for key, row in zip(keys.tolist(), rows.detach(), strict=True):
+            slot = self._slots[key] = len(self._slots)
+            if slot // BLOCK == len(self._blocks):
+                self._blocks.append(self._new_block())
+            self._blocks[slot // BLOCK][slot % BLOCK] = row
+
+    def get(self, keys: Tensor) -> Tensor:
+        """[N, E] on the cache's device; every key must be here."""
+        slots = [self._slots[key] for key in keys.tolist()]
+        if len(self._blocks) == 1 and self._blocks_in_memory:
+            return self._blocks[0][slots]
+        return torch.stack([self._blocks[slot // BLOCK][slot % BLOCK].to(self.device) for slot in slots])
+
+    def _new_block(self) -> Tensor:
+        if len(self._blocks) < self._blocks_in_memory:
+            return torch.empty(BLOCK, self.width, device=self.device)
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="kd-embeddings-")
+        file = Path(self._folder.name) / f"{len(self._blocks)}.bin"
+        size = BLOCK * self.width
+        return torch.from_file(str(file), shared=True, size=size, dtype=torch.float32).view(BLOCK, self.width)

@@ -1,0 +1,141 @@
+"""Each normalisation against its formula, and terms in them against loops written from the definition."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kd_plugin.losses import AGKD, CGKD
+from kd_plugin.records import DistillBatch
+from kd_plugin.spaces import FLOOR, NORMS, RunningMoments, Space
+
+E, P = 5, 4
+
+
+def draw(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def embeddings(seed: int, n: int = 300) -> Tensor:
+    """Correlated, of different sizes, far from zero: as a teacher's are."""
+    return draw(seed, n, E) @ draw(99, E, E) + 7
+
+
+def space(norm: str, centre: bool = False, seen: Tensor | None = None) -> Space:
+    made = Space(norm, centre, E).double()
+    for part in (embeddings(1) if seen is None else seen).split(30):
+        made.observe(part)
+    return made
+
+
+def batch(student: Tensor, teacher: Tensor, texts: Tensor | None = None) -> DistillBatch:
+    return DistillBatch("real", student, teacher, teacher.flip(0), texts, coin=False)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_moments_are_those_of_all_rows(full):
+    rows = embeddings(1) * 1e-3 + 1e4  # a mean that dwarfs the spread
+    moments = RunningMoments(E, full).double()
+    for part in rows.split(7):
+        moments.update(part)
+    covariance = np.cov(rows.numpy().T, bias=True)
+    np.testing.assert_allclose(moments.mean, rows.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(moments.second, covariance if full else np.diag(covariance), rtol=1e-4, atol=1e-9)
+
+
+def test_moments_forget():
+    moments = RunningMoments(1, full=False).double()
+    for _ in range(30):
+        moments.update(torch.zeros(1000, 1))
+    for _ in range(100):
+        moments.update(torch.ones(1000, 1, dtype=torch.float64))
+    assert float(moments.mean) == pytest.approx(1 - 0.9**100, rel=1e-6)
+
+
+def test_standardised_targets_are_the_formula():
+    teacher, all_rows = embeddings(1)[:8], embeddings(1)
+    mean, variance = all_rows.mean(0), all_rows.var(0, correction=0)
+    found = space("standardise").compared(batch(draw(2, 8, E), teacher))
+    for i in range(8):
+        for j in range(E):
+            expected = (teacher[i, j] - mean[j]) / math.sqrt(variance[j] + FLOOR * variance.mean())
+            assert float(found.teacher[i, j]) == pytest.approx(float(expected), rel=1e-9)
+    torch.testing.assert_close(found.teacher_other, found.teacher.flip(0))
+    torch.testing.assert_close(found.student, draw(2, 8, E))  # the student predicts the standardised row
+
+
+def test_whitened_targets_are_uncorrelated():
+    rows = embeddings(1, 3000)
+    white = space("whiten", seen=rows).compared(batch(rows, rows)).teacher
+    variances = np.linalg.eigvalsh(np.cov(rows.numpy().T, bias=True))
+    found = np.linalg.eigvalsh(np.cov(white.numpy().T, bias=True))
+    expected = np.sort(variances / (variances + FLOOR * variances.mean()))
+    np.testing.assert_allclose(found, expected, rtol=0.02)  # the last axes are up to 16 updates old
+
+
+def test_unit_rows_on_both_sides():
+    found = space("unit").compared(batch(draw(2, 8, E) * 50, embeddings(3, 8)))
+    for rows in (found.student, found.teacher, found.teacher_other):
+        torch.testing.assert_close(rows.norm(dim=1), torch.ones(8, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("centre", [False, True])
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_perfect_student_costs_nothing_in_any_space(norm, centre):
+    """One answer of the student satisfies both kinds of term: it is consistent."""
+    made, teacher, texts = space(norm, centre), embeddings(3, 8), draw(4, P, E)
+    target = made.compared(batch(teacher, teacher)).teacher
+    student = target if norm != "unit" else teacher
+    assert float(AGKD()(made.compared(batch(student, teacher)))) == pytest.approx(0, abs=1e-9)
+    assert float(CGKD()(made.beside_texts(batch(student, teacher, texts)))) == pytest.approx(0, abs=1e-9)
+
+
+def test_centred_correlations_are_the_formula():
+    """Against a double loop: rows are (I - mean) T', divided by their length."""
+    made, teacher, student, texts = space("none", True), embeddings(3, 6), embeddings(5, 6), draw(4, P, E)
+    mean = embeddings(1).mean(0)
+    expected = 0.0
+    for i in range(6):
+        rows = []
+        for side in (teacher, student):
+            row = [sum(float((side[i, e] - mean[e]) * texts[p, e]) for e in range(E)) for p in range(P)]
+            length = math.sqrt(sum(value * value for value in row))
+            rows.append([value / length for value in row])
+        expected += sum(abs(a - b) for a, b in zip(*rows, strict=True)) / (6 * P)
+    assert float(CGKD()(made.beside_texts(batch(student, teacher, texts)))) == pytest.approx(expected, rel=1e-9)
+
+
+def test_centring_takes_the_constant_out_of_correlations():
+    texts, teacher = draw(4, P, E), embeddings(3, 200)
+
+    def constant_part(made: Space) -> float:
+        rows = CGKD().compared(made.beside_texts(batch(teacher, teacher, texts)).teacher, texts)
+        return float(rows.mean(0).square().sum() / rows.square().sum(1).mean())
+
+    assert constant_part(space("none")) > 0.5
+    assert constant_part(space("none", True)) < 0.1
+
+
+def test_statistics_are_kept_in_the_state(attach, discriminator, images, run):
+    first, second = (attach(norm="whiten", centre=True) for _ in range(2))
+    run(first, discriminator, images(1), images(2))
+    second.load_state_dict(first.state_dict())
+    assert float(run(first, discriminator, images(3), images(4)).total) == float(
+        run(second, discriminator, images(3), images(4)).total
+    )
+
+
+def test_without_statistics_the_state_has_none(attach):
+    assert not [name for name in attach(norm="unit").state_dict() if name.startswith("space.")]
+
+
+def test_gradient_goes_to_the_student_alone(attach, discriminator, images, run):
+    for norm in NORMS:
+        kd = attach(norm=norm, centre=True, p=1)
+        run(kd, discriminator, images(1), images(2)).total.backward()
+        assert discriminator.b4["fc"].weight.grad.abs().sum() > 0
+        assert all(buffer.grad is None for buffer in kd.space.buffers())
