@@ -169,7 +169,7 @@ def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for row in rows:
         found.setdefault(row["form"], {})[row["seed"]] = row | {"distance": statistics.mean(row["kid"][-LAST:])}
-    yield "| form | seeds | KID | share closed | gap | explained, training / held out | pull | coverage, kinds | copies |"
+    yield "| form | seeds | KID | share closed | gap | explained, training / held out | pull | pairs, kinds | copies |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for form in (form for form in FORMS if form in found):
         runs = found[form]
