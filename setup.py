@@ -6,6 +6,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+HF = "transformers>=4.45"
 HOST = ["click>=8.1", "pillow>=10.1", "ninja>=1.11", "matplotlib>=3.8"]
 
 setup(
@@ -28,7 +29,9 @@ setup(
     ],
     extras_require={
         "host": HOST,
-        "test": [*HOST, "pytest>=8", "hypothesis>=6"],
-        "dev": [*HOST, "pytest>=8", "hypothesis>=6", "ruff>=0.6", "mypy>=1.11"],
+        "hf": [HF],
+        "open_clip": ["open_clip_torch>=2.24"],
+        "test": [*HOST, HF, "pytest>=8", "hypothesis>=6"],
+        "dev": [*HOST, HF, "pytest>=8", "hypothesis>=6", "ruff>=0.6", "mypy>=1.11"],
     },
 )

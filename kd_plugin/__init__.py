@@ -7,22 +7,25 @@ with kd.capture("fake", clean=fake): d_fake = D(augment(fake.detach()))
 loss_d = your_loss(d_real, d_fake) + kd().total
 """
 
-from kd_plugin.attaching import attach
+from kd_plugin.attaching import AnyDistiller, attach
 from kd_plugin.config import VARIANTS, KDConfig
 from kd_plugin.distiller import Distiller
 from kd_plugin.errors import CaptureError, KDError, LayerError, PromptError, TeacherError
+from kd_plugin.joint import JointDistiller
 from kd_plugin.measuring import gradient_ratio
 from kd_plugin.prompts import PromptBank, choose_prompts
 from kd_plugin.records import Captured, DistillBatch, Distilled
-from kd_plugin.teachers import Teacher, load_teacher
+from kd_plugin.teachers import Teacher, load_teacher, load_teachers
 
 __all__ = [
     "VARIANTS",
+    "AnyDistiller",
     "CaptureError",
     "Captured",
     "DistillBatch",
     "Distilled",
     "Distiller",
+    "JointDistiller",
     "KDConfig",
     "KDError",
     "LayerError",
@@ -34,4 +37,5 @@ __all__ = [
     "choose_prompts",
     "gradient_ratio",
     "load_teacher",
+    "load_teachers",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -13,14 +13,17 @@ from kd_plugin.config import KDConfig, check_weight, variant_values
 from kd_plugin.distiller import DIVERSITY, Distiller
 from kd_plugin.errors import KDError, LayerError, PromptError, TeacherError, nearest
 from kd_plugin.heads import make_head, student_width
+from kd_plugin.joint import JointDistiller
 from kd_plugin.losses import LOSSES
 from kd_plugin.options import from_dict, to_dict
 from kd_plugin.prompts import PromptBank, place_of, read_prompts
 from kd_plugin.tap import FeatureTap
-from kd_plugin.teachers import Teacher, load_teacher
+from kd_plugin.teachers import Teacher, load_teachers
 from kd_plugin.teachers.base import freeze
 
-__all__ = ["attach"]
+__all__ = ["AnyDistiller", "attach"]
+
+AnyDistiller = Distiller | JointDistiller
 
 TEACHER = "clip"  # for whoever calls attach() and names none; on the command line distillation is off by default
 TEACHER_HAS = ("name", "embed_dim", "fingerprint", "vocabulary", "embed_images", "embed_texts")
@@ -29,7 +32,7 @@ TEACHER_HAS = ("name", "embed_dim", "fingerprint", "vocabulary", "embed_images",
 def attach(
     discriminator: nn.Module,
     *,
-    teacher: str | Teacher | None = None,
+    teacher: str | Teacher | Sequence[tuple[float, Teacher]] | None = None,
     prompts: Sequence[str] | None = None,
     losses: Mapping[str, float] | None = None,
     config: KDConfig | None = None,
@@ -38,12 +41,13 @@ def attach(
     seed: int = 0,
     device: torch.device | str | None = None,
     **overrides: Any,
-) -> Distiller:
-    """Makes a Distiller for `discriminator`, which itself is left untouched.
+) -> AnyDistiller:
+    """Makes a Distiller for `discriminator`, which itself is left untouched; of several teachers, a JointDistiller.
 
     Args:
         discriminator: D, also inside DistributedDataParallel.
-        teacher: a spec for `load_teacher`, or a Teacher; by default that of `config`, else "clip".
+        teacher: a spec for `load_teachers`, a Teacher, or several with their weights; by default that of `config`, else
+            "clip". Of several, those without a text side learn from AGKD alone.
         prompts: texts to compare images with; by default those in the file `config.prompts`. Needed by the terms
             cgkd and diversity.
         losses: weight by name; a name that is not in it has weight 0. By default the weights of `config`.
@@ -61,19 +65,31 @@ def attach(
     chosen = {**to_dict(config or KDConfig()), **variant_values(variant), **overrides}
     config = from_dict(KDConfig, chosen, what="option of attach()")
     weights = config.weights if losses is None else _checked_weights(losses, overrides)
-    tap = FeatureTap(discriminator, config.layers)
-    device = torch.device(device) if device is not None else tap.device
-    student = width or _student_width(tap)
+    if device is None:
+        device = FeatureTap(discriminator, config.layers).device
     if teacher is None:
         teacher = config.teacher if config.enabled else TEACHER
     if isinstance(teacher, str):
-        teacher = load_teacher(teacher, device, config.precision)
-    _check_teacher(teacher)
-    bank = _prompt_bank(teacher, prompts, config, weights)
-    head = make_head(config.head, student, teacher.embed_dim, seed).to(device)
-    effective: dict[str, Any] = {name: weights.get(name, 0.0) for name in config.weights}
-    config = dataclasses.replace(config, **effective)
-    return Distiller(tap, teacher, head, bank, config, weights, seed)
+        found = load_teachers(teacher, device, config.precision)
+    elif isinstance(teacher, (list, tuple)):
+        found = list(teacher)
+    else:
+        found = [(1.0, cast(Teacher, teacher))]
+
+    def distiller_of(one: Teacher, place: int) -> Distiller:
+        """Each has a tap of its own: a tap is drained by its owner."""
+        _check_teacher(one)
+        tap = FeatureTap(discriminator, config.layers)
+        own = dict(weights)
+        if len(found) > 1 and one.vocabulary == ():
+            own = {name: 0.0 if _reads_texts(name) else weight for name, weight in weights.items()}
+        bank = _prompt_bank(one, prompts, config, own)
+        head = make_head(config.head, width or _student_width(tap), one.embed_dim, seed + place).to(device)
+        effective: dict[str, Any] = {name: own.get(name, 0.0) for name in config.weights}
+        return Distiller(tap, one, head, bank, dataclasses.replace(config, **effective), own, seed)
+
+    made = [(share, distiller_of(one, place)) for place, (share, one) in enumerate(found)]
+    return made[0][1] if len(made) == 1 else JointDistiller(made)
 
 
 def _student_width(tap: FeatureTap) -> int:
@@ -113,13 +129,15 @@ def _check_teacher(teacher: Any) -> None:
         freeze(teacher)
 
 
+def _reads_texts(name: str) -> bool:
+    return name == DIVERSITY or LOSSES[name].needs_texts
+
+
 def _prompt_bank(
     teacher: Teacher, prompts: Sequence[str] | None, config: KDConfig, weights: Mapping[str, float]
 ) -> PromptBank | None:
     """The texts, where a term with a weight needs them."""
-    readers = [
-        name for name, weight in weights.items() if weight > 0 and (name == DIVERSITY or LOSSES[name].needs_texts)
-    ]
+    readers = [name for name, weight in weights.items() if weight > 0 and _reads_texts(name)]
     if not readers:
         return None
     if prompts is None:

@@ -28,7 +28,9 @@ from kd_plugin.teachers.base import Teacher
 from kd_plugin.teachers.cache import EmbeddingCache
 from kd_plugin.views import as_in_the_release, rgb
 
-__all__ = ["DIVERSITY", "Distiller"]
+__all__ = ["DIVERSITY", "Distiller", "Look"]
+
+Look = Callable[[Tensor], object]  # calls D on images
 
 DIVERSITY = "diversity"  # the one term that is no distance between student and teacher
 
@@ -93,6 +95,11 @@ class Distiller(nn.Module):
     @property
     def teacher(self) -> Teacher:
         return self._borrowed.teacher
+
+    @property
+    def teachers(self) -> tuple[Teacher, ...]:
+        """The one; of a JointDistiller, all."""
+        return (self.teacher,)
 
     @property
     def prompts(self) -> PromptBank | None:
@@ -187,19 +194,22 @@ class Distiller(nn.Module):
         return self._transfer.explained(self.losses, self.weights)
 
     @torch.no_grad()
-    def explained_on(self, images: Tensor, embeddings: Tensor, look: Callable[[Tensor], object]) -> dict[str, float]:
-        """The same for images that D is not trained on: what was learnt, and not merely remembered.
+    def held_out(self, images: Tensor, batch: int) -> Callable[[Look], dict[str, float]]:
+        """Makes a function that tells the share explained of images that D is not trained on: learnt, not remembered.
 
         Args:
-            images: [N, C, H, W] in [-1, 1].
-            embeddings: [N, E], the teacher's of them, as `embed` gives them.
-            look: calls D on images, some or all at a time as it likes.
+            images: [N, C, H, W] in [-1, 1]. The teacher looks at them once, here.
+            batch: how many it looks at at a time.
 
         Returns:
-            Empty where no term of D compares with the teacher.
+            `explained(look)`, with `look(images)` a call of D, on all or some at a time. As `explained()`; empty where
+            no term of D compares with the teacher.
         """
-        if not self.losses:
-            return {}
+        embeddings = torch.cat([self._embed(part) for part in torch.split(images, batch)]) if self.losses else None
+        return lambda look: {} if embeddings is None else self._explained_of(images, embeddings, look)
+
+    @torch.no_grad()
+    def _explained_of(self, images: Tensor, embeddings: Tensor, look: Look) -> dict[str, float]:
         tap = self._borrowed.tap
         with tap.capture("real"):
             look(images)
@@ -210,11 +220,6 @@ class Distiller(nn.Module):
         for name, loss in self.losses.items():
             transfer.observe(name, self._posed(loss, batch))
         return transfer.explained(self.losses, self.weights)
-
-    @torch.no_grad()
-    def embed(self, images: Tensor) -> Tensor:
-        """The teacher's embeddings [N, E] of images [N, C, H, W] in [-1, 1], which it is shown as in training."""
-        return self._embed(images)
 
     def for_generator(self, fake: Tensor) -> Distilled:
         """The diversity term, with its gradient through the frozen teacher into `fake`; zero where it is off.

@@ -78,7 +78,7 @@ class PromptBank:
         self.texts = tuple(dict.fromkeys(texts))
         if not self.texts:
             raise PromptError("--kd-prompts: there is no prompt; give at least one text")
-        self._teacher = teacher
+        self.teacher = teacher
         self._embeddings: Tensor | None = None
 
     def __len__(self) -> int:
@@ -93,15 +93,15 @@ class PromptBank:
         """
         if self._embeddings is None:
             with torch.no_grad():
-                embeddings = self._teacher.embed_texts(self.texts).detach()
-            expected = (len(self.texts), self._teacher.embed_dim)
+                embeddings = self.teacher.embed_texts(self.texts).detach()
+            expected = (len(self.texts), self.teacher.embed_dim)
             if tuple(embeddings.shape) != expected:
                 raise TeacherError(
-                    f"teacher '{self._teacher.name}' gave text embeddings of the shape {list(embeddings.shape)}; "
+                    f"teacher '{self.teacher.name}' gave text embeddings of the shape {list(embeddings.shape)}; "
                     f"expected {list(expected)}"
                 )
             if not torch.isfinite(embeddings).all():
-                raise TeacherError(f"teacher '{self._teacher.name}' gave text embeddings with NaN or infinity")
+                raise TeacherError(f"teacher '{self.teacher.name}' gave text embeddings with NaN or infinity")
             self._embeddings = embeddings
         if device is not None:
             self._embeddings = self._embeddings.to(device)

@@ -32,11 +32,10 @@ def describe(session: Session) -> list[str]:
         lines.append(f"Metrics:     {session.monitor.describe()}")
     if session.kd is not None:
         lines.append(
-            f"Teacher:     {session.kd.teacher.name}, agkd {kd.agkd:g}, cgkd {kd.cgkd:g}, diversity "
+            f"Teacher:     {config.kd.teacher}, agkd {kd.agkd:g}, cgkd {kd.cgkd:g}, diversity "
             f"{kd.weights['diversity']:g}, view {kd.view}, student {kd.layer}, norm {kd.norm}, {kd.precision}"
         )
-        if remark := getattr(session.kd.teacher, "remark", ""):
-            lines.append(f"             {remark}")
+        lines += [f"             {t.name}: {t.remark}" for t in session.kd.teachers if getattr(t, "remark", "")]
     if session.prompts is not None:
         lines.append(f"Prompts:     {session.prompts.source}")
         lines.extend(f"             {text}" for text in session.prompts.texts)
@@ -65,7 +64,8 @@ def _remarks(session: Session) -> list[str]:
             f"Note:        {dataset.used} images are very few: expect copies of them; compare fakes*.png with "
             "reals.png, and add images if you can"
         )
-    unknown = getattr(session.kd.teacher, "unknown_words", None) if session.kd is not None else None
+    bank = None if session.kd is None else session.kd.prompts
+    unknown = None if bank is None else getattr(bank.teacher, "unknown_words", None)
     if unknown is not None and session.prompts is not None and (words := unknown(session.prompts.texts)):
         remarks.append(f"Note:        the teacher never saw the words {', '.join(words)}; to it they are all the same")
     return remarks

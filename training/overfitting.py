@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kd_plugin import Distiller
+from kd_plugin import AnyDistiller
+from kd_plugin.distiller import Look
 from torch_utils.seeding import own_randomness
 from torch_utils.stats import Figure
 from training.dataset import ImageDataset
@@ -79,7 +80,7 @@ class OverfitWatch:
         self.count = min(len(held_out), MOST_IMAGES)
         self._images = [_some(dataset, min(len(dataset), MOST_IMAGES), seed) for dataset in (train, held_out)]
         self._ticks: deque[Tick] = deque(maxlen=WINDOW_TICKS)
-        self._embeddings: Tensor | None = None
+        self._explained: Callable[[Look], dict[str, float]] | None = None
 
     def figures(self, G: nn.Module, D: nn.Module, latents: Latents, nimg: int) -> dict[str, Figure]:
         """Measures now. Torch's random state is left as it was found.
@@ -103,18 +104,17 @@ class OverfitWatch:
         value = gap(self._ticks)
         return found if value is None else found | {"Overfit/gap": Figure(len(self._ticks), value)}
 
-    def explained(self, kd: Distiller, D: nn.Module) -> float | None:
+    def explained(self, kd: AnyDistiller, D: nn.Module) -> float | None:
         """The share of the teacher that D explains on the held-out images; None where no term compares with it."""
         pixels, labels = (tensor.to(self.device) for tensor in self._images[1])
-        images = to_float(pixels)
-        if self._embeddings is None:  # the images stay the same, so does the teacher
-            self._embeddings = torch.cat([kd.embed(part) for part in images.split(self.batch)])
+        if self._explained is None:
+            self._explained = kd.held_out(to_float(pixels), self.batch)
 
         def look(shown: Tensor) -> None:
             for part, c in zip(shown.split(self.batch), labels.split(self.batch), strict=True):
                 D(part, c)
 
-        return kd.explained_on(images, self._embeddings, look).get("total")
+        return self._explained(look).get("total")
 
     def state_dict(self) -> dict[str, Any]:
         return {"ticks": [[[s.num, s.mean, s.std] for s in tick] for tick in self._ticks]}

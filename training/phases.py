@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from kd_plugin import Distiller, gradient_ratio
+from kd_plugin import AnyDistiller, gradient_ratio
 from torch_utils.gradients import NanWatch, settle
 from torch_utils.ranks import Ranks
 from torch_utils.stats import Stats, Stopwatch
@@ -61,7 +61,7 @@ class Players:
     D: nn.Module
     augment: Augment
     sample_labels: LabelSource
-    kd: Distiller | None
+    kd: AnyDistiller | None
     ada: AdaController | None
     lecam: LeCam | None
     stats: Stats
@@ -204,7 +204,7 @@ class Dmain(Phase):
             loss = loss + penalty * players.lecam.weight
         return loss if players.kd is None else loss + self._distil(players.kd, loss)
 
-    def _distil(self, kd: Distiller, adversarial: Tensor) -> Tensor:
+    def _distil(self, kd: AnyDistiller, adversarial: Tensor) -> Tensor:
         stats = self.players.stats
         with self.players.kd_watch.running():
             distilled = kd(adversarial)

@@ -6,7 +6,7 @@ Building comes before anything is written: whatever the user got wrong is found 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from dnnlib.errors import RunFailed, UserError
-from kd_plugin import Distiller, attach, load_teacher
+from kd_plugin import AnyDistiller, attach, load_teachers
 from kd_plugin.options import to_dict
 from kd_plugin.prompts import ChosenPrompts, choose_prompts
+from kd_plugin.teachers import Teacher
 from torch_utils.device import pick_device
 from torch_utils.gradients import NanWatch
 from torch_utils.memory import keep_freed_memory
@@ -55,7 +56,7 @@ class Session:
     G: Generator
     D: Discriminator
     G_ema: Generator
-    kd: Distiller | None
+    kd: AnyDistiller | None
     prompts: ChosenPrompts | None
     pipe: AugmentPipe | None
     ada: AdaController | None
@@ -91,7 +92,7 @@ class Session:
             set_precision(network, precision)
         G_ema = copy.deepcopy(G).eval()
         kd, prompts = _distiller(config, dataset, D, device, ranks)
-        teachers = config.kd.precision if kd is None else getattr(kd.teacher, "precision", config.kd.precision)
+        teachers = config.kd.precision if kd is None else _precision(kd.teachers, config.kd.precision)
         config = with_precision(config, precision, teachers)  # what `auto` came to is a part of the run
         pipe, ada = _ada(config, device)
         augment = pipe if pipe is not None else DiffAugment(config.diffaugment)
@@ -202,7 +203,7 @@ class Session:
             "ada": None if self.ada is None else self.ada.state_dict(self.ranks.sum),
             "lecam": None if self.players.lecam is None else self.players.lecam.state_dict(),
             "kd": None if self.kd is None else self.kd.state_dict(),
-            "teacher": None if self.kd is None else self.kd.teacher.fingerprint,
+            "teacher": self._fingerprint(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -215,7 +216,7 @@ class Session:
                 f"--resume: the images of --data={self.config.data} are not those the run was started with; "
                 "start a new run, or give the same images"
             )
-        if self.kd is not None and state["teacher"] != self.kd.teacher.fingerprint:
+        if self.kd is not None and state["teacher"] != self._fingerprint():
             raise UserError(f"--resume: --kd={self.config.kd.teacher} has other weights than the teacher of the run")
         self.nimg, self.tick = state["nimg"], state["tick"]
         self.variety.load_state_dict(state["variety"])
@@ -237,6 +238,10 @@ class Session:
             self.pipe.p.fill_(self.ada.p)
         if self.kd is not None:
             self.kd.load_state_dict(state["kd"])
+
+    def _fingerprint(self) -> str | None:
+        """Of the teachers."""
+        return None if self.kd is None else "+".join(teacher.fingerprint for teacher in self.kd.teachers)
 
     def _optimizer_owners(self) -> Iterator[Phase]:
         return (phase for phase in self.phases if phase.name in ("Gmain", "Dmain"))
@@ -265,17 +270,18 @@ def _networks(config: TrainConfig, dataset: ImageDataset) -> tuple[Generator, Di
 
 def _distiller(
     config: TrainConfig, dataset: ImageDataset, D: Discriminator, device: torch.device, ranks: Ranks
-) -> tuple[Distiller | None, ChosenPrompts | None]:
+) -> tuple[AnyDistiller | None, ChosenPrompts | None]:
     if not config.kd.enabled:
         return None, None
-    teacher = load_teacher(config.kd.teacher, device, config.kd.precision)
-    precision = getattr(teacher, "precision", config.kd.precision)
+    teachers = load_teachers(config.kd.teacher, device, config.kd.precision)
+    precision = _precision([teacher for _, teacher in teachers], config.kd.precision)
     if (first := ranks.from_first(lambda: precision)) != precision:  # `auto` is measured, and not alike everywhere
-        teacher = load_teacher(config.kd.teacher, device, first)
+        teachers = load_teachers(config.kd.teacher, device, first)
     prompts = None
     if config.kd.needs_texts:
+        readers = [teacher for _, teacher in teachers if teacher.vocabulary != ()]
         prompts = choose_prompts(
-            teacher,
+            (readers or [teachers[0][1]])[0],
             file=config.kd.prompts,
             class_names=dataset.class_names,
             dataset_name=dataset.name,
@@ -284,13 +290,18 @@ def _distiller(
         )
     kd = attach(
         D,
-        teacher=teacher,
+        teacher=teachers,
         prompts=None if prompts is None else prompts.texts,
         config=config.kd,
         seed=config.seed,
         device=device,
     )
     return kd, prompts
+
+
+def _precision(teachers: Sequence[Teacher], otherwise: str) -> str:
+    """What those compute in that have a choice."""
+    return next((teacher.precision for teacher in teachers if hasattr(teacher, "precision")), otherwise)
 
 
 def _overfit(config: TrainConfig, dataset: ImageDataset, device: torch.device) -> OverfitWatch | None:

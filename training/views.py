@@ -31,8 +31,9 @@ def save_views(session: Session, path: Path, count: int = 6) -> None:
     seen = session.players.augment(real)
     columns, titles, texts = [real, seen], ["training image", "as D sees it"], [""] * len(real)
     if session.kd is not None:
+        teacher = session.kd.teachers[0]
         shown = rgb(seen if session.kd.config.view == "seen" else real)
-        columns.append(session.kd.teacher.shown(shown) if hasattr(session.kd.teacher, "shown") else shown)
+        columns.append(teacher.shown(shown) if hasattr(teacher, "shown") else shown)
         titles.append("as the teacher sees it")
         texts = _nearest_prompts(session, shown)
     picture = _sheet([to_pixels(column) for column in columns], titles, texts)
@@ -45,7 +46,7 @@ def _nearest_prompts(session: Session, images: Tensor) -> list[str]:
     bank = session.kd.prompts
     if bank is None:
         return [""] * len(images)
-    embeddings = torch.nn.functional.normalize(session.kd.teacher.embed_images(images), dim=1)
+    embeddings = torch.nn.functional.normalize(bank.teacher.embed_images(images), dim=1)
     prompts = torch.nn.functional.normalize(bank.embeddings(embeddings.device).to(embeddings), dim=1)
     best = (embeddings @ prompts.T).topk(min(_PROMPTS, len(bank)), dim=1)
     return [

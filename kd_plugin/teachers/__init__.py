@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import torch
 
 from kd_plugin.errors import TeacherError, nearest
 from kd_plugin.registry import Registry
+from kd_plugin.teachers import module
 from kd_plugin.teachers.base import Teacher
+from kd_plugin.teachers.module import is_module_spec
 
-__all__ = ["TEACHERS", "Loader", "Teacher", "load_teacher"]
+__all__ = ["TEACHERS", "Loader", "Teacher", "load_teacher", "load_teachers"]
 
 # What stands after 'scheme:' in the spec (empty where nothing does), the device and the precision -> the teacher.
 Loader = Callable[[str, torch.device, str], Teacher]
@@ -18,7 +21,10 @@ Loader = Callable[[str, torch.device, str], Teacher]
 # Loaders import what they need when they run, so that one teacher's dependencies do not burden another.
 TEACHERS: Registry[Loader] = Registry("teacher")
 
-_FORMS = "clip, clip:ViT-B/32, clip:FILE.pt, demo, script:IMAGE_TOWER.pt+TEXTS.npz"
+_FORMS = (
+    "clip, clip:ViT-B/32, clip:FILE.pt, open_clip:ARCH/TAG, hf:ORG/MODEL, demo, script:IMAGE_TOWER.pt+TEXTS.npz, "
+    "MODULE:ATTRIBUTE (runs your code), and several joined by +"
+)
 _DEFAULT_CLIP = "ViT-B/32"
 
 
@@ -26,21 +32,70 @@ def load_teacher(spec: str, device: torch.device | str = "cpu", precision: str =
     """The teacher that a spec names, frozen, on `device`.
 
     Args:
-        spec: `clip` (= `clip:ViT-B/32`), `clip:` and a name of OpenAI's or a weights file, `demo` (tiny, comes with the
-            plug-in), or `script:IMAGE_TOWER.pt+TEXTS.npz`.
+        spec: `clip` (= `clip:ViT-B/32`), `clip:` and a name of OpenAI's or a weights file, `open_clip:ARCH/TAG`,
+            `hf:ORG/MODEL`, `demo` (tiny, comes with the plug-in), `script:IMAGE_TOWER.pt+TEXTS.npz`, or
+            `MODULE:ATTRIBUTE`, a teacher of the user's own: this runs the user's code.
         device: where it lives; the images must be there too.
         precision: `fp32`, `bf16`, or `auto` (bf16 on CUDA, on a CPU where it is measured to be faster), for the
-            teachers of OpenAI's architecture. Embeddings come in float32 in any case.
+            teachers that are networks of known packages. Embeddings come in float32 in any case.
 
     Raises:
         TeacherError: an unknown spec, or a file that cannot be found, fetched, read or used.
     """
     scheme, _, rest = spec.partition(":")
     if scheme not in TEACHERS:
+        if is_module_spec(spec):
+            own: Teacher = module.load(spec, torch.device(device))
+            return own
         raise TeacherError(
             f"--kd={spec}: there is no teacher '{scheme}'{nearest(scheme, TEACHERS)}; the forms are: {_FORMS}"
         )
     return TEACHERS[scheme](rest, torch.device(device), precision)
+
+
+def load_teachers(
+    spec: str, device: torch.device | str = "cpu", precision: str = "auto"
+) -> list[tuple[float, Teacher]]:
+    """The teachers that a spec names, with their weights: `clip+hf:facebook/dinov2-small`, `clip+0.5*hf:...`.
+
+    What `auto` comes to for the first that has a choice of precision, all others take too.
+
+    Raises:
+        TeacherError: as load_teacher; or a weight that is not above 0.
+    """
+    found: list[tuple[float, Teacher]] = []
+    for weight, one in split_spec(spec):
+        teacher = load_teacher(one, device, precision)
+        precision = getattr(teacher, "precision", precision)
+        found.append((weight, teacher))
+    return found
+
+
+def split_spec(spec: str) -> list[tuple[float, str]]:
+    """'clip+0.5*hf:x' -> [(1, 'clip'), (.5, 'hf:x')]. A + within file names stays: what follows must be a spec itself.
+
+    Raises:
+        TeacherError: a weight that is not above 0.
+    """
+    parts: list[str] = []
+    for part in spec.split("+"):
+        bare = _WEIGHTED.fullmatch(part)
+        assert bare is not None  # it matches everything
+        named = bare[2].partition(":")[0] in TEACHERS or is_module_spec(bare[2])
+        if parts and not named:
+            parts[-1] += f"+{part}"
+        else:
+            parts.append(part)
+    found = []
+    for part in parts:
+        weight, one = _WEIGHTED.fullmatch(part).groups()  # type: ignore[union-attr]
+        if weight is not None and not float(weight) > 0:
+            raise TeacherError(f"--kd={spec}: the weight {weight} of '{one}' must be above 0")
+        found.append((1.0 if weight is None else float(weight), one))
+    return found
+
+
+_WEIGHTED = re.compile(r"(?:(\d*\.?\d+)\*)?(.*)", re.DOTALL)
 
 
 @TEACHERS.register("clip")
@@ -51,6 +106,20 @@ def _clip(model: str, device: torch.device, precision: str) -> Teacher:
     model = model or _DEFAULT_CLIP
     weights = read_weights(find_weights(model))
     return OpenAIClip.from_state_dict(weights.tensors, f"clip:{model}", device, weights.activation, precision)
+
+
+@TEACHERS.register("open_clip")
+def _open_clip(model: str, device: torch.device, precision: str) -> Teacher:
+    from kd_plugin.teachers import open_clip
+
+    return open_clip.load(model, device, precision)
+
+
+@TEACHERS.register("hf")
+def _hf(model: str, device: torch.device, precision: str) -> Teacher:
+    from kd_plugin.teachers import hf
+
+    return hf.load(model, device, precision)
 
 
 @TEACHERS.register("script")

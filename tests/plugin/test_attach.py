@@ -34,7 +34,7 @@ def test_overrides_replace_fields_of_the_config(attach):
 def test_teacher_by_spec(monkeypatch, discriminator, make_teacher, config, spec, prompts):
     asked = []
     monkeypatch.setattr(
-        "kd_plugin.attaching.load_teacher", lambda s, device, precision: asked.append(s) or make_teacher()
+        "kd_plugin.attaching.load_teachers", lambda s, device, precision: asked.append(s) or [(1.0, make_teacher())]
     )
     kd_plugin.attach(discriminator, prompts=prompts, config=config)
     assert asked == [spec]

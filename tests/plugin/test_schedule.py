@@ -16,7 +16,7 @@ def test_warmup_grows_to_the_weight(attach, discriminator, images, run):
 
 
 def test_one_step_of_three_with_three_times_the_weight(attach, discriminator, teacher, images, run):
-    plain = float(run(attach(p=0), discriminator, images(1), images(2)).total)
+    plain = float(run(attach(p=0), discriminator, images(1), images(2)).total.detach())
     teacher.calls.clear()
     kd = attach(p=0, every=3)
     totals = [float(run(kd, discriminator, images(1), images(2)).total.detach()) for _ in range(7)]
@@ -26,7 +26,7 @@ def test_one_step_of_three_with_three_times_the_weight(attach, discriminator, te
 
 def test_warmup_counts_images_of_steps_left_out(attach, discriminator, images, run):
     kd, plain = attach(p=0, every=2, warmup=0.016), attach(p=0)
-    whole = float(run(plain, discriminator, images(1), images(2)).total)
+    whole = float(run(plain, discriminator, images(1), images(2)).total.detach())
     totals = [float(run(kd, discriminator, images(1), images(2)).total.detach()) for _ in range(5)]
     assert totals == pytest.approx([2 * whole * 0.5, 0, 2 * whole, 0, 2 * whole], rel=1e-6)
 
@@ -46,7 +46,7 @@ def test_every_counts_steps_of_the_host(attach, discriminator, images, run):
     seen = []
     for _ in range(4):
         kd.begin_step()
-        seen.append([float(run(kd, discriminator, images(1), images(2)).total) > 0 for _ in range(2)])
+        seen.append([float(run(kd, discriminator, images(1), images(2)).total.detach()) > 0 for _ in range(2)])
     assert seen == [[True, True], [False, False]] * 2
 
 
@@ -56,7 +56,7 @@ def test_the_state_goes_on(attach, discriminator, images, run):
         run(first, discriminator, images(1), images(2))
     second.load_state_dict(first.state_dict())
     for step in range(6):
-        totals = [float(run(kd, discriminator, images(step), images(9)).total) for kd in (first, second)]
+        totals = [float(run(kd, discriminator, images(step), images(9)).total.detach()) for kd in (first, second)]
         assert totals[0] == totals[1]
 
 

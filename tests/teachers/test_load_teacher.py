@@ -15,7 +15,7 @@ from kd_plugin.teachers.openai_clip import OpenAIClip
     [
         ("clop", "--kd=clop: there is no teacher 'clop'; nearest: 'clip'; the forms are: clip, clip:ViT-B/32, "),
         ("scrip:a.pt", "--kd=scrip:a.pt: there is no teacher 'scrip'; nearest: 'script'"),
-        (r"C:\ViT.pt", "there is no teacher 'C'; known: 'clip', 'script', 'demo'; the forms are:"),
+        (r"C:\ViT.pt", "there is no teacher 'C'; known: 'clip', 'open_clip', 'hf', 'script', 'demo'; the forms are:"),
         ("none", "--kd=none: there is no teacher 'none'"),
         ("", "--kd=: there is no teacher ''"),
         ("demo:big", "--kd=demo:big: the demo teacher has no variants; give --kd=demo"),

@@ -1,0 +1,110 @@
+"""A teacher made of someone else's network: what the loaders of `hf:` and `open_clip:` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kd_plugin.errors import PromptError, TeacherError
+from kd_plugin.teachers.base import Frozen, check_images, fingerprint_of, freeze
+from kd_plugin.teachers.precision import choose_precision
+from kd_plugin.teachers.preprocess import Preprocess
+from kd_plugin.teachers.text_cache import kept_texts
+
+__all__ = ["NetworkTeacher"]
+
+ImageSide = Callable[[Tensor], Tensor]  # preprocessed images [N, 3, h, w] -> [N, E]
+TextSide = Callable[[Sequence[str]], Tensor]  # P texts -> [P, E]
+_PROBE_IMAGES = 4
+
+
+class NetworkTeacher(Frozen):
+    """A frozen network with its own preprocessing.
+
+    Args:
+        name: the spec.
+        model: the network, in float32, on `device`.
+        image_side: calls its image tower.
+        text_side: calls its text tower, on the model's device; None where it has none.
+        preprocess: [N, 3, H, W] in [-1, 1] -> what the image tower takes.
+        precision: `fp32`, `bf16` or `auto`; see `choose_precision`.
+        remark: for the log.
+
+    Raises:
+        TeacherError: the image tower does not give [N, E].
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        image_side: ImageSide,
+        text_side: TextSide | None,
+        preprocess: Preprocess,
+        device: torch.device,
+        precision: str = "fp32",
+        remark: str = "",
+    ) -> None:
+        self.name, self.remark = name, remark
+        self.image_size, self.normalisation = preprocess.crop, preprocess.normalisation
+        self.fingerprint = fingerprint_of(model.state_dict(), repr(model.config) if hasattr(model, "config") else "")
+        self._model, self._image_side, self._text_side = freeze(model), image_side, text_side
+        self._preprocess = preprocess
+        self.vocabulary: tuple[str, ...] | None = None if text_side else ()
+        probe = torch.zeros(_PROBE_IMAGES, 3, preprocess.crop, preprocess.crop, device=device)
+        self._device = probe.device
+        self.precision = "fp32"
+        with torch.no_grad():
+            embeddings = self.embed_images(probe)
+        if embeddings.ndim != 2 or len(embeddings) != _PROBE_IMAGES:
+            raise TeacherError(f"--kd={name}: its image tower gives {list(embeddings.shape)}, expected [N, E]")
+        self.embed_dim = int(embeddings.shape[1])
+        matrices = [key for key, value in model.named_parameters() if value.is_floating_point()]
+        self.precision = choose_precision(
+            model, matrices, precision, lambda: self.embed_images(probe), torch.device(device)
+        )
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """[N, 3, H, W] in [-1, 1] -> [N, E] float32, not normalised; see `Teacher`."""
+        check_images(images, self._device)
+        with torch.autocast(self._device.type, enabled=False):
+            shown = self._preprocess(images.float())
+            weight = next(value for value in self._model.parameters() if value.is_floating_point())
+            return self._image_side(shown.to(weight.dtype)).float()
+
+    def shown(self, images: Tensor) -> Tensor:
+        return self._preprocess.resized(((images + 1) / 2).clamp(0, 1)) * 2 - 1
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """P texts -> [P, E] float32, not normalised; see `Teacher`.
+
+        Raises:
+            TeacherError: it has no text side.
+            PromptError: no text, an empty one, or one that is too long.
+        """
+        if self._text_side is None:
+            raise TeacherError(
+                f"--kd={self.name}: this teacher has no text side, which CGKD and the diversity term need; set "
+                "--kd-cgkd=0 and --kd-diversity=0"
+            )
+        if not texts:
+            raise PromptError(f"teacher '{self.name}' was given no prompt to embed; give texts with --kd-prompts")
+        for text in texts:
+            if not text.strip():
+                raise PromptError("--kd-prompts: an empty prompt says nothing: write a text, or drop the line", text)
+        side = self._text_side
+
+        def compute() -> Tensor:
+            with torch.autocast(self._device.type, enabled=False):
+                return side(texts)
+
+        embeddings = kept_texts(f"{self.fingerprint} {self.precision}", texts, compute).to(self._device)
+        if embeddings.shape[1] != self.embed_dim:
+            raise TeacherError(
+                f"--kd={self.name}: texts are embedded in {embeddings.shape[1]} numbers and images in "
+                f"{self.embed_dim}: they cannot be compared; set --kd-cgkd=0 and --kd-diversity=0"
+            )
+        return embeddings
