@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.hooks import RemovableHandle
 
 from kd_plugin.errors import CaptureError, LayerError, nearest
 from kd_plugin.heads import pooled
@@ -30,10 +32,10 @@ class FeatureTap:
     """Collects features while a `capture` block is open, and gives them out once.
 
     Not an nn.Module: it only borrows D. The hooks are removed with the block; one left on D would break its pickle
-    and its deepcopy.
+    and its deepcopy. A compiled D alone keeps them: what is traced at its first call is all it ever does.
 
     Args:
-        discriminator: D, or D inside DistributedDataParallel (looked through for the layer's name).
+        discriminator: D; also inside DistributedDataParallel or torch.compile, which are looked through.
         layers: dotted names, as in `D.named_modules()`. The outputs of several are joined, pooled over their maps.
 
     Raises:
@@ -41,23 +43,47 @@ class FeatureTap:
     """
 
     def __init__(self, discriminator: nn.Module, layers: Sequence[str]) -> None:
-        if isinstance(discriminator, DistributedDataParallel):
-            discriminator = discriminator.module
+        discriminator, entrance, compiled = _inside(discriminator)
         modules = {name: module for name, module in discriminator.named_modules() if name}
         for layer in layers:
             if layer not in modules:
                 last = "; its last ones: " + ", ".join(f"'{name}'" for name in list(modules)[-5:]) if modules else ""
                 raise LayerError(f"--kd-layer: '{layer}' is not in the discriminator{nearest(layer, modules) or last}")
         self.layers = {layer: modules[layer] for layer in layers}
-        self._discriminator = discriminator
+        self._discriminator, self._entrance, self._stays = discriminator, entrance, compiled
         self._captured: dict[Role, Captured] = {}
-        self._open = False
+        self._sightings: _Sightings | None = None  # of the open block
+        if compiled:
+            self._hook()
 
     @property
     def device(self) -> torch.device:
         """Where D is."""
         parameter = next(self._discriminator.parameters(), None)
         return torch.device("cpu") if parameter is None else parameter.device
+
+    def _hook(self) -> list[RemovableHandle]:
+        """Starts to watch; what happens outside a block is ignored."""
+        see_input, see_output = self._see_input, self._see_output
+        if self._stays:  # called from compiled code, as they are
+            see_input, see_output = map(torch.compiler.disable, (see_input, see_output))
+        return [
+            self._entrance.register_forward_pre_hook(see_input, with_kwargs=True),
+            *(layer.register_forward_hook(functools.partial(see_output, name)) for name, layer in self.layers.items()),
+        ]
+
+    def _see_input(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._sightings is not None:
+            images = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim == 4)
+            self._sightings.seen.extend(image.detach() for image in list(images)[:1])
+
+    def _see_output(self, name: str, _module: nn.Module, _args: Any, output: Any) -> Tensor | None:
+        if self._sightings is None:
+            return None
+        if not isinstance(output, Tensor):
+            raise LayerError(f"--kd-layer: '{name}' returns a {type(output).__name__}, not a tensor")
+        self._sightings.features[name].append(output)
+        return output.clone()  # what follows may work in place, as nn.ReLU(inplace=True)
 
     @contextmanager
     def capture(self, role: Role, clean: Tensor | None = None, keys: Tensor | None = None) -> Iterator[None]:
@@ -70,32 +96,15 @@ class FeatureTap:
         """
         self._check_free(role)
         sightings = _Sightings({name: [] for name in self.layers})
-
-        def see_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            images = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim == 4)
-            sightings.seen.extend(image.detach() for image in list(images)[:1])
-
-        def see_output(name: str) -> Callable[[nn.Module, Any, Any], Tensor]:
-            def see(_module: nn.Module, _args: Any, output: Any) -> Tensor:
-                if not isinstance(output, Tensor):
-                    raise LayerError(f"--kd-layer: '{name}' returns a {type(output).__name__}, not a tensor")
-                sightings.features[name].append(output)
-                return output.clone()  # what follows may work in place, as nn.ReLU(inplace=True)
-
-            return see
-
-        hooks = [
-            self._discriminator.register_forward_pre_hook(see_input, with_kwargs=True),
-            *(layer.register_forward_hook(see_output(name)) for name, layer in self.layers.items()),
-        ]
-        self._open = True
+        hooks = [] if self._stays else self._hook()
+        self._sightings = sightings
         try:
             yield
         except BaseException:
             self._captured.clear()  # the step is lost: the next one starts clean
             raise
         finally:
-            self._open = False
+            self._sightings = None
             for hook in hooks:
                 hook.remove()
         self._captured[role] = self._joined(role, sightings, clean, keys)
@@ -121,7 +130,7 @@ class FeatureTap:
     def _check_free(self, role: Role) -> None:
         if role not in ROLES:
             raise CaptureError(f"unknown role '{role}'{nearest(role, ROLES)}")
-        if self._open:
+        if self._sightings is not None:
             raise CaptureError("capture blocks cannot be nested: close one before the next is opened")
         if role in self._captured:
             self._captured.clear()  # an abandoned step must not stop the one after this message
@@ -136,10 +145,12 @@ class FeatureTap:
         parts = []
         for name, outputs in sightings.features.items():
             if not outputs:
-                raise CaptureError(
-                    f"the layer '{name}' did not fire inside capture('{role}'): call D in the block "
-                    "(a D compiled by torch.compile skips hooks)"
+                why = (
+                    "call kd_plugin.attach() before the first call of a compiled D, which never looks for hooks again"
+                    if self._stays
+                    else "call D in the block (parts of D that torch.compile has compiled skip hooks: compile D whole)"
                 )
+                raise CaptureError(f"the layer '{name}' did not fire inside capture('{role}'): {why}")
             parts.append(torch.cat(outputs))
             count = len(parts[0]) if count is None else count
             if len(parts[-1]) != count:
@@ -153,3 +164,18 @@ class FeatureTap:
                 raise CaptureError(f"capture('{role}', {what}=...): {len(given)} {noun}, but D saw {len(features)}")
         every = tuple(output for outputs in sightings.features.values() for output in outputs)
         return Captured(features, every, seen, None if clean is None else clean.detach(), keys)
+
+
+def _inside(discriminator: nn.Module) -> tuple[nn.Module, nn.Module, bool]:
+    """D itself, the module whose call shows D's input, and whether torch.compile is at work."""
+    compiled: nn.Module | None = None
+    while True:
+        if isinstance(discriminator, DistributedDataParallel):
+            discriminator = discriminator.module
+        elif isinstance(inner := getattr(discriminator, "_orig_mod", None), nn.Module):
+            compiled = discriminator if compiled is None else compiled  # hooks of the wrapper run uncompiled
+            discriminator = inner
+        else:
+            break
+    in_place = getattr(discriminator, "_compiled_call_impl", None) is not None  # D.compile()
+    return discriminator, discriminator if compiled is None else compiled, in_place or compiled is not None
