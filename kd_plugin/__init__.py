@@ -12,6 +12,7 @@ from kd_plugin.config import VARIANTS, KDConfig
 from kd_plugin.distiller import Distiller
 from kd_plugin.errors import CaptureError, KDError, LayerError, PromptError, TeacherError
 from kd_plugin.joint import JointDistiller
+from kd_plugin.layers import list_layers
 from kd_plugin.measuring import gradient_ratio
 from kd_plugin.prompts import PromptBank, choose_prompts
 from kd_plugin.records import Captured, DistillBatch, Distilled
@@ -36,6 +37,7 @@ __all__ = [
     "attach",
     "choose_prompts",
     "gradient_ratio",
+    "list_layers",
     "load_teacher",
     "load_teachers",
 ]

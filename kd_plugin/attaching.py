@@ -16,6 +16,7 @@ from kd_plugin.heads import make_head, student_width
 from kd_plugin.joint import JointDistiller
 from kd_plugin.losses import LOSSES
 from kd_plugin.options import from_dict, to_dict
+from kd_plugin.processes import average_gradients
 from kd_plugin.prompts import PromptBank, place_of, read_prompts
 from kd_plugin.tap import FeatureTap
 from kd_plugin.teachers import Teacher, load_teachers
@@ -45,7 +46,8 @@ def attach(
     """Makes a Distiller for `discriminator`, which itself is left untouched; of several teachers, a JointDistiller.
 
     Args:
-        discriminator: D, also inside DistributedDataParallel.
+        discriminator: D, also inside DistributedDataParallel (the heads' gradients are averaged as well) or
+            torch.compile (attach before its first call).
         teacher: a spec for `load_teachers`, a Teacher, or several with their weights; by default that of `config`, else
             "clip". Of several, those without a text side learn from AGKD alone.
         prompts: texts to compare images with; by default those in the file `config.prompts`. Needed by the terms
@@ -85,6 +87,8 @@ def attach(
             own = {name: 0.0 if _reads_texts(name) else weight for name, weight in weights.items()}
         bank = _prompt_bank(one, prompts, config, own)
         head = make_head(config.head, width or _student_width(tap), one.embed_dim, seed + place).to(device)
+        if tap.distributed:
+            average_gradients(head.parameters())
         effective: dict[str, Any] = {name: own.get(name, 0.0) for name in config.weights}
         return Distiller(tap, one, head, bank, dataclasses.replace(config, **effective), own, seed)
 
@@ -100,7 +104,7 @@ def _student_width(tap: FeatureTap) -> int:
         if features is None:
             raise LayerError(
                 f"--kd-layer: '{name}' ({type(layer).__name__}) does not tell how many features it gives; "
-                "pass width= to attach()"
+                "pass width= to attach() (kd_plugin.list_layers(D, images) tells)"
             )
         total += features
     return total

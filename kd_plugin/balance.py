@@ -6,10 +6,10 @@ import dataclasses
 import math
 
 from torch import Tensor
-from torch import distributed as dist
 
 from kd_plugin.errors import KDError
 from kd_plugin.measuring import gradient_ratio
+from kd_plugin.processes import summed, world
 from kd_plugin.records import Distilled
 
 __all__ = ["Balance"]
@@ -44,17 +44,9 @@ class Balance:
         """
         if adversarial is None:
             raise KDError("--kd-balance: call kd(adversarial=loss) with the loss of D that distillation is added to")
-        now = _over_processes(gradient_ratio(distilled, adversarial))
+        now = float(summed(gradient_ratio(distilled, adversarial))) / world()
         if 0 < now < math.inf:  # NaN is not
             self.ratio = now if self.ratio is None else self.decay * self.ratio + (1 - self.decay) * now
         scale = 1.0 if self.ratio is None else min(max(self.fraction / self.ratio, LEAST), MOST)
         terms = {**distilled.terms, "scale": distilled.total.new_tensor(scale)}
         return dataclasses.replace(distilled, total=distilled.total * scale, terms=terms)
-
-
-def _over_processes(ratio: Tensor) -> float:
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        total = ratio.clone()
-        dist.all_reduce(total)
-        ratio = total / dist.get_world_size()
-    return float(ratio)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import distributed as dist
+
+from kd_plugin.processes import world
 
 __all__ = ["Schedule"]
 
@@ -42,8 +43,7 @@ class Schedule:
 
     def factor(self, real: int) -> float:
         """Of the terms of D, for a call with so many real images; counts them."""
-        world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-        self.images += real * world * self.every
+        self.images += real * world() * self.every
         return self.every * (1.0 if self.warmup == 0 else min(self.images / (self.warmup * 1000), 1.0))
 
     def state_dict(self) -> dict[str, Any]:

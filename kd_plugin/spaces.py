@@ -10,9 +10,9 @@ import dataclasses
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 
 from kd_plugin.losses.base import row_normalised
+from kd_plugin.processes import summed
 from kd_plugin.records import DistillBatch
 
 __all__ = ["NORMS", "RunningMoments", "Space"]
@@ -51,7 +51,7 @@ class RunningMoments(nn.Module):
         # Around the mean so far: sums of raw squares would lose the variance beside the mean.
         away = rows - self.mean
         first, second = away.sum(dim=0), away.T @ away if self.full else away.square().sum(dim=0)
-        sums = _over_processes(torch.cat([rows.new_tensor([len(rows)]), first, second.flatten()]))
+        sums = summed(torch.cat([rows.new_tensor([len(rows)]), first, second.flatten()]))
         number, first = sums[0], sums[1 : len(self.mean) + 1] / sums[0]
         second = sums[len(self.mean) + 1 :].view_as(self.second) / number - self._square(first)
         share = torch.maximum(number / (self.count + number), number / WINDOW).clamp(max=1)
@@ -167,9 +167,3 @@ class Space(nn.Module):
 def _floored(variances: Tensor) -> Tensor:
     variances = variances.clamp_min(0)
     return (variances + FLOOR * variances.mean()).clamp_min(1e-12)
-
-
-def _over_processes(sums: Tensor) -> Tensor:
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(sums)
-    return sums

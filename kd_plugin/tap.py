@@ -17,7 +17,7 @@ from kd_plugin.errors import CaptureError, LayerError, nearest
 from kd_plugin.heads import pooled
 from kd_plugin.records import ROLES, Captured, Role
 
-__all__ = ["FeatureTap"]
+__all__ = ["FeatureTap", "inside"]
 
 
 @dataclass
@@ -43,32 +43,36 @@ class FeatureTap:
     """
 
     def __init__(self, discriminator: nn.Module, layers: Sequence[str]) -> None:
-        discriminator, entrance, compiled = _inside(discriminator)
-        modules = {name: module for name, module in discriminator.named_modules() if name}
+        self._wrapped = _Wrapped.of(discriminator)
+        modules = {name: module for name, module in self._wrapped.module.named_modules() if name}
         for layer in layers:
             if layer not in modules:
                 last = "; its last ones: " + ", ".join(f"'{name}'" for name in list(modules)[-5:]) if modules else ""
                 raise LayerError(f"--kd-layer: '{layer}' is not in the discriminator{nearest(layer, modules) or last}")
         self.layers = {layer: modules[layer] for layer in layers}
-        self._discriminator, self._entrance, self._stays = discriminator, entrance, compiled
         self._captured: dict[Role, Captured] = {}
         self._sightings: _Sightings | None = None  # of the open block
-        if compiled:
+        if self._wrapped.compiled:
             self._hook()
 
     @property
     def device(self) -> torch.device:
         """Where D is."""
-        parameter = next(self._discriminator.parameters(), None)
+        parameter = next(self._wrapped.module.parameters(), None)
         return torch.device("cpu") if parameter is None else parameter.device
+
+    @property
+    def distributed(self) -> bool:
+        """Whether D is inside DistributedDataParallel."""
+        return self._wrapped.distributed
 
     def _hook(self) -> list[RemovableHandle]:
         """Starts to watch; what happens outside a block is ignored."""
         see_input, see_output = self._see_input, self._see_output
-        if self._stays:  # called from compiled code, as they are
+        if self._wrapped.compiled:  # called from compiled code, as they are
             see_input, see_output = map(torch.compiler.disable, (see_input, see_output))
         return [
-            self._entrance.register_forward_pre_hook(see_input, with_kwargs=True),
+            self._wrapped.entrance.register_forward_pre_hook(see_input, with_kwargs=True),
             *(layer.register_forward_hook(functools.partial(see_output, name)) for name, layer in self.layers.items()),
         ]
 
@@ -96,7 +100,7 @@ class FeatureTap:
         """
         self._check_free(role)
         sightings = _Sightings({name: [] for name in self.layers})
-        hooks = [] if self._stays else self._hook()
+        hooks = [] if self._wrapped.compiled else self._hook()
         self._sightings = sightings
         try:
             yield
@@ -147,7 +151,7 @@ class FeatureTap:
             if not outputs:
                 why = (
                     "call kd_plugin.attach() before the first call of a compiled D, which never looks for hooks again"
-                    if self._stays
+                    if self._wrapped.compiled
                     else "call D in the block (parts of D that torch.compile has compiled skip hooks: compile D whole)"
                 )
                 raise CaptureError(f"the layer '{name}' did not fire inside capture('{role}'): {why}")
@@ -166,16 +170,38 @@ class FeatureTap:
         return Captured(features, every, seen, None if clean is None else clean.detach(), keys)
 
 
-def _inside(discriminator: nn.Module) -> tuple[nn.Module, nn.Module, bool]:
-    """D itself, the module whose call shows D's input, and whether torch.compile is at work."""
-    compiled: nn.Module | None = None
-    while True:
-        if isinstance(discriminator, DistributedDataParallel):
-            discriminator = discriminator.module
-        elif isinstance(inner := getattr(discriminator, "_orig_mod", None), nn.Module):
-            compiled = discriminator if compiled is None else compiled  # hooks of the wrapper run uncompiled
-            discriminator = inner
-        else:
-            break
-    in_place = getattr(discriminator, "_compiled_call_impl", None) is not None  # D.compile()
-    return discriminator, discriminator if compiled is None else compiled, in_place or compiled is not None
+@dataclass(frozen=True)
+class _Wrapped:
+    """D inside its wrappers.
+
+    module:      D itself.
+    entrance:    whose call shows D's input.
+    compiled:    torch.compile is at work.
+    distributed: DistributedDataParallel averages D's gradients.
+    """
+
+    module: nn.Module
+    entrance: nn.Module
+    compiled: bool
+    distributed: bool
+
+    @classmethod
+    def of(cls, discriminator: nn.Module) -> _Wrapped:
+        compiled: nn.Module | None = None
+        distributed = False
+        while True:
+            if isinstance(discriminator, DistributedDataParallel):
+                discriminator, distributed = discriminator.module, True
+            elif isinstance(inner := getattr(discriminator, "_orig_mod", None), nn.Module):
+                compiled = discriminator if compiled is None else compiled  # hooks of the wrapper run uncompiled
+                discriminator = inner
+            else:
+                break
+        in_place = getattr(discriminator, "_compiled_call_impl", None) is not None  # D.compile()
+        entrance = discriminator if compiled is None else compiled
+        return cls(discriminator, entrance, in_place or compiled is not None, distributed)
+
+
+def inside(discriminator: nn.Module) -> nn.Module:
+    """D without DistributedDataParallel and torch.compile."""
+    return _Wrapped.of(discriminator).module

@@ -1,0 +1,40 @@
+"""What the plug-in's parts exchange in a run of several processes. Alone, nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+from torch import distributed as dist
+
+__all__ = ["average_gradients", "summed", "world"]
+
+
+def world() -> int:
+    """The number of processes."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def summed(values: Tensor) -> Tensor:
+    """Over all processes."""
+    if world() == 1:
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """From now on a gradient that a backward pass leaves in these is the mean over all processes.
+
+    For a head beside a D in DistributedDataParallel, which averages D's gradients and knows nothing of the head's.
+    Where gradients are accumulated, what was averaged before is averaged again, which changes nothing.
+    """
+
+    def average(parameter: Tensor) -> None:
+        if world() > 1:
+            assert parameter.grad is not None
+            parameter.grad = summed(parameter.grad) / world()
+
+    for parameter in parameters:
+        parameter.register_post_accumulate_grad_hook(average)  # type: ignore[no-untyped-call]

@@ -1,0 +1,57 @@
+"""A user's loop with D in DistributedDataParallel, as one of two processes, or as one with the joint batch.
+
+RANK=0 WORLD_SIZE=2 MASTER_ADDR=... MASTER_PORT=... python -m tests.plugin.ddp_step OUT.pt [--accumulate]
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import torch
+from torch import distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+import kd_plugin
+from tests.plugin.conftest import PROMPTS, Discriminator, FakeTeacher
+
+ROWS, STEPS = 8, 4
+
+
+def main(out: str, accumulate: bool) -> None:
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    inner = Discriminator()
+    d: nn.Module = inner
+    if world > 1:
+        dist.init_process_group("gloo")
+        d = DistributedDataParallel(inner)
+    kd = kd_plugin.attach(
+        d, teacher=FakeTeacher(9), prompts=PROMPTS, head="linear", p=0.5, norm="standardise", centre=True, balance=0.5
+    )
+    optimizer = torch.optim.SGD([*d.parameters(), *kd.parameters()], lr=0.05)
+    mine = slice(rank * ROWS // world, (rank + 1) * ROWS // world)
+    draws = torch.Generator().manual_seed(1)
+    for _ in range(STEPS):
+        real, fake = (torch.rand(ROWS, 3, 8, 8, generator=draws)[mine] * 2 - 1 for _ in range(2))
+        optimizer.zero_grad()
+        parts = 2 if accumulate else 1
+        kd.begin_step()
+        for x, y in zip(real.chunk(parts), fake.chunk(parts), strict=True):
+            with kd.capture("real"):
+                d_real = d(x)
+            with kd.capture("fake"):
+                d_fake = d(y)
+            loss = (d_fake - d_real).mean()
+            ((loss + kd(loss).total) / parts).backward()
+        optimizer.step()
+    torch.save({"D": inner.state_dict(), "kd": kd.state_dict()}, out)
+    if world > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], "--accumulate" in sys.argv)
