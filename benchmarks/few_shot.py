@@ -6,6 +6,9 @@
 The same GAN (`--cfg=demo`) on 100 drawings without distillation, on the same 100 with each form, and on 5,000 drawings
 as the ceiling; other drawings for every seed. Judged against 5,000 fresh drawings in features that have nothing to do
 with the teacher. A form's score is the share of the distance between 100 and 5,000 that it closes, seed by seed.
+
+Nothing is augmented: with the preset's translations the discriminator has not learned its 100 drawings by heart after
+50 kimg (gap .36), and 5,000 are no better than 100; without, the gap is .57 then, and they are.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +85,7 @@ def main() -> None:
 @main.command()
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where runs and results are kept")
 @click.option("--seeds", default=3, show_default=True)
-@click.option("--kimg", default=50.0, show_default=True)
+@click.option("--kimg", default=60.0, show_default=True)
 @click.option("--jobs", default=1, show_default=True, help="Runs at the same time, one thread each")
 @click.option("--detector", required=True, help="TorchScript features; must not be the teacher's")
 @click.option("--form", "forms", multiple=True, help="Only these  [default: all]")
@@ -96,7 +99,8 @@ def run(out: Path, seeds: int, kimg: float, jobs: int, detector: str, forms: tup
     done = {(row["form"], row["seed"]) for row in _results(out)}
     waiting = [Run(form, seed) for seed in range(seeds) for form in chosen if (form, seed) not in done]
     with ThreadPoolExecutor(jobs) as pool:
-        for row in pool.map(lambda item: _train(item, out, kimg, detector), waiting):
+        started = [pool.submit(_train, item, out, kimg, detector) for item in waiting]
+        for row in (one.result() for one in as_completed(started)):
             with open(out / "results.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             click.echo(f"{row['form']}, seed {row['seed']}: {row['kid']}")
@@ -107,9 +111,9 @@ def _train(item: Run, out: Path, kimg: float, detector: str) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     data = f"demo:{5000 if item.form == CEILING else 100}@{100 + 10 * item.seed}"  # series that nobody else uses
     command = [
-        "train.py", "--cfg=demo", f"--data={data}", f"--seed={item.seed}", f"--kimg={kimg}", "--tick=2.5",
-        "--snap=2", "--snap-keep=1", f"--outdir={folder}", "--metrics=kid1k_full,mem1k", f"--detector={detector}",
-        "--precision=fp32", "--device=cpu", "--resume=latest", *FORMS[item.form],
+        "train.py", "--cfg=demo", "--diffaugment=none", f"--data={data}", f"--seed={item.seed}", f"--kimg={kimg}",
+        "--tick=2.5", "--snap=2", "--snap-keep=1", f"--outdir={folder}", "--metrics=kid1k_full,mem1k",
+        f"--detector={detector}", "--precision=fp32", "--device=cpu", "--resume=latest", *FORMS[item.form],
     ]  # fmt: skip
     _call(command, folder / "train.txt")
     (run_dir,) = (path for path in folder.iterdir() if path.is_dir())

@@ -17,6 +17,7 @@ from kd_plugin.measuring import gradient_ratio
 from kd_plugin.prompts import PromptBank, choose_prompts
 from kd_plugin.records import Captured, DistillBatch, Distilled
 from kd_plugin.teachers import Teacher, load_teacher, load_teachers
+from kd_plugin.telling import telling_prompts
 
 __all__ = [
     "VARIANTS",
@@ -40,4 +41,5 @@ __all__ = [
     "list_layers",
     "load_teacher",
     "load_teachers",
+    "telling_prompts",
 ]

@@ -17,7 +17,7 @@ from kd_plugin.joint import JointDistiller
 from kd_plugin.losses import LOSSES
 from kd_plugin.options import from_dict, to_dict
 from kd_plugin.processes import average_gradients
-from kd_plugin.prompts import PromptBank, place_of, read_prompts
+from kd_plugin.prompts import AUTO, PromptBank, place_of, read_prompts
 from kd_plugin.tap import FeatureTap
 from kd_plugin.teachers import Teacher, load_teachers
 from kd_plugin.teachers.base import freeze
@@ -133,6 +133,10 @@ def _check_teacher(teacher: Any) -> None:
         freeze(teacher)
 
 
+def _file(config: KDConfig) -> str | None:
+    return None if config.prompts == AUTO else config.prompts
+
+
 def _reads_texts(name: str) -> bool:
     return name == DIVERSITY or LOSSES[name].needs_texts
 
@@ -150,6 +154,11 @@ def _prompt_bank(
                 f"{' and '.join(readers)} compare images with texts: pass prompts=[...] (or --kd-prompts=FILE), or "
                 f"set {' and '.join(f'--kd-{name}=0' for name in readers)}"
             )
+        if config.prompts == AUTO:
+            raise PromptError(
+                "--kd-prompts=auto: prompts are chosen by the images; pass attach() "
+                "prompts=kd_plugin.telling_prompts(teacher, batches_of_images)"
+            )
         prompts = read_prompts(config.prompts)
     bank = PromptBank(prompts, teacher)
     if len(bank) < 2:
@@ -159,5 +168,5 @@ def _prompt_bank(
     try:
         bank.embeddings()  # now: a text that the teacher cannot take must not stop a run that has begun
     except PromptError as error:
-        raise PromptError(f"{error}{place_of(error.text, config.prompts)}", error.text) from None
+        raise PromptError(f"{error}{place_of(error.text, _file(config))}", error.text) from None
     return bank

@@ -110,8 +110,8 @@ class KDConfig:
     )
     prompts: str | None = option(
         None,
-        "Text file with one prompt a line",
-        metavar="FILE",
+        "Text file with one prompt a line; auto: of 414 texts, those that tell the training images apart",
+        metavar="FILE|auto",
         shown_default="the dataset's class names, else its name",
     )
     template: str = option("a photo of {}", "What a class name ('a cat') becomes as a prompt", metavar="TEXT")

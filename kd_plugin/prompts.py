@@ -1,7 +1,7 @@
 """Which texts the images are compared with, and their embeddings.
 
-Four sources, in this order: a file the user wrote; what the teacher knows, where it knows only certain texts; the
-dataset's class names; the dataset's own name.
+Sources, in this order: a file the user wrote; `auto`, or a teacher that knows only certain texts: those that tell the
+images apart; the dataset's class names; the dataset's own name.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from kd_plugin.errors import PromptError, TeacherError
-from kd_plugin.losses.base import row_normalised
 from kd_plugin.subjects import subject_of, with_article
 from kd_plugin.teachers.base import Teacher
-from kd_plugin.views import rgb
+from kd_plugin.telling import known_texts, telling_prompts
 
 __all__ = [
+    "AUTO",
     "TEMPLATES",
     "ChosenPrompts",
     "PromptBank",
@@ -28,8 +28,9 @@ __all__ = [
     "prompts_for_classes",
     "prompts_for_subject",
     "read_prompts",
-    "telling_prompts",
 ]
+
+AUTO = "auto"  # in place of a file's name
 
 # Without an article, so that a name ("obama") and a thing ("golden retriever") both fit. They vary what a
 # low-shot set varies in: distance, pose, light, expression, medium.
@@ -148,36 +149,6 @@ def prompts_for_classes(class_names: Sequence[str], template: str = "a photo of 
     return [template.format(with_article(name)) for name in names]
 
 
-@torch.no_grad()
-def telling_prompts(teacher: Teacher, images: Iterable[Tensor], count: int = 32, among: int = 200) -> list[str]:
-    """The texts of the teacher's vocabulary that tell these images apart, most telling first.
-
-    Of the `among` texts with the highest mean cosine to the images, the `count` whose cosine varies most over them. The
-    nearest ones alone would say the same of every image: correlations with them are nearly constant and teach nothing.
-
-    Args:
-        teacher: one with a vocabulary.
-        images: batches [N, C, H, W] in [-1, 1] (C = 3, or 1 for grey), on the teacher's device.
-        count, among: at most the whole vocabulary.
-
-    Raises:
-        PromptError: a teacher without a vocabulary or without a text side, or no image.
-    """
-    if teacher.vocabulary is None:
-        raise PromptError(f"teacher '{teacher.name}' has no vocabulary to choose prompts from; give --kd-prompts=FILE")
-    if not teacher.vocabulary:
-        raise PromptError(f"teacher '{teacher.name}' has no text side: set --kd-cgkd=0 and --kd-diversity=0")
-    batches = [row_normalised(teacher.embed_images(rgb(batch))) for batch in images]
-    if not batches or not sum(len(batch) for batch in batches):
-        raise PromptError("prompts are chosen by the images, but there is no image")
-    texts = row_normalised(teacher.embed_texts(teacher.vocabulary))  # [V, E]
-    cosines = torch.cat(batches).to(texts) @ texts.T  # [N, V]
-    near = cosines.mean(dim=0).topk(min(among, len(texts))).indices  # [among]
-    spread = cosines[:, near].var(dim=0, correction=0)
-    best = near[spread.topk(min(count, len(near))).indices]
-    return [teacher.vocabulary[index] for index in best.tolist()]
-
-
 def choose_prompts(
     teacher: Teacher,
     *,
@@ -191,24 +162,23 @@ def choose_prompts(
 
     Args:
         teacher: the one that will embed them.
-        file: of --kd-prompts.
+        file: of --kd-prompts; or `auto`.
         class_names: of a labelled dataset.
         dataset_name: file or folder name of the dataset.
-        images: batches as for `telling_prompts`; only read for a teacher with a vocabulary.
+        images: batches as for `telling_prompts`; only read for `auto` and for a teacher with a vocabulary.
         template: of class names; {} stands for the name with its article.
 
     Raises:
         PromptError: an unreadable file, or a dataset's name without a subject.
     """
-    if file is not None:
+    if file is not None and file != AUTO:
         texts = read_prompts(file)
         return ChosenPrompts(tuple(texts), f"{len(texts)} prompts from '{file}'")
-    if teacher.vocabulary is not None:
-        texts = telling_prompts(teacher, images)
-        known = len(teacher.vocabulary)
-        return ChosenPrompts(
-            tuple(texts), f"the {len(texts)} of the teacher's {known} texts that tell the images apart"
-        )
+    if file == AUTO or teacher.vocabulary is not None:
+        known = known_texts(teacher)
+        texts = telling_prompts(teacher, images, texts=known)
+        whose = "the plug-in's" if teacher.vocabulary is None else "the teacher's"
+        return ChosenPrompts(tuple(texts), f"the {len(texts)} of {whose} {len(known)} texts that tell the images apart")
     if class_names:
         texts = prompts_for_classes(class_names, template)
         return ChosenPrompts(tuple(texts), f"{len(texts)} prompts from the dataset's class names")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import statistics
 
+import numpy as np
 import pytest
 import torch
 
+from kd_plugin import telling
 from kd_plugin.errors import PromptError, TeacherError
 from kd_plugin.prompts import (
     TEMPLATES,
@@ -16,9 +17,9 @@ from kd_plugin.prompts import (
     prompts_for_classes,
     prompts_for_subject,
     read_prompts,
-    telling_prompts,
 )
 from kd_plugin.subjects import subject_of, with_article
+from kd_plugin.telling import shipped_vocabulary, telling_prompts
 
 
 def test_bank_embeds_lazily_once_and_drops_duplicates(teacher):
@@ -141,7 +142,8 @@ def test_a_name_without_a_subject(name):
         subject_of(name)
 
 
-def test_telling_are_those_that_vary_most_among_the_nearest(make_teacher, images):
+def test_telling_texts_are_those_of_the_largest_unexplained_spread(make_teacher, images):
+    """Against least squares: each text's cosines on those of the texts before it, what is left is its due."""
     vocabulary = tuple(f"word {i}" for i in range(20))
     teacher = make_teacher(vocabulary=vocabulary)
     batches = [images(1), images(2, 3)]
@@ -149,13 +151,53 @@ def test_telling_are_those_that_vary_most_among_the_nearest(make_teacher, images
 
     def cosines(text):
         word = teacher.embed_texts([text])[0]
-        return [float(torch.cosine_similarity(e, word, dim=0)) for e in embedded]
+        return np.array([float(torch.cosine_similarity(e, word, dim=0)) for e in embedded])
 
-    near = sorted(vocabulary, key=lambda text: statistics.mean(cosines(text)), reverse=True)[:8]
-    expected = sorted(near, key=lambda text: statistics.pvariance(cosines(text)), reverse=True)[:5]
-    assert telling_prompts(teacher, batches, count=5, among=8) == expected
-    assert expected != near[:5]
-    assert sorted(telling_prompts(teacher, batches)) == sorted(vocabulary)  # fewer than 32: all
+    near = sorted(vocabulary, key=lambda text: cosines(text).mean(), reverse=True)[:8]
+    expected = []
+    for _ in range(4):
+
+        def due(text):
+            known = np.stack([np.ones(len(embedded)), *(cosines(other) for other in expected)], axis=1)
+            fit = known @ np.linalg.lstsq(known, cosines(text), rcond=None)[0]
+            return ((cosines(text) - fit) ** 2).sum()
+
+        expected.append(max((text for text in near if text not in expected), key=due))
+    assert telling_prompts(teacher, batches, count=4, among=8) == expected
+    assert expected != sorted(near, key=lambda text: cosines(text).var(), reverse=True)[:4]
+
+
+def test_telling_ends_where_nothing_is_left(make_teacher, images):
+    """4 images differ in 3 ways; images that are all the same in none, and two texts are the least."""
+    teacher = make_teacher(vocabulary=tuple(f"word {i}" for i in range(20)))
+    assert len(telling_prompts(teacher, [images(1)])) == 3
+    assert len(telling_prompts(teacher, [images(1, 1).expand(5, -1, -1, -1)])) == 2
+
+
+def test_auto_chooses_from_the_shipped_texts(teacher, images):
+    chosen = choose_prompts(teacher, file="auto", class_names=["cat"], dataset_name="x", images=[images(1, 40)])
+    assert chosen.source == "the 6 of the plug-in's 414 texts that tell the images apart"  # the teacher has 6 axes
+    assert set(chosen.texts) < set(shipped_vocabulary())
+
+
+def test_auto_leaves_out_texts_with_words_the_teacher_never_saw(images):
+    from kd_plugin.teachers import load_teacher
+
+    demo = load_teacher("demo")
+    chosen = choose_prompts(demo, file="auto", class_names=None, dataset_name="x", images=[images(1, 40, size=32)])
+    assert not demo.unknown_words(chosen.texts)
+    assert "a photo of a cat" in telling.known_texts(demo)
+
+
+def test_auto_needs_readable_texts(make_teacher, images):
+    with pytest.raises(PromptError, match="--kd-prompts=auto: teacher 'fake' knows 1 of the texts"):
+        telling_prompts(make_teacher(vocabulary=("a",)), [images(1)])
+
+
+def test_the_shipped_texts():
+    texts = shipped_vocabulary()
+    assert len(texts) == len(set(texts)) == 414
+    assert all(text == text.strip() and len(text) < 60 for text in texts)
 
 
 def test_telling_takes_grey_images(make_teacher, images):
@@ -164,9 +206,7 @@ def test_telling_takes_grey_images(make_teacher, images):
     assert telling_prompts(teacher, [grey]) == telling_prompts(teacher, [grey.repeat(1, 3, 1, 1)])
 
 
-def test_telling_needs_a_vocabulary_and_images(teacher, make_teacher, images):
-    with pytest.raises(PromptError, match="teacher 'fake' has no vocabulary to choose prompts from"):
-        telling_prompts(teacher, [images(1)])
+def test_telling_needs_texts_and_images(make_teacher, images):
     with pytest.raises(PromptError, match="'fake' has no text side: set --kd-cgkd=0 and --kd-diversity=0"):
         telling_prompts(make_teacher(vocabulary=()), [images(1)])
     with pytest.raises(PromptError, match="there is no image"):
