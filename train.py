@@ -36,6 +36,7 @@ from training.drawings import DemoSpec
 from training.image_sets import open_training_set
 from training.logbook import Logbook
 from training.loop import run
+from training.probing import probe_lines
 from training.session import Session
 
 LATEST = "latest"
@@ -51,6 +52,12 @@ PROMPTS_USED = "kd_prompts_used"  # in config.json: for the reader, not an optio
     metavar="NAME",
     help=f"A published form: {', '.join(VARIANTS)}; sets the options below, which go over it",
 )
+@named_option(
+    "--kd-probe",
+    group="Distillation",
+    is_flag=True,
+    help="Say in about a minute what the discriminator can learn from the teacher about these images, and stop",
+)
 @click.option("--config", "config_file", metavar="FILE", help="A run's config.json, to run again; flags go over it")
 @click.option(
     "--resume",
@@ -60,7 +67,9 @@ PROMPTS_USED = "kd_prompts_used"  # in config.json: for the reader, not an optio
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Check everything, print config.json and stop")
 @user_errors
-def main(config_file: str | None, resume: str | None, dry_run: bool, kd_variant: str | None, **flags: Any) -> None:
+def main(
+    config_file: str | None, resume: str | None, dry_run: bool, kd_variant: str | None, kd_probe: bool, **flags: Any
+) -> None:
     given = {name: value for name, value in flags.items() if value is not None}
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     host_given = {name: value for name, value in given.items() if name in fields}
@@ -69,6 +78,10 @@ def main(config_file: str | None, resume: str | None, dry_run: bool, kd_variant:
     if started_by_torchrun:
         host_given["gpus"] = world_of_torchrun(host_given.get("gpus"))
     config, dataset = configure(host_given, kd_given, config_file, kd_variant)
+    if kd_probe:
+        for line in probe_lines(Session.build(config, dataset)):
+            click.echo(line)
+        return
     if dry_run:
         click.echo(config_json(Session.build(config, dataset)))
         return

@@ -14,6 +14,7 @@ from kd_plugin.errors import CaptureError, KDError, LayerError, PromptError, Tea
 from kd_plugin.joint import JointDistiller
 from kd_plugin.layers import list_layers
 from kd_plugin.measuring import gradient_ratio
+from kd_plugin.probing import probe_teacher
 from kd_plugin.prompts import PromptBank, choose_prompts
 from kd_plugin.records import Captured, DistillBatch, Distilled
 from kd_plugin.teachers import Teacher, load_teacher, load_teachers
@@ -41,5 +42,6 @@ __all__ = [
     "list_layers",
     "load_teacher",
     "load_teachers",
+    "probe_teacher",
     "telling_prompts",
 ]

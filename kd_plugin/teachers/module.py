@@ -12,7 +12,7 @@ import torch
 
 from kd_plugin.errors import TeacherError, first_line, nearest
 
-__all__ = ["is_module_spec", "load"]
+__all__ = ["is_module_spec", "load", "load_attribute"]
 
 
 def is_module_spec(spec: str) -> bool:
@@ -27,22 +27,31 @@ def is_module_spec(spec: str) -> bool:
         return False
 
 
-def load(spec: str, device: torch.device) -> Any:
-    """What the attribute is, or gives when it is called with the device.
+def load_attribute(spec: str, flag: str = "--kd") -> Any:
+    """The attribute of MODULE:ATTRIBUTE.
 
     Raises:
-        TeacherError: the module or the call fails, or there is no such attribute.
+        TeacherError: importing the module fails, or there is no such attribute.
     """
     module_name, _, attribute = spec.partition(":")
     try:
         with _working_directory():
             module = importlib.import_module(module_name)
     except Exception as error:  # the user's code: anything
-        raise TeacherError(f"--kd={spec}: importing '{module_name}' failed ({first_line(error)})") from error
+        raise TeacherError(f"{flag}={spec}: importing '{module_name}' failed ({first_line(error)})") from error
     if not hasattr(module, attribute):
         known = [name for name in vars(module) if not name.startswith("_")]
-        raise TeacherError(f"--kd={spec}: '{module_name}' has no '{attribute}'{nearest(attribute, known)}")
-    found = getattr(module, attribute)
+        raise TeacherError(f"{flag}={spec}: '{module_name}' has no '{attribute}'{nearest(attribute, known)}")
+    return getattr(module, attribute)
+
+
+def load(spec: str, device: torch.device) -> Any:
+    """The teacher that the attribute is, or gives when it is called with the device.
+
+    Raises:
+        TeacherError: the module or the call fails, or there is no such attribute.
+    """
+    found = load_attribute(spec)
     if hasattr(found, "embed_images") and not isinstance(found, type):
         return found
     if not callable(found):

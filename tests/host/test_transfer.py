@@ -15,6 +15,7 @@ from training.config import resolve
 from training.image_sets import open_held_out, open_training_set
 from training.phases import Batch
 from training.pixels import to_float
+from training.probing import probe_lines
 from training.session import Session
 from training.transfer import TICKS, TransferWatch
 
@@ -82,3 +83,17 @@ def test_view_clean_in_a_run_equals_itself_without_a_cache(
     kept, not_kept = (stats_of(next((tmp_path / name).iterdir())) for name in ("kept", "not"))
     for a, b in zip(kept, not_kept, strict=True):
         assert a["Loss/KD/agkd"]["mean"] == pytest.approx(b["Loss/KD/agkd"]["mean"], rel=1e-4)
+
+
+def test_the_probe_before_a_run(
+    run_train: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.probe_lines", lambda session: probe_lines(session, steps=4))
+    result = run_train("--kd=demo", "--kd-probe")
+    assert result.exit_code == 0, result.output
+    assert "Verdict:" in result.output
+    assert "b8.conv1,b4.fc" in result.output
+    assert not (tmp_path / "runs").exists()
+    result = run_train("--kd-probe")
+    assert result.exit_code == 2
+    assert "--kd-probe: there is no teacher to ask; give --kd, such as --kd=clip" in result.output

@@ -1,0 +1,311 @@
+"""What can this discriminator learn from this teacher about these images? Asked before a training, in about a minute.
+
+Each candidate layer and head is trained for distillation alone on most of the images, and judged on the others: what is
+explained there is knowledge, what is explained only in training is memory.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd_plugin.errors import KDError
+from kd_plugin.heads import make_head, student_width
+from kd_plugin.layers import list_layers
+from kd_plugin.losses import AGKD
+from kd_plugin.losses.base import correlations
+from kd_plugin.records import DistillBatch
+from kd_plugin.spaces import Space
+from kd_plugin.tap import FeatureTap, inside
+from kd_plugin.teachers.base import Teacher
+from kd_plugin.telling import telling_prompts
+from kd_plugin.views import rgb
+
+__all__ = ["Knowledge", "Report", "Trial", "probe_teacher"]
+
+HELD_OUT = 0.2  # of the images
+LEAST_IMAGES = 10
+LEARNING = {"lr": 1e-3, "betas": (0.0, 0.99), "eps": 1e-8}  # half of StyleGAN2's: not all nets scale their weights
+MOST_STEPS, LEAST_STEPS = 300, 5  # of a trial
+BLOCKS = 3  # of the discriminator, from the end, whose last layers are tried
+RELIABLE = 0.5  # below, the teacher tells images apart hardly better than an image from its own mirrored, shifted self
+NOTHING = 0.01  # share explained on held-out images up to which nothing was learned
+
+Inputs = Callable[[Tensor], tuple[Any, ...]]  # images [N, C, H, W] -> what D is called with
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One layer and head, after `steps` steps of distillation alone: the shares explained."""
+
+    layer: str
+    head: str
+    training: float
+    held_out: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What the teacher says of these images.
+
+    constant:    share of the embeddings' energy that all images have in common.
+    directions:  effective number of directions in which they differ: exp of the entropy of the variances.
+    reliability: 1 - variance between an image and itself mirrored and shifted / variance between images.
+    """
+
+    constant: float
+    directions: float
+    reliability: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `probe_teacher` found.
+
+    trials:     in the order in which they were made.
+    prompts:    the texts that tell these images apart; empty for a teacher without a text side.
+    flat:       share of the correlations with these prompts that is the same for all images; None without prompts.
+    step_cost:  seconds of the teacher's pass over a step's images (real and fake), and of D's own step on them.
+    """
+
+    teacher: str
+    images: int
+    knowledge: Knowledge
+    trials: tuple[Trial, ...]
+    prompts: tuple[str, ...]
+    flat: float | None
+    step_cost: tuple[float, float]
+
+    @property
+    def best(self) -> Trial:
+        return max(self.trials, key=lambda trial: trial.held_out)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        if self.knowledge.reliability < RELIABLE and self.best.held_out <= NOTHING:
+            return f"{self.teacher} knows nothing about these images: to it they are nearly all the same"
+        if self.best.held_out <= NOTHING:
+            return (
+                f"what {self.teacher} says of these images cannot be learned by this discriminator so that it holds on "
+                "images it has not seen: distillation would be regularisation; try another teacher, or more images"
+            )
+        return f"the discriminator can learn {self.best.held_out:.0%} of what {self.teacher} says of such images"
+
+    def flags(self) -> tuple[str, ...]:
+        """Of `train.py`, or, without the dashes, options of `attach`: what the trials speak for."""
+        flags = [f"--kd-layer={self.best.layer}", f"--kd-head={self.best.head}"]
+        flags += ["--kd-norm=standardise", "--kd-balance=1", "--kd-p=0"]
+        if not self.prompts:
+            flags.append("--kd-cgkd=0")
+        elif self.flat is not None and self.flat > 0.5:
+            flags.append("--kd-centre")
+        return tuple(flags)
+
+    def lines(self) -> list[str]:
+        """For people to read."""
+        known = self.knowledge
+        found = [
+            f"Teacher:     {self.teacher}, {self.images} images",
+            f"             {known.constant:.0%} of its embeddings is the same for all of them; they differ in about "
+            f"{known.directions:.0f} directions",
+            f"             reliability {known.reliability:.2f} (1: it tells images apart; 0: no better than an image "
+            "from itself, mirrored and shifted)",
+            f"Learnable:   share of the teacher that the discriminator explains, after {self.trials[0].steps} steps",
+            f"             {'layer':<24}{'head':<12}{'training':>9}{'held out':>10}",
+        ]
+        for trial in self.trials:
+            mark = "  <- best" if trial is self.best else ""
+            found.append(
+                f"             {trial.layer:<24}{trial.head:<12}{trial.training:>9.1%}{trial.held_out:>10.1%}{mark}"
+            )
+        if self.flat is not None:
+            found.append(
+                f"Prompts:     these tell the images apart; {self.flat:.0%} of the correlations is the same for all"
+            )
+            found.extend(f"             {text}" for text in self.prompts[:8])
+        teacher, own = self.step_cost
+        found += [
+            f"Cost:        the teacher takes {teacher * 1000:.0f} ms a step (view seen; clean: about half), the "
+            f"discriminator {own * 1000:.0f} ms",
+            f"Verdict:     {self.verdict}",
+        ]
+        if self.best.held_out > NOTHING:
+            found.append(f"To try:      {' '.join(self.flags())}")
+        return found
+
+
+def probe_teacher(
+    discriminator: nn.Module,
+    teacher: Teacher,
+    images: Tensor,
+    *,
+    inputs: Inputs = lambda x: (x,),
+    batch: int = 16,
+    seconds: float = 60.0,
+    steps: int | None = None,
+    seed: int = 0,
+) -> Report:
+    """
+    Args:
+        discriminator: D, freshly made or trained; copies of it are trained, it stays as it is.
+        teacher: on D's device.
+        images: [N, C, H, W] in [-1, 1], on D's device; a fifth of them is held out.
+        inputs: what D is called with on images: (images,), or with labels.
+        batch: images a step.
+        seconds: for all trials together, about.
+        steps: of each trial; by default as many as the time allows, at most 300.
+        seed: of the split, of the heads, and of the order of the images.
+
+    Raises:
+        KDError: fewer than 10 images, or D has no layer that can be tapped.
+    """
+    if len(images) < LEAST_IMAGES:
+        raise KDError(f"{len(images)} images are too few to hold some out; give at least {LEAST_IMAGES}")
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).to(images.device)
+    held_out = max(int(len(images) * HELD_OUT), 2)
+    embeddings, mirrored = (_embed(teacher, shown, batch) for shown in (images, images.flip(3)))
+    task = _Task(images, embeddings, mirrored, order[held_out:], order[:held_out], inputs, batch, seed)
+
+    layers = _candidates(discriminator, images[:2], inputs)
+    clock = _Clock(seconds, len(layers) + 2, steps)
+    trials = [task.attempt(discriminator, layer, "linear", clock) for layer in layers]
+    best = max(trials, key=lambda trial: trial.held_out)
+    trials += [task.attempt(discriminator, best.layer, head, clock) for head in ("mlp", "orthogonal")]
+
+    prompts: tuple[str, ...] = ()
+    flat = None
+    if teacher.vocabulary != ():
+        prompts = tuple(telling_prompts(teacher, images.split(batch)))  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            rows = correlations(embeddings, teacher.embed_texts(prompts).to(embeddings))
+        flat = float(rows.mean(dim=0).square().sum() / rows.square().sum(dim=1).mean())
+    knowledge = _knowledge(teacher, images, embeddings, batch)
+    cost = (_seconds(lambda: _embed(teacher, images[: 2 * batch], 2 * batch)), clock.step)
+    return Report(teacher.name, len(images), knowledge, tuple(trials), prompts, flat, cost)
+
+
+class _Clock:
+    """How many steps a trial may take, known once the first steps were timed."""
+
+    def __init__(self, seconds: float, trials: int, steps: int | None) -> None:
+        self._each, self._fixed = seconds / trials, steps
+        self.step = 0.0  # seconds
+        self.steps = steps or LEAST_STEPS
+
+    def note(self, step: float) -> None:
+        if not self.step:
+            self.step = step
+            self.steps = self._fixed or min(max(int(self._each / max(step, 1e-9)), LEAST_STEPS), MOST_STEPS)
+
+
+@dataclass(frozen=True)
+class _Task:
+    images: Tensor
+    embeddings: Tensor  # [N, E]
+    mirrored: Tensor  # [N, E], of the images flipped left to right
+    training: Tensor  # indices
+    held_out: Tensor
+    inputs: Inputs
+    batch: int
+    seed: int
+
+    def attempt(self, discriminator: nn.Module, layer: str, head_kind: str, clock: _Clock) -> Trial:
+        """Trains a copy of D for distillation alone."""
+        own = copy.deepcopy(inside(discriminator)).train().requires_grad_(True)
+        tap = FeatureTap(own, layer.split(","))
+        width = sum(student_width(module) or 0 for module in tap.layers.values())
+        head = make_head(head_kind, width, self.embeddings.shape[1], self.seed).to(self.images.device)
+        space = Space("standardise", False, self.embeddings.shape[1], self.images.device)
+        space.observe(self.embeddings[self.training])
+        optimizer = torch.optim.Adam([*own.parameters(), *head.parameters()], **LEARNING)  # type: ignore[arg-type]
+        loss, draws = AGKD(), torch.Generator().manual_seed(self.seed)
+        step = 0
+        while step < clock.steps:
+            begun = time.perf_counter()
+            rows = self.training[torch.randint(len(self.training), [2 * self.batch], generator=draws).to(self.training)]
+            mirror = bool(torch.rand((), generator=draws) < 0.5)
+            value = loss(self._pair(own, tap, head, space, rows, mirror))
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            step += 1
+            if step == 3:  # the first ones are slower than the others
+                float(value.detach())  # an accelerator has finished
+                clock.note(time.perf_counter() - begun)
+        own.eval()
+        with torch.no_grad():
+            training, held_out = (self._share(own, tap, head, space, rows) for rows in (self.training, self.held_out))
+        return Trial(layer, head_kind, training, held_out, step)
+
+    def _pair(
+        self, own: nn.Module, tap: FeatureTap, head: nn.Module, space: Space, rows: Tensor, mirror: bool
+    ) -> DistillBatch:
+        images = self.images[rows].flip(3) if mirror else self.images[rows]
+        with tap.capture("real"):
+            for part in torch.split(images, self.batch):
+                own(*self.inputs(part))
+        teacher = (self.mirrored if mirror else self.embeddings)[rows]
+        student = head(tap.release().features)
+        return space.compared(DistillBatch("real", student, teacher, teacher, None, coin=False))
+
+    def _share(self, own: nn.Module, tap: FeatureTap, head: nn.Module, space: Space, rows: Tensor) -> float:
+        """1 - distance / distance of the best constant, which is that of these very images."""
+        pair, loss = self._pair(own, tap, head, space, rows, mirror=False), AGKD()
+        constant = loss.distance(loss.best_constant(pair.teacher), pair.teacher)
+        return float(1 - loss.distance(pair.student, pair.teacher) / constant)
+
+
+def _candidates(discriminator: nn.Module, images: Tensor, inputs: Inputs) -> list[str]:
+    """The suggested layer, the last layers of the blocks before it, and the suggested one with its neighbour."""
+    discriminator = inside(discriminator)
+    found = list_layers(discriminator, *inputs(images))
+    end = next((place for place, layer in enumerate(found) if layer.suggested), len(found) - 1)
+    names = [layer.name for layer in found[: end + 1]]
+    names = [name for name in names if student_width(discriminator.get_submodule(name)) is not None]
+    if not names:
+        raise KDError("the discriminator has no layer that tells its width; see kd_plugin.list_layers")
+    blocks = {name.rpartition(".")[0] for name in names}
+    last: dict[str, str] = {}
+    for name in names:  # the last layer of each block; where there are no blocks, every layer
+        block = name.rpartition(".")[0] if len(blocks) > 1 else name
+        last.pop(block, None)
+        last[block] = name
+    tried = list(last.values())[-BLOCKS:][::-1]
+    return [*tried, f"{tried[1]},{tried[0]}"] if len(tried) > 1 else tried
+
+
+def _knowledge(teacher: Teacher, images: Tensor, embeddings: Tensor, batch: int) -> Knowledge:
+    mean = embeddings.mean(dim=0)
+    away = (embeddings - mean).double()
+    variances = torch.linalg.svdvals(away.cpu()).square()
+    shares = variances / variances.sum().clamp_min(1e-30)
+    shares = shares[shares > 0]
+    shift = max(images.shape[3] // 16, 1)
+    moved = torch.roll(images.flip(3), (shift, shift), dims=(2, 3))
+    again = _embed(teacher, moved, batch).double()
+    within = (again - embeddings.double()).square().sum(dim=1).mean() / 2
+    between = away.square().sum(dim=1).mean()
+    constant = float(mean.square().sum() / embeddings.square().sum(dim=1).mean())
+    directions = float(torch.exp(-(shares * shares.log()).sum())) if len(shares) else 0.0
+    return Knowledge(constant, directions, float(1 - within / between) if between > 0 else 0.0)
+
+
+def _embed(teacher: Teacher, images: Tensor, batch: int) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([teacher.embed_images(rgb(part)) for part in torch.split(images, batch)])
+
+
+def _seconds(work: Callable[[], Tensor]) -> float:
+    """Of one call after one to warm up."""
+    work()
+    begun = time.perf_counter()
+    float(work().sum())
+    return time.perf_counter() - begun

@@ -1,0 +1,139 @@
+"""The probe on teachers whose answer is known: one that sees colours, one that says something else of every image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import kd_plugin
+from kd_plugin import KDError
+from kd_plugin.probe import StandIn, main
+from kd_plugin.probing import probe_teacher
+from training.drawings import DemoSpec, write_demo_set
+
+
+class Colours:
+    """Knows the mean colour of each quarter, far from zero."""
+
+    name, fingerprint, embed_dim, vocabulary = "colours", "0" * 64, 12, ()
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(images, 2).flatten(1) * 3 + 20
+
+    def embed_texts(self, texts: object) -> Tensor:
+        raise AssertionError
+
+
+class Hash(Colours):
+    """Something else for every image, mirrored or moved ones too."""
+
+    name = "hash"
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        seeds = [int(image.double().cumsum(2).sum() * 1e6) % 2**31 for image in images]
+        return torch.stack([torch.randn(12, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+def patches(n: int = 60) -> Tensor:
+    """Images of four coloured quarters, and some noise."""
+    draws = torch.Generator().manual_seed(0)
+    quarters = torch.rand(n, 3, 2, 2, generator=draws) * 1.6 - 0.8
+    noise = torch.rand(n, 3, 16, 16, generator=draws) * 0.2
+    return torch.nn.functional.interpolate(quarters, (16, 16)) + noise
+
+
+def discriminator() -> StandIn:
+    torch.manual_seed(0)
+    return StandIn(16, most=24)
+
+
+def test_what_can_be_learned_is_found() -> None:
+    d = discriminator()
+    before = {name: value.clone() for name, value in d.state_dict().items()}
+    report = probe_teacher(d, Colours(), patches(), batch=8, steps=150)
+    assert report.best.held_out > 0.2
+    assert report.best.training >= report.best.held_out
+    assert report.knowledge.reliability > 0.3
+    assert report.knowledge.constant > 0.9
+    assert report.knowledge.directions > 6
+    assert "the discriminator can learn" in report.verdict
+    assert [trial.layer for trial in report.trials[:4]] == ["b4.fc", "b8.conv1", "b16.conv1", "b8.conv1,b4.fc"]
+    assert [trial.head for trial in report.trials] == ["linear"] * 4 + ["mlp", "orthogonal"]
+    assert f"--kd-layer={report.best.layer}" in report.flags()
+    assert "--kd-cgkd=0" in report.flags()  # it reads no texts
+    assert all(torch.equal(value, before[name]) for name, value in d.state_dict().items())
+    lines = "\n".join(report.lines())
+    assert "<- best" in lines
+    assert "To try:      --kd-layer=" in lines
+
+
+def test_a_teacher_that_knows_nothing_is_called_so() -> None:
+    report = probe_teacher(discriminator(), Hash(), patches(), batch=8, steps=40)
+    assert report.best.held_out <= 0.01
+    assert abs(report.knowledge.reliability) < 0.3
+    assert report.verdict == "hash knows nothing about these images: to it they are nearly all the same"
+    assert not any(line.startswith("To try") for line in report.lines())
+
+
+def test_prompts_of_a_teacher_that_reads(make_teacher) -> None:
+    report = probe_teacher(discriminator(), make_teacher(), patches(20), batch=8, steps=6)
+    assert 2 <= len(report.prompts) <= 32
+    assert 0 < report.flat < 1
+    assert any(line.startswith("Prompts:") for line in report.lines())
+
+
+def test_labels(make_teacher) -> None:
+    class Conditional(StandIn):
+        def forward(self, x: Tensor, c: Tensor) -> Tensor:
+            return super().forward(x) * c.sum()
+
+    report = probe_teacher(
+        Conditional(16, most=8), Colours(), patches(20), batch=8, steps=6, inputs=lambda x: (x, torch.ones(len(x), 2))
+    )
+    assert report.trials
+
+
+def test_too_few_images() -> None:
+    with pytest.raises(KDError, match="9 images are too few to hold some out; give at least 10"):
+        probe_teacher(discriminator(), Colours(), patches(9))
+
+
+@pytest.fixture(scope="module")
+def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("probe") / "drawings.zip"
+    write_demo_set(path, DemoSpec(count=30, series=5))
+    return path
+
+
+def test_the_command(drawings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([f"--data={drawings}", "--kd=demo", "--resolution=32", "--seconds=1", "--batch=4", "--device=cpu"])
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    assert "Teacher:     demo, 30 images" in out
+    assert "Verdict:" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data=nothing.zip"], "--data: 'nothing.zip' is neither a folder nor a zip that can be read"),
+        (["--data=tests", "--resolution=48"], "--resolution: 48 was given, it must be a power of two"),
+        (["--data=kd_plugin"], "--data: 'kd_plugin' holds no images"),
+        (["--data=DRAWINGS", "--kd=dmo"], "there is no teacher 'dmo'; nearest: 'demo'"),
+        (["--data=DRAWINGS", "--discriminator=os:nothing_d"], "--discriminator=os:nothing_d: 'os' has no 'nothing_d'"),
+    ],
+)
+def test_mistakes(flags: list[str], message: str, drawings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = [flag.replace("DRAWINGS", str(drawings)) for flag in flags]
+    with pytest.raises(SystemExit) as end:
+        main(["--kd=demo", *flags])
+    assert end.value.code == 2
+    assert f"Error: {message}" in capsys.readouterr().err.replace("--kd=dmo: ", "")
+
+
+def test_it_is_public() -> None:
+    assert kd_plugin.probe_teacher is probe_teacher

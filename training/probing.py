@@ -1,0 +1,40 @@
+"""--kd-probe: what this run's discriminator could learn from its teachers, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from dnnlib.errors import UserError
+from kd_plugin import probe_teacher
+from training.session import Session
+
+__all__ = ["MOST_IMAGES", "probe_lines"]
+
+MOST_IMAGES = 500
+
+
+def probe_lines(session: Session, steps: int | None = None) -> Iterator[str]:
+    """The report on each teacher, for people.
+
+    Args:
+        session: as it would be trained.
+        steps: of each trial; None: as many as fit into a minute.
+
+    Raises:
+        UserError: the run has no teacher.
+    """
+    if session.kd is None:
+        raise UserError("--kd-probe: there is no teacher to ask; give --kd, such as --kd=clip")
+    images = torch.cat(list(session.dataset.images(limit=MOST_IMAGES, batch=50))).to(session.device)
+
+    def inputs(shown: Tensor) -> tuple[Tensor, Tensor]:
+        """Without labels."""
+        return shown, torch.zeros([len(shown), session.dataset.label_dim], device=shown.device)
+
+    batch = session.config.micro_batch
+    for teacher in session.kd.teachers:
+        report = probe_teacher(session.D, teacher, images, inputs=inputs, batch=batch, steps=steps)
+        yield from report.lines()
