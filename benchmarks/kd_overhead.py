@@ -11,29 +11,22 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
 from benchmarks.host import a_batch, session_of, wait
+from benchmarks.random_teachers import random_teacher
 from dnnlib.cli import user_errors
 from kd_plugin import attach, load_teacher
 from kd_plugin.teachers.base import Teacher
-from kd_plugin.teachers.clip_package import _load
 from training.phases import Phase, make_phases
 from training.session import Session
 
 PROMPTS = [f"a photo of a cat, number {i}" for i in range(32)]
-RANDOM = {
-    "ViT-B/32": (512, 224, 12, 768, 32),
-    "ViT-B/16": (512, 224, 12, 768, 16),
-    "ViT-L/14": (768, 224, 24, 1024, 14),
-}
 
 
 @click.command()
@@ -92,13 +85,7 @@ def _report(seconds: dict[str, float]) -> None:
 def _teacher(spec: str, device: torch.device) -> Teacher:
     if not spec.startswith("random:"):
         return load_teacher(spec, device)
-    embed, side, layers, width, patch = RANDOM[spec.removeprefix("random:")]
-    text = embed  # OpenAI's text transformers are as wide as the embedding
-    model = _load("model").CLIP(embed, side, layers, width, patch, 77, 49408, text, text // 64, 12)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "random.pt"
-        torch.save(dict(model.float().state_dict()), path)
-        return load_teacher(f"clip:{path}", device)
+    return random_teacher(spec.removeprefix("random:"), device)
 
 
 def _phases(session: Session, teacher: Teacher, options: dict[str, Any]) -> dict[str, Phase]:
