@@ -25,6 +25,7 @@ from dnnlib.files import is_called, make_run_dir, require_writable, write_atomic
 from kd_plugin.config import VARIANTS, KDConfig
 from kd_plugin.flags import GroupedCommand, add_flags, named_option
 from kd_plugin.options import to_dict
+from kd_plugin.teachers import split_spec
 from torch_utils.device import pick_device
 from torch_utils.launch import launch
 from torch_utils.ranks import Ranks, joined_ranks
@@ -266,8 +267,10 @@ def run_name(config: TrainConfig) -> str:
     data = re.sub(r"\.zip$", "", Path(config.data.rstrip("/\\")).name)
     parts = [data, config.cfg]
     if config.kd.enabled:
-        scheme, _, rest = config.kd.teacher.partition(":")
-        parts.append(f"kd-{scheme}" + (f"-{Path(rest).stem}" if rest and scheme == "clip" else ""))
+        parts.append("kd")
+        for _, spec in split_spec(config.kd.teacher):
+            scheme, _, rest = spec.partition(":")
+            parts += [scheme, Path(rest).stem] if rest and scheme != "script" else [scheme]
     if config.desc:
         parts.append(config.desc)
     return "-".join(parts)

@@ -98,7 +98,7 @@ class Study:
         size = [] if self.resolution is None else [f"--resolution={self.resolution}"]
         if item.form == CEILING:
             return [f"--data={self.many}", *size]
-        return [f"--data={self.few}", f"--reference={self.many}", *size]
+        return [f"--data={self.few}", f"--reference={self.many}", "--holdout=10", *size]
 
 
 @click.group(help=__doc__)

@@ -292,23 +292,20 @@ class Distiller(nn.Module):
         return captured.seen
 
     def _embed_both(self, real: Captured, fake: Captured) -> tuple[Tensor, Tensor]:
-        """The teacher's embeddings, those of reals with keys from the cache."""
-        real_images, fake_images = self._shown(real), self._shown(fake)
-        if real.keys is None:
-            return self._embed_joined(real_images, fake_images)
-        new = self._cache.missing(real.keys)
-        found, of_fake = self._embed_joined(real_images[new], fake_images)
-        self._cache.put(real.keys[new], found)
-        return self._cache.get(real.keys), of_fake
+        """The teacher's embeddings: in one call where the sizes agree; those of reals with keys from the cache.
 
-    def _embed_joined(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """One call of the teacher for both where the sizes agree; none for no images."""
-        if not len(first):
-            return first.new_empty(0, self.teacher.embed_dim), self._embed(second)
-        if first.shape[1:] != second.shape[1:]:
-            return self._embed(first), self._embed(second)
-        both = self._embed(torch.cat([first, second]))
-        return both[: len(first)], both[len(first) :]
+        Whatever the cache holds, the teacher is called with whole batches: the last bits of a row depend on how many
+        there are, and a resumed run, whose cache is empty, must go on as it would have.
+        """
+        real_images, fake_images = self._shown(real), self._shown(fake)
+        if real.keys is not None:
+            if new := self._cache.missing(real.keys):
+                self._cache.put(real.keys[new], self._embed(real_images)[new])
+            return self._cache.get(real.keys), self._embed(fake_images)
+        if real_images.shape[1:] != fake_images.shape[1:]:
+            return self._embed(real_images), self._embed(fake_images)
+        both = self._embed(torch.cat([real_images, fake_images]))
+        return both[: len(real_images)], both[len(real_images) :]
 
     def _embed(self, images: Tensor) -> Tensor:
         """[N, C, H, W] in [-1, 1] -> [N, E], checked. Differentiable."""

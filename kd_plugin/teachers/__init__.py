@@ -13,7 +13,7 @@ from kd_plugin.teachers import module
 from kd_plugin.teachers.base import Teacher
 from kd_plugin.teachers.module import is_module_spec
 
-__all__ = ["TEACHERS", "Loader", "Teacher", "load_teacher", "load_teachers"]
+__all__ = ["TEACHERS", "Loader", "Teacher", "load_teacher", "load_teachers", "split_spec"]
 
 # What stands after 'scheme:' in the spec (empty where nothing does), the device and the precision -> the teacher.
 Loader = Callable[[str, torch.device, str], Teacher]
