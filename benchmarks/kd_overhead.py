@@ -10,16 +10,21 @@ weights: it costs what the real one costs, and knows nothing.
 from __future__ import annotations
 
 import dataclasses
+import resource
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
 from benchmarks.host import a_batch, session_of, wait
-from benchmarks.random_teachers import random_teacher
+from benchmarks.random_teachers import random_teacher, write_random_clip
 from dnnlib.cli import user_errors
 from kd_plugin import attach, load_teacher
 from kd_plugin.teachers.base import Teacher
@@ -27,6 +32,12 @@ from training.phases import Phase, make_phases
 from training.session import Session
 
 PROMPTS = [f"a photo of a cat, number {i}" for i in range(32)]
+SETUPS: dict[str, dict[str, Any]] = {
+    "no teacher": {},
+    "view seen": {"agkd": 1.0, "cgkd": 1.0},
+    "view clean": {"agkd": 1.0, "cgkd": 1.0, "view": "clean"},
+    "diversity": {"agkd": 0.0, "cgkd": 0.0, "diversity": 1.0},
+}
 
 
 @click.command()
@@ -36,17 +47,21 @@ PROMPTS = [f"a photo of a cat, number {i}" for i in range(32)]
 @click.option("--teacher", default="random:ViT-B/32", show_default=True)
 @click.option("--rounds", default=10, show_default=True)
 @click.option("--device", default="auto", show_default=True)
+@click.option("--memory", is_flag=True, help="Instead of times: the peak memory of a run with and without, each alone")
+@click.option("--peak-of", type=click.Choice(list(SETUPS)), hidden=True)
 @user_errors
-def main(resolution: int, batch: int, cbase: int, teacher: str, rounds: int, device: str) -> None:
+def main(
+    resolution: int, batch: int, cbase: int, teacher: str, rounds: int, device: str, memory: bool, peak_of: str | None
+) -> None:
+    if memory:
+        _report_memory(teacher)
+        return
     session = session_of(resolution, batch=batch, cbase=cbase, device=device, diffaugment="color,translation,cutout")
+    if peak_of is not None:
+        click.echo(_peak(session, teacher, peak_of))
+        return
     loaded = _teacher(teacher, session.device)
-    setups: dict[str, dict[str, Any]] = {
-        "no teacher": {},
-        "view seen": {"agkd": 1.0, "cgkd": 1.0},
-        "view clean": {"agkd": 1.0, "cgkd": 1.0, "view": "clean"},
-        "diversity": {"agkd": 0.0, "cgkd": 0.0, "diversity": 1.0},
-    }
-    runs = {name: _phases(session, loaded, options) for name, options in setups.items()}
+    runs = {name: _phases(session, loaded, options) for name, options in SETUPS.items()}
     images = a_batch(session)
     both = torch.cat([images.real, images.real])
     parts: dict[str, Callable[[], object]] = {
@@ -82,14 +97,47 @@ def _report(seconds: dict[str, float]) -> None:
     click.echo(f"{'of it not the teacher (seen)':28}{glue * 1000:>9.2f}{glue / iteration:>18.1%}")
 
 
+def _report_memory(spec: str) -> None:
+    """Each setup in a process of its own, which loads its teacher as a run does."""
+    command = [sys.executable, "-m", "benchmarks.kd_overhead", *(flag for flag in sys.argv[1:] if flag != "--memory")]
+    with tempfile.TemporaryDirectory() as folder:
+        if spec.startswith("random:"):
+            path = Path(folder) / "random.pt"
+            write_random_clip(spec.removeprefix("random:"), path)
+            command.append(f"--teacher=clip:{path}")
+        found = {}
+        for name in SETUPS:
+            done = subprocess.run([*command, f"--peak-of={name}"], capture_output=True, text=True, check=True)
+            peak, weights = map(float, done.stdout.split()[-2:])
+            found[name] = peak
+            share = f", {peak - found['no teacher']:.0f} more; the weights are {weights:.0f}" if weights else ""
+            click.echo(f"{name:14}{peak:>8.0f} MB{share}")
+
+
+def _peak(session: Session, spec: str, name: str) -> str:
+    """Peak memory of three iterations, and the size of the teacher's weights, in MB."""
+    weights = 0.0
+    teacher = None
+    if SETUPS[name]:
+        teacher = _teacher(spec, session.device)
+        weights = sum(p.numel() * p.element_size() for p in teacher._model.parameters()) / 1e6  # type: ignore[attr-defined]
+    phases = _phases(session, teacher, SETUPS[name])
+    for _ in range(3):
+        for phase in phases.values():
+            phase.step([a_batch(session)])
+    if session.device.type == "cuda":
+        return f"{torch.cuda.max_memory_allocated(session.device) / 1e6} {weights}"
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3} {weights}"
+
+
 def _teacher(spec: str, device: torch.device) -> Teacher:
     if not spec.startswith("random:"):
         return load_teacher(spec, device)
     return random_teacher(spec.removeprefix("random:"), device)
 
 
-def _phases(session: Session, teacher: Teacher, options: dict[str, Any]) -> dict[str, Phase]:
-    kd = attach(session.D, teacher=teacher, prompts=PROMPTS, **options) if options else None
+def _phases(session: Session, teacher: Teacher | None, options: dict[str, Any]) -> dict[str, Phase]:
+    kd = None if teacher is None or not options else attach(session.D, teacher=teacher, prompts=PROMPTS, **options)
     players = dataclasses.replace(session.players, kd=kd)
     return {phase.name: phase for phase in make_phases(session.config, players)}
 

@@ -13,7 +13,7 @@ from kd_plugin import load_teacher
 from kd_plugin.teachers.base import Teacher
 from kd_plugin.teachers.clip_package import _load
 
-__all__ = ["SIZES", "random_teacher"]
+__all__ = ["SIZES", "random_teacher", "write_random_clip"]
 
 # Of OpenAI's CLIPs: embedding, image side, layers, width, patch (None: a ResNet), width of the text transformer.
 _CLIPS: dict[str, tuple[Any, ...]] = {
@@ -45,14 +45,19 @@ _HF: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 SIZES = (*_CLIPS, *_HF)
 
 
+def write_random_clip(size: str, path: Path) -> None:
+    """As OpenAI's files: in half precision."""
+    embed, side, layers, width, patch, text = _CLIPS[size]
+    model = _load("model").CLIP(embed, side, layers, width, patch, 77, 49408, text, text // 64, 12)
+    torch.save(dict(model.half().state_dict()), path)
+
+
 def random_teacher(size: str, device: torch.device, precision: str = "auto") -> Teacher:
     """Loaded through the code that loads the real one."""
     with tempfile.TemporaryDirectory() as folder:
         if size in _CLIPS:
-            embed, side, layers, width, patch, text = _CLIPS[size]
-            model = _load("model").CLIP(embed, side, layers, width, patch, 77, 49408, text, text // 64, 12)
             path = Path(folder) / "random.pt"
-            torch.save(dict(model.float().state_dict()), path)
+            write_random_clip(size, path)
             return load_teacher(f"clip:{path}", device, precision)
         import transformers
 

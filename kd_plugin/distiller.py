@@ -85,7 +85,7 @@ class Distiller(nn.Module):
         self._balance = Balance(config.balance) if config.balance > 0 else None
         self._schedule = Schedule(config.warmup, config.every, config.p, seed)
         self._in_step, self._host_begins = False, False
-        self._cache = EmbeddingCache(teacher.embed_dim, tap.device)
+        self._cache = EmbeddingCache(teacher.embed_dim)
         self._finite = FiniteCheck()
 
     if TYPE_CHECKING:
@@ -213,7 +213,9 @@ class Distiller(nn.Module):
         tap = self._borrowed.tap
         with tap.capture("real"):
             look(images)
-        student = self.head(tap.release().features)  # [N, E]
+        training = self.head.training
+        student = self.head.eval()(tap.release().features)  # [N, E]; a spectral norm stands still in eval mode
+        self.head.train(training)
         embeddings = embeddings.to(student)
         batch = DistillBatch("real", student, embeddings, embeddings, self._texts(student), coin=False)
         transfer = Transfer(len(images), roles=("real",))

@@ -19,13 +19,11 @@ class EmbeddingCache:
 
     Args:
         width: E.
-        device: where rows are kept, up to `limit` bytes; those beyond are mapped from a temporary file that goes with
-            this object.
-        limit: in bytes.
+        limit: in bytes of the CPU's memory; rows beyond are mapped from a temporary file that goes with this object.
     """
 
-    def __init__(self, width: int, device: torch.device, limit: int = LIMIT) -> None:
-        self.width, self.device = width, device
+    def __init__(self, width: int, limit: int = LIMIT) -> None:
+        self.width = width
         self._blocks_in_memory = limit // (4 * width * BLOCK)
         self._slots: dict[int, int] = {}
         self._blocks: list[Tensor] = []
@@ -45,22 +43,22 @@ class EmbeddingCache:
 
     def put(self, keys: Tensor, rows: Tensor) -> None:
         """Keeps rows [N, E] under new, different keys [N]."""
-        for key, row in zip(keys.tolist(), rows.detach(), strict=True):
+        for key, row in zip(keys.tolist(), rows.detach().cpu(), strict=True):
             slot = self._slots[key] = len(self._slots)
             if slot // BLOCK == len(self._blocks):
                 self._blocks.append(self._new_block())
             self._blocks[slot // BLOCK][slot % BLOCK] = row
 
     def get(self, keys: Tensor) -> Tensor:
-        """[N, E] on the cache's device; every key must be here."""
+        """[N, E] on the CPU; every key must be here."""
         slots = [self._slots[key] for key in keys.tolist()]
         if len(self._blocks) == 1 and self._blocks_in_memory:
             return self._blocks[0][slots]
-        return torch.stack([self._blocks[slot // BLOCK][slot % BLOCK].to(self.device) for slot in slots])
+        return torch.stack([self._blocks[slot // BLOCK][slot % BLOCK] for slot in slots])
 
     def _new_block(self) -> Tensor:
         if len(self._blocks) < self._blocks_in_memory:
-            return torch.empty(BLOCK, self.width, device=self.device)
+            return torch.empty(BLOCK, self.width)
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="kd-embeddings-")
         file = Path(self._folder.name) / f"{len(self._blocks)}.bin"

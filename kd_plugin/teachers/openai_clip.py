@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,7 +80,11 @@ class OpenAIClip(Frozen):
         Raises:
             TeacherError: the weights are not a CLIP of this architecture, or the clip package is missing.
         """
-        weights = {key: value.float() for key, value in state_dict.items() if key not in _NOT_WEIGHTS}
+        weights = {
+            key: value.detach().to(torch.float32, copy=True)
+            for key, value in state_dict.items()
+            if key not in _NOT_WEIGHTS
+        }
         _check_names(weights, name)
         check_heads(weights, name)
         vocab_size = weights["token_embedding.weight"].shape[0]
@@ -92,11 +97,14 @@ class OpenAIClip(Frozen):
         # teacher of weight 0 equals the run without one, to the bit.
         with torch.random.fork_rng(devices=[]):
             try:
-                model = build_model(weights)
+                with torch.device("meta"), warnings.catch_warnings():  # no second copy of the weights is made
+                    warnings.simplefilter("ignore")  # loading into nothing does nothing: so it was meant
+                    model = build_model(weights)
                 # What OpenAI's code turns to half precision is what another short type is good for.
                 short = [key for key, value in model.named_parameters() if value.dtype == torch.float16]
                 model = model.float()
-                model.load_state_dict(weights)  # once more, since build_model rounded them to half precision
+                model.load_state_dict(weights, assign=True)
+                _restore_masks(model)
             except TeacherError:  # the clip package is missing
                 raise
             except (KeyError, IndexError, RuntimeError, AssertionError, ZeroDivisionError, ValueError) as error:
@@ -162,6 +170,13 @@ class OpenAIClip(Frozen):
                 text,
             )
         return tokens + [0] * (self.context_length - len(tokens))
+
+
+def _restore_masks(model: Any) -> None:
+    """The causal mask is no buffer, only a tensor that all blocks of the text transformer share: made again."""
+    mask = model.build_attention_mask()  # [context, context]
+    for block in model.transformer.resblocks:
+        block.attn_mask = mask
 
 
 def _check_names(weights: Mapping[str, Tensor], name: str) -> None:

@@ -52,7 +52,7 @@ def test_as_many_keys_as_images(attach, discriminator, images):
 
 def test_beyond_the_limit_rows_lie_on_disk(monkeypatch):
     monkeypatch.setattr(cache, "BLOCK", 4)
-    kept = EmbeddingCache(3, torch.device("cpu"), limit=2 * 4 * 3 * 4)  # two blocks
+    kept = EmbeddingCache(3, limit=2 * 4 * 3 * 4)  # two blocks
     rows = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
     keys = torch.randperm(1000, generator=torch.Generator().manual_seed(1))[:30]
     for part, part_keys in zip(rows.split(7), keys.split(7), strict=True):

@@ -361,3 +361,16 @@ def test_resume_continues_the_coins(attach, discriminator, images, run):
     resumed.load_state_dict(torch.load(file, weights_only=True))
     assert torch.equal(resumed.head.weight, first.head.weight)
     assert coins(run, resumed, discriminator, images, 10) == expected[10:]
+
+
+def test_looking_at_held_out_images_moves_nothing(attach, discriminator, images, run):
+    """A spectral norm's vectors move at every call in training."""
+    kd = attach(head="mlp", norm="standardise")
+    run(kd, discriminator, images(1), images(2))
+    before = copy.deepcopy(kd.state_dict())
+    shares = kd.held_out(images(3), 2)(discriminator)
+    assert set(shares) == {"total", "agkd", "cgkd"}
+    assert kd.head.training
+    for name, value in kd.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, before[name]), name
