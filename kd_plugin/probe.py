@@ -67,7 +67,11 @@ class StandIn(nn.Module):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    import click
+    try:
+        import click
+    except ImportError:
+        sys.stderr.write("Error: python -m kd_plugin.probe needs two packages more: pip install click pillow\n")
+        sys.exit(2)
 
     @click.command(help=__doc__)
     @click.option("--data", required=True, metavar="ZIP|DIR", help="Images")

@@ -162,3 +162,37 @@ def test_nccl_with_one_process(run_train: Callable[..., Result], tmp_path: Path)
         assert parts[0].tolist() == [0.5, 0.5]
     finally:
         dist.destroy_process_group()
+
+
+def test_numbers_that_are_not_finite_are_told_one_call_later() -> None:
+    from kd_plugin.finite import FiniteCheck
+
+    check = FiniteCheck()
+    fine, bad = torch.ones(3, device=DEVICE), torch.tensor([1.0, float("nan")], device=DEVICE)
+    answers = [check(bad, fine), check(fine, fine), check(fine, fine)]
+    assert answers == ([(True, True), (False, True), (True, True)] if ON_GPU else [(False, True), *[(True, True)] * 2])
+
+
+def test_the_forms_of_distillation_and_their_resume(run_train: Callable[..., Result], tmp_path: Path) -> None:  # noqa: F811
+    """Whitened targets, kept embeddings, two teachers, published forms: each runs, and goes on; and the probe."""
+    forms = {
+        "whiten": (
+            "--kd=demo",
+            "--kd-norm=whiten",
+            "--kd-centre",
+            "--kd-view=clean",
+            "--kd-every=2",
+            "--kd-warmup=0.1",
+        ),
+        "joint": ("--kd=demo+0.5*demo", "--kd-norm=standardise", "--kd-balance=1", "--kd-layer=b8.conv1,b4.fc"),
+        "paper": ("--kd=demo", "--kd-variant=paper", "--kd-prompts=auto"),
+        "release": ("--kd=demo", "--kd-variant=release"),
+    }
+    for name, flags in forms.items():
+        outdir = f"--outdir={tmp_path / name}"
+        assert run_train(outdir, f"--device={DEVICE}", "--holdout=4", "--kimg=0.064", *flags).exit_code == 0
+        result = run_train(outdir, f"--device={DEVICE}", "--holdout=4", "--kimg=0.128", "--resume=latest", *flags)
+        assert result.exit_code == 0, result.output
+        (run_dir,) = (tmp_path / name).iterdir()
+        assert "KD/explained_holdout" in stats_of(run_dir)[-1]
+    assert run_train(f"--device={DEVICE}", "--kd=demo", "--kd-probe").exit_code == 0
