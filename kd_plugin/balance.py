@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import torch
 from torch import Tensor
 
 from kd_plugin.errors import KDError
@@ -35,7 +36,17 @@ class Balance:
 
     def __init__(self, fraction: float, decay: float = 0.9) -> None:
         self.fraction, self.decay = fraction, decay
-        self.ratio: float | None = None  # the running mean
+        self._ratio: Tensor | None = None  # the running mean, where the losses are; NaN before there is one
+
+    @property
+    def ratio(self) -> float | None:
+        """The running mean; None before the first step. Waits for an accelerator."""
+        ratio = math.nan if self._ratio is None else float(self._ratio)
+        return None if math.isnan(ratio) else ratio
+
+    @ratio.setter
+    def ratio(self, value: float | None) -> None:
+        self._ratio = None if value is None else torch.tensor(value)
 
     def __call__(self, distilled: Distilled, adversarial: Tensor | None) -> Distilled:
         """
@@ -44,9 +55,12 @@ class Balance:
         """
         if adversarial is None:
             raise KDError("--kd-balance: call kd(adversarial=loss) with the loss of D that distillation is added to")
-        now = float(summed(gradient_ratio(distilled, adversarial))) / world()
-        if 0 < now < math.inf:  # NaN is not
-            self.ratio = now if self.ratio is None else self.decay * self.ratio + (1 - self.decay) * now
-        scale = 1.0 if self.ratio is None else min(max(self.fraction / self.ratio, LEAST), MOST)
-        terms = {**distilled.terms, "scale": distilled.total.new_tensor(scale)}
-        return dataclasses.replace(distilled, total=distilled.total * scale, terms=terms)
+        # All of it on the device: a number that the CPU asked for would stop it once a step.
+        now = summed(gradient_ratio(distilled, adversarial)) / world()
+        before = torch.full_like(now, math.nan) if self._ratio is None else self._ratio.to(now)
+        moved = torch.where(before.isnan(), now, self.decay * before + (1 - self.decay) * now)
+        self._ratio = torch.where((now > 0) & now.isfinite(), moved, before)
+        scale = torch.where(self._ratio.isnan(), 1.0, (self.fraction / self._ratio).clamp(LEAST, MOST))
+        return dataclasses.replace(
+            distilled, total=distilled.total * scale, terms={**distilled.terms, "scale": scale.float()}
+        )
