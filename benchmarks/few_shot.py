@@ -3,6 +3,8 @@
     python -m benchmarks.few_shot run --out=DIR --detector=NET.pt --jobs=2    trains what is missing; stop at will
     python -m benchmarks.few_shot table --out=DIR                             the results so far, as markdown
 
+benchmarks/results/few_shot.jsonl holds those that were made; copied into DIR as results.jsonl, they are not made again.
+
 The same GAN (`--cfg=demo`) on 100 drawings without distillation, on the same 100 with each form, and on 5,000 drawings
 as the ceiling; other drawings for every seed. Judged against 5,000 fresh drawings in features that have nothing to do
 with the teacher. A form's score is the share of the distance between 100 and 5,000 that it closes, seed by seed.
@@ -61,6 +63,13 @@ FORMS: dict[str, tuple[str, ...]] = {
     "before mbstd and fc, balance 1": (*_STANDARD, "--kd-layer=b8.conv1,b4.fc", "--kd-balance=1"),
     "before mbstd, balance 1": (*_STANDARD, "--kd-layer=b8.conv1", "--kd-balance=1"),
     "CGKD centred, balance 1": ("--kd-agkd=0", "--kd-cgkd=1", "--kd-centre", "--kd-balance=1"),
+    "CGKD centred, balance 1, shuffled": (
+        "--kd-agkd=0",
+        "--kd-cgkd=1",
+        "--kd-centre",
+        "--kd-balance=1",
+        "--kd-control=shuffle",
+    ),
     "both, standardised, centred, balance 1": (*_STANDARD, "--kd-cgkd=1", "--kd-centre", "--kd-balance=1"),
     "clean view, balance 1": (*_STANDARD, "--kd-view=clean", "--kd-balance=1"),
 }
