@@ -95,8 +95,8 @@ class Report:
         if self.best.held_out <= NOTHING:
             return (
                 f"in {self.best.steps} steps this discriminator learned nothing from {self.teacher} that holds on "
-                "images it has not seen; try more --seconds, another teacher, or more images: else distillation is mere "
-                "regularisation"
+                "images it has not seen; try more --seconds, another teacher, or more images: else distillation is "
+                "mere regularisation"
             )
         return f"the discriminator can learn {self.best.held_out:.0%} of what {self.teacher} says of such images"
 
