@@ -36,6 +36,7 @@ from dnnlib.errors import UserError
 
 NONE, CEILING = "none", "all images"  # without distillation, on few images and on many
 _STANDARD = ("--kd-agkd=1", "--kd-cgkd=0", "--kd-p=0", "--kd-norm=standardise")
+_CENTRED = ("--kd-agkd=0", "--kd-cgkd=1", "--kd-centre")
 
 # What each run adds to `train.py --cfg=demo`. The demo preset's own weights (AGKD 12, p 0) are overridden by each.
 FORMS: dict[str, tuple[str, ...]] = {
@@ -62,14 +63,8 @@ FORMS: dict[str, tuple[str, ...]] = {
     "standardised, linear head, balance 1": (*_STANDARD, "--kd-head=linear", "--kd-balance=1"),
     "before mbstd and fc, balance 1": (*_STANDARD, "--kd-layer=b8.conv1,b4.fc", "--kd-balance=1"),
     "before mbstd, balance 1": (*_STANDARD, "--kd-layer=b8.conv1", "--kd-balance=1"),
-    "CGKD centred, balance 1": ("--kd-agkd=0", "--kd-cgkd=1", "--kd-centre", "--kd-balance=1"),
-    "CGKD centred, balance 1, shuffled": (
-        "--kd-agkd=0",
-        "--kd-cgkd=1",
-        "--kd-centre",
-        "--kd-balance=1",
-        "--kd-control=shuffle",
-    ),
+    "CGKD centred, balance 1": (*_CENTRED, "--kd-balance=1"),
+    "CGKD centred, balance 1, shuffled": (*_CENTRED, "--kd-balance=1", "--kd-control=shuffle"),
     "both, standardised, centred, balance 1": (*_STANDARD, "--kd-cgkd=1", "--kd-centre", "--kd-balance=1"),
     "clean view, balance 1": (*_STANDARD, "--kd-view=clean", "--kd-balance=1"),
 }

@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 from kd_plugin.config import KDConfig, check_weight, variant_values
-from kd_plugin.distiller import DIVERSITY, Distiller
+from kd_plugin.distiller import Distiller
 from kd_plugin.errors import KDError, LayerError, PromptError, TeacherError, nearest
 from kd_plugin.heads import make_head, student_width
 from kd_plugin.joint import JointDistiller
-from kd_plugin.losses import LOSSES
+from kd_plugin.losses import DIVERSITY, LOSSES, reads_texts
 from kd_plugin.options import from_dict, to_dict
 from kd_plugin.processes import average_gradients
 from kd_plugin.prompts import AUTO, PromptBank, place_of, read_prompts
-from kd_plugin.tap import FeatureTap
+from kd_plugin.tap import FeatureTap, device_of
 from kd_plugin.teachers import Teacher, load_teachers
 from kd_plugin.teachers.base import freeze
 
@@ -68,7 +68,7 @@ def attach(
     config = from_dict(KDConfig, chosen, what="option of attach()")
     weights = config.weights if losses is None else _checked_weights(losses, overrides)
     if device is None:
-        device = FeatureTap(discriminator, config.layers).device
+        device = device_of(discriminator)
     if teacher is None:
         teacher = config.teacher if config.enabled else TEACHER
     if isinstance(teacher, str):
@@ -84,7 +84,7 @@ def attach(
         tap = FeatureTap(discriminator, config.layers)
         own = dict(weights)
         if len(found) > 1 and one.vocabulary == ():
-            own = {name: 0.0 if _reads_texts(name) else weight for name, weight in weights.items()}
+            own = {name: 0.0 if reads_texts(name) else weight for name, weight in weights.items()}
         bank = _prompt_bank(one, prompts, config, own)
         head = make_head(config.head, width or _student_width(tap), one.embed_dim, seed + place).to(device)
         if tap.distributed:
@@ -133,19 +133,11 @@ def _check_teacher(teacher: Any) -> None:
         freeze(teacher)
 
 
-def _file(config: KDConfig) -> str | None:
-    return None if config.prompts == AUTO else config.prompts
-
-
-def _reads_texts(name: str) -> bool:
-    return name == DIVERSITY or LOSSES[name].needs_texts
-
-
 def _prompt_bank(
     teacher: Teacher, prompts: Sequence[str] | None, config: KDConfig, weights: Mapping[str, float]
 ) -> PromptBank | None:
     """The texts, where a term with a weight needs them."""
-    readers = [name for name, weight in weights.items() if weight > 0 and _reads_texts(name)]
+    readers = [name for name, weight in weights.items() if weight > 0 and reads_texts(name)]
     if not readers:
         return None
     if prompts is None:
@@ -168,5 +160,5 @@ def _prompt_bank(
     try:
         bank.embeddings()  # now: a text that the teacher cannot take must not stop a run that has begun
     except PromptError as error:
-        raise PromptError(f"{error}{place_of(error.text, _file(config))}", error.text) from None
+        raise PromptError(f"{error}{place_of(error.text, config.prompts)}", error.text) from None
     return bank

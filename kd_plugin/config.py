@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kd_plugin.errors import KDError, nearest
-from kd_plugin.losses.distances import DISTANCES
+from kd_plugin.losses import DISTANCES, reads_texts
 from kd_plugin.options import option
 from kd_plugin.spaces import NORMS
 
@@ -153,7 +153,7 @@ class KDConfig:
     @property
     def needs_texts(self) -> bool:
         """Whether a term compares images with prompts."""
-        return self.weights["cgkd"] > 0 or self.weights["diversity"] > 0
+        return any(weight > 0 and reads_texts(name) for name, weight in self.weights.items())
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -16,8 +16,7 @@ from kd_plugin.balance import Balance
 from kd_plugin.config import KDConfig
 from kd_plugin.errors import CaptureError, TeacherError
 from kd_plugin.finite import FiniteCheck
-from kd_plugin.losses import LOSSES, Diversity
-from kd_plugin.losses.base import DistillLoss
+from kd_plugin.losses import DIVERSITY, LOSSES, DistillLoss, Diversity
 from kd_plugin.measuring import Transfer
 from kd_plugin.prompts import PromptBank
 from kd_plugin.records import ROLES, Captured, DistillBatch, Distilled, Role
@@ -28,11 +27,9 @@ from kd_plugin.teachers.base import Teacher
 from kd_plugin.teachers.cache import EmbeddingCache
 from kd_plugin.views import as_in_the_release, rgb
 
-__all__ = ["DIVERSITY", "Distiller", "Look"]
+__all__ = ["Distiller", "Look"]
 
 Look = Callable[[Tensor], object]  # calls D on images
-
-DIVERSITY = "diversity"  # the one term that is no distance between student and teacher
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,6 @@ class Distiller(nn.Module):
         self._transfer = Transfer()
         self._balance = Balance(config.balance) if config.balance > 0 else None
         self._schedule = Schedule(config.warmup, config.every, config.p, seed)
-        self._in_step, self._host_begins = False, False
         self._cache = EmbeddingCache(teacher.embed_dim)
         self._finite = FiniteCheck()
 
@@ -106,17 +102,13 @@ class Distiller(nn.Module):
         return self._borrowed.prompts
 
     @property
-    def _acts_on_d(self) -> bool:
-        return bool(self.losses) or self._diversity_on == "student"
+    def _acts(self) -> bool:
+        """Whether D has a term, in this step."""
+        return (bool(self.losses) or self._diversity_on == "student") and self._schedule.active
 
     def begin_step(self) -> None:
         """A step of D begins. To be called by hosts that call `kd()` several times a step (gradient accumulation);
         without, every `kd()` ends a step."""
-        self._host_begins = True
-        self._begin()
-
-    def _begin(self) -> None:
-        self._in_step = True
         self._schedule.begin_step()
 
     def capture(
@@ -133,9 +125,8 @@ class Distiller(nn.Module):
         Raises:
             CaptureError: no clean images for the view `clean`, or the block went wrong (see FeatureTap.capture).
         """
-        if not self._in_step:
-            self._begin()
-        if not self._acts_on_d or not self._schedule.active:
+        self._schedule.enter()
+        if not self._acts:
             return nullcontext()
         if self.config.view == "clean" and clean is None:
             raise CaptureError(
@@ -155,10 +146,9 @@ class Distiller(nn.Module):
             CaptureError: a role was not captured, or real and fake differ in number though crossed pairs are on.
             TeacherError: embeddings that are not finite or not [N, E].
         """
-        if not self._in_step:
-            self._begin()
-        self._in_step = self._host_begins
-        if not self._acts_on_d or not self._schedule.active:
+        self._schedule.enter()
+        self._schedule.leave()
+        if not self._acts:
             return Distilled(torch.zeros((), device=self._borrowed.tap.device))
         captured = self._borrowed.tap.drain()
         self._check_pairs(captured)
@@ -202,14 +192,17 @@ class Distiller(nn.Module):
             batch: how many it looks at at a time.
 
         Returns:
-            `explained(look)`, with `look(images)` a call of D, on all or some at a time. As `explained()`; empty where
-            no term of D compares with the teacher.
+            `explained(look)`, which calls `look(images)` (of several teachers, once for each); it calls D, on all or
+            some at a time. As `explained()`; empty where no term of D compares with the teacher.
         """
         embeddings = torch.cat([self._embed(part) for part in torch.split(images, batch)]) if self.losses else None
-        return lambda look: {} if embeddings is None else self._explained_of(images, embeddings, look)
+        return lambda look: self._explained_of(images, embeddings, look)
 
     @torch.no_grad()
-    def _explained_of(self, images: Tensor, embeddings: Tensor, look: Look) -> dict[str, float]:
+    def _explained_of(self, images: Tensor, embeddings: Tensor | None, look: Look) -> dict[str, float]:
+        if embeddings is None:
+            look(images)
+            return {}
         tap = self._borrowed.tap
         with tap.capture("real"):
             look(images)
@@ -322,8 +315,7 @@ class Distiller(nn.Module):
                 f"teacher '{teacher.name}' gave image embeddings of the shape {list(embeddings.shape)}; expected "
                 f"{list(expected)}"
             )
-        embeddings_fine, images_fine = self._finite(embeddings, images)
-        if not embeddings_fine:
-            culprit = f"from the teacher '{teacher.name}'" if images_fine else "in the images it saw"
+        if not self._finite(embeddings):
+            culprit = f"from the teacher '{teacher.name}'" if images.isfinite().all() else "in the images it saw"
             raise TeacherError(f"NaN or infinity {culprit}: its embeddings cannot be distilled")
         return embeddings

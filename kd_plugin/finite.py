@@ -15,18 +15,18 @@ class FiniteCheck:
     def __init__(self) -> None:
         self._arriving: tuple[Tensor, torch.cuda.Event] | None = None
 
-    def __call__(self, *tensors: Tensor) -> tuple[bool, ...]:
-        """Whether all numbers are finite, tensor by tensor; on CUDA, those of the call before this one."""
-        flags = torch.stack([tensor.detach().isfinite().all() for tensor in tensors])
-        if flags.device.type != "cuda":
-            return tuple(flags.tolist())
+    def __call__(self, numbers: Tensor) -> bool:
+        """Whether all of them are finite; on CUDA, those of the call before this one."""
+        flag = numbers.detach().isfinite().all()
+        if flag.device.type != "cuda":
+            return bool(flag)
         before = self._arriving
-        here = torch.empty(flags.shape, dtype=torch.bool, pin_memory=True)
-        here.copy_(flags, non_blocking=True)
+        here = torch.empty((), dtype=torch.bool, pin_memory=True)
+        here.copy_(flag, non_blocking=True)
         arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        arrival.record(torch.cuda.current_stream(flags.device))
+        arrival.record(torch.cuda.current_stream(flag.device))
         self._arriving = (here, arrival)
         if before is None:
-            return (True,) * len(tensors)
+            return True
         before[1].synchronize()
-        return tuple(before[0].tolist())
+        return bool(before[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -50,19 +50,13 @@ class JointDistiller(nn.Module):
         for _, distiller in self._all():
             distiller.begin_step()
 
-    def capture(
-        self, role: Role, clean: Tensor | None = None, keys: Tensor | None = None
-    ) -> AbstractContextManager[None]:
+    @contextmanager
+    def capture(self, role: Role, clean: Tensor | None = None, keys: Tensor | None = None) -> Iterator[None]:
         """See `Distiller.capture`."""
-
-        @contextmanager
-        def all_of_them() -> Iterator[None]:
-            with ExitStack() as stack:
-                for _, distiller in self._all():
-                    stack.enter_context(distiller.capture(role, clean, keys))
-                yield
-
-        return all_of_them()
+        with ExitStack() as stack:
+            for _, distiller in self._all():
+                stack.enter_context(distiller.capture(role, clean, keys))
+            yield
 
     def forward(self, adversarial: Tensor | None = None) -> Distilled:
         """See `Distiller.forward`."""
@@ -101,6 +95,7 @@ class JointDistiller(nn.Module):
         there = [(w, t.name, s) for w, t, s in zip(self.shares, self.teachers, shares, strict=True) if s]
         if not there:
             return {}
-        total = sum(weight * share["total"] for weight, _, share in there) / sum(weight for weight, _, _ in there)
-        parts = {f"{name}/{teacher}": value for _, teacher, share in there for name, value in share.items()}
-        return {"total": total, **{name: value for name, value in parts.items() if not name.startswith("total/")}}
+        mean = {"total": sum(w * share["total"] for w, _, share in there) / sum(w for w, _, _ in there)}
+        for _, teacher, share in there:
+            mean |= {f"{name}/{teacher}": value for name, value in share.items() if name != "total"}
+        return mean

@@ -38,7 +38,7 @@ class Layer:
 
 @torch.no_grad()
 def list_layers(discriminator: nn.Module, *inputs: Any) -> list[Layer]:
-    """The layers that can be tapped, in the order in which they finish; `print(*list_layers(D), sep="\\n")`.
+    """The layers that can be tapped, in the order in which they finish; each reads as one line.
 
     Args:
         discriminator: D, also inside DistributedDataParallel or torch.compile.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kd_plugin.losses.base import DistillLoss
 from kd_plugin.records import ROLES, DistillBatch, Distilled, Role
 
-__all__ = ["Transfer", "gradient_ratio"]
+__all__ = ["Transfer", "distances", "gradient_ratio", "share"]
 
 
 def gradient_ratio(distilled: Distilled, adversarial: Tensor) -> Tensor:
@@ -76,14 +76,23 @@ class Transfer:
             for batches in (self._batches[name, role] for role in self._roles):
                 student = torch.cat([batch.student for batch in batches])  # [N, E]
                 teacher = torch.cat([batch.teacher for batch in batches])
-                target = loss.compared(teacher, batches[-1].texts)  # [N, K]
-                off[name] += float(loss.distance(loss.compared(student, batches[-1].texts), target))
-                constant[name] += float(loss.distance(loss.best_constant(target), target))
-        shares = {name: _share(off[name], constant[name]) for name in losses}
-        total = _share(*(sum(weights[name] * part[name] for name in losses) for part in (off, constant)))
+                one, other = distances(loss, student, teacher, batches[-1].texts)
+                off[name] += one
+                constant[name] += other
+        shares = {name: share(off[name], constant[name]) for name in losses}
+        total = share(*(sum(weights[name] * part[name] for name in losses) for part in (off, constant)))
         return {"total": total, **shares}
 
 
-def _share(off: float, constant: float) -> float:
+def distances(loss: DistillLoss, student: Tensor, teacher: Tensor, texts: Tensor | None) -> tuple[float, float]:
+    """From the teacher's rows [N, E]: that of the student's, and that of the best constant."""
+    target = loss.compared(teacher, texts)  # [N, K]
+    return (
+        float(loss.distance(loss.compared(student, texts), target)),
+        float(loss.distance(loss.best_constant(target), target)),
+    )
+
+
+def share(off: float, constant: float) -> float:
     """NaN where the teacher says the same of all images: then there is nothing to explain."""
     return 1 - off / constant if constant > 0 else float("nan")

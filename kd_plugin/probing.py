@@ -20,6 +20,7 @@ from kd_plugin.heads import make_head, student_width
 from kd_plugin.layers import list_layers
 from kd_plugin.losses import AGKD
 from kd_plugin.losses.base import correlations
+from kd_plugin.measuring import distances, share
 from kd_plugin.records import DistillBatch
 from kd_plugin.spaces import Space
 from kd_plugin.tap import FeatureTap, inside
@@ -187,7 +188,7 @@ def probe_teacher(
         prompts = tuple(telling_prompts(teacher, images.split(batch)))  # type: ignore[no-untyped-call]
         with torch.no_grad():
             rows = correlations(embeddings, teacher.embed_texts(prompts).to(embeddings))
-        flat = float(rows.mean(dim=0).square().sum() / rows.square().sum(dim=1).mean())
+        flat = _constant(rows)
     knowledge = _knowledge(teacher, images, embeddings, batch)
     cost = (_seconds(lambda: _embed(teacher, images[: 2 * batch], 2 * batch)), clock.step)
     return Report(teacher.name, len(images), knowledge, tuple(trials), prompts, flat, cost)
@@ -259,9 +260,8 @@ class _Task:
 
     def _share(self, own: nn.Module, tap: FeatureTap, head: nn.Module, space: Space, rows: Tensor) -> float:
         """1 - distance / distance of the best constant, which is that of these very images."""
-        pair, loss = self._pair(own, tap, head, space, rows, mirror=False), AGKD()
-        constant = loss.distance(loss.best_constant(pair.teacher), pair.teacher)
-        return float(1 - loss.distance(pair.student, pair.teacher) / constant)
+        pair = self._pair(own, tap, head, space, rows, mirror=False)
+        return share(*distances(AGKD(), pair.student, pair.teacher, None))
 
 
 def _candidates(discriminator: nn.Module, images: Tensor, inputs: Inputs) -> list[str]:
@@ -284,8 +284,7 @@ def _candidates(discriminator: nn.Module, images: Tensor, inputs: Inputs) -> lis
 
 
 def _knowledge(teacher: Teacher, images: Tensor, embeddings: Tensor, batch: int) -> Knowledge:
-    mean = embeddings.mean(dim=0)
-    away = (embeddings - mean).double()
+    away = (embeddings - embeddings.mean(dim=0)).double()
     variances = torch.linalg.svdvals(away.cpu()).square()
     shares = variances / variances.sum().clamp_min(1e-30)
     shares = shares[shares > 0]
@@ -294,9 +293,13 @@ def _knowledge(teacher: Teacher, images: Tensor, embeddings: Tensor, batch: int)
     again = _embed(teacher, moved, batch).double()
     within = (again - embeddings.double()).square().sum(dim=1).mean() / 2
     between = away.square().sum(dim=1).mean()
-    constant = float(mean.square().sum() / embeddings.square().sum(dim=1).mean())
     directions = float(torch.exp(-(shares * shares.log()).sum())) if len(shares) else 0.0
-    return Knowledge(constant, directions, float(1 - within / between) if between > 0 else 0.0)
+    return Knowledge(_constant(embeddings), directions, float(1 - within / between) if between > 0 else 0.0)
+
+
+def _constant(rows: Tensor) -> float:
+    """The share of the energy of [N, K] that all rows have in common."""
+    return float(rows.mean(dim=0).square().sum() / rows.square().sum(dim=1).mean())
 
 
 def _embed(teacher: Teacher, images: Tensor, batch: int) -> Tensor:

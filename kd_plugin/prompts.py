@@ -130,7 +130,7 @@ def read_prompts(path: str | Path) -> list[str]:
 
 def place_of(text: str | None, path: str | Path | None) -> str:
     """ " (line 2 of 'prompts.txt')", or "" where the text is in no line of such a file. To end an error message."""
-    if text is None or path is None:
+    if text is None or path in (None, AUTO):
         return ""
     lines = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines()]
     return f" (line {lines.index(text) + 1} of '{path}')" if text in lines else ""

@@ -28,13 +28,25 @@ class Schedule:
         self.warmup, self.every, self.p = warmup, every, p
         self.steps, self.images = 0, 0
         self.coin = False
+        self._begun = self._host_begins = False
         self._draws = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers on every device
 
-    def begin_step(self) -> None:
+    def begin_step(self, by_host: bool = True) -> None:
+        """A step begins. From the first time that the host says so, only the host does."""
+        self._begun, self._host_begins = True, by_host
         self.steps += 1
         if self.active:
             # rand < 1: p = 1 is always, p = 0 never
             self.coin = bool(torch.rand((), generator=self._draws) < self.p)
+
+    def enter(self) -> None:
+        """Something of a step happens: it begins now, unless it has."""
+        if not self._begun:
+            self.begin_step(by_host=False)
+
+    def leave(self) -> None:
+        """A step ends, unless the host says where steps begin."""
+        self._begun = self._host_begins
 
     @property
     def active(self) -> bool:

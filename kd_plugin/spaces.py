@@ -90,11 +90,10 @@ class Space(nn.Module):
     def __init__(self, norm: str, centre: bool, width: int, device: torch.device | str = "cpu") -> None:
         super().__init__()
         self.norm, self.centre = norm, centre
-        learns = centre or norm in ("standardise", "whiten")
-        self.moments = RunningMoments(width, norm == "whiten", device) if learns else None
-        shape = {"standardise": (width,), "whiten": (width, width)}.get(norm)
-        if shape is not None:
-            start = torch.eye(width, device=device) if len(shape) == 2 else torch.ones(width, device=device)
+        self._maps = norm in ("standardise", "whiten")
+        self.moments = RunningMoments(width, norm == "whiten", device) if centre or self._maps else None
+        if self._maps:
+            start = torch.eye(width, device=device) if norm == "whiten" else torch.ones(width, device=device)
             self.register_buffer("into", start)  # from centred embeddings into the space
             self.register_buffer("back", start.clone())
 
@@ -142,16 +141,10 @@ class Space(nn.Module):
 
     def _target(self, teacher: Tensor) -> Tensor:
         rows = self._rows(teacher)
-        if self.norm not in ("standardise", "whiten"):
-            return rows
-        away = rows - self._mean(rows)
-        return away * self.into.to(rows) if self.norm == "standardise" else away @ self.into.to(rows)
+        return _through(self.into.to(rows), rows - self._mean(rows)) if self._maps else rows
 
     def _undone(self, student: Tensor) -> Tensor:
-        if self.norm not in ("standardise", "whiten"):
-            return student
-        back = self.back.to(student)
-        return (student * back if self.norm == "standardise" else student @ back) + self._mean(student)
+        return _through(self.back.to(student), student) + self._mean(student) if self._maps else student
 
     def _centred(self, rows: Tensor) -> Tensor:
         return rows - self._mean(rows) if self.centre else rows
@@ -162,6 +155,11 @@ class Space(nn.Module):
 
     def extra_repr(self) -> str:
         return f"norm={self.norm}, centre={self.centre}"
+
+
+def _through(how: Tensor, rows: Tensor) -> Tensor:
+    """Rows [N, E] through a map: [E] of factors, or [E, E]."""
+    return rows * how if how.ndim == 1 else rows @ how
 
 
 def _floored(variances: Tensor) -> Tensor:

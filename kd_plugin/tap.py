@@ -17,7 +17,7 @@ from kd_plugin.errors import CaptureError, LayerError, nearest
 from kd_plugin.heads import pooled
 from kd_plugin.records import ROLES, Captured, Role
 
-__all__ = ["FeatureTap", "inside"]
+__all__ = ["FeatureTap", "device_of", "inside"]
 
 
 @dataclass
@@ -58,8 +58,7 @@ class FeatureTap:
     @property
     def device(self) -> torch.device:
         """Where D is."""
-        parameter = next(self._wrapped.module.parameters(), None)
-        return torch.device("cpu") if parameter is None else parameter.device
+        return device_of(self._wrapped.module)
 
     @property
     def distributed(self) -> bool:
@@ -200,6 +199,12 @@ class _Wrapped:
         in_place = getattr(discriminator, "_compiled_call_impl", None) is not None  # D.compile()
         entrance = discriminator if compiled is None else compiled
         return cls(discriminator, entrance, in_place or compiled is not None, distributed)
+
+
+def device_of(discriminator: nn.Module) -> torch.device:
+    """Where D is."""
+    parameter = next(discriminator.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
 
 
 def inside(discriminator: nn.Module) -> nn.Module:

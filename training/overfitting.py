@@ -71,16 +71,25 @@ class OverfitWatch:
         seed: of the images that are looked at, where there are more than MOST_IMAGES, and of the latents.
         batch: images that D sees at once.
         device: where the networks are.
+        kd: the run's distillation; then the share of the teacher that D explains on the held-out images is told too.
     """
 
     def __init__(
-        self, train: ImageDataset, held_out: ImageDataset, *, seed: int, batch: int, device: torch.device
+        self,
+        train: ImageDataset,
+        held_out: ImageDataset,
+        *,
+        seed: int,
+        batch: int,
+        device: torch.device,
+        kd: AnyDistiller | None = None,
     ) -> None:
         self.seed, self.batch, self.device = seed, batch, device
         self.count = min(len(held_out), MOST_IMAGES)
         self._images = [_some(dataset, min(len(dataset), MOST_IMAGES), seed) for dataset in (train, held_out)]
         self._ticks: deque[Tick] = deque(maxlen=WINDOW_TICKS)
-        self._explained: Callable[[Look], dict[str, float]] | None = None
+        self._kd = kd
+        self._explained: Callable[[Look], dict[str, float]] | None = None  # the teacher looks at the first tick
 
     def figures(self, G: nn.Module, D: nn.Module, latents: Latents, nimg: int) -> dict[str, Figure]:
         """Measures now. Torch's random state is left as it was found.
@@ -91,30 +100,22 @@ class OverfitWatch:
             nimg: images shown so far; another number, other latents.
         """
         with own_randomness(self.device, self.seed, nimg), torch.no_grad():
-            real = [self._score(D, pixels.to(self.device), c.to(self.device)) for pixels, c in self._images]
+            train = self._score(D, *self._ready(0))
+            holdout, shares = self._held_out(D, *self._ready(1))
             z, c = latents(self.count)
             parts = zip(z.split(self.batch), c.split(self.batch), strict=True)
             fake = Scores.of(torch.cat([D(G(z_part, c_part), c_part) for z_part, c_part in parts]))
-        tick = (real[0], real[1], fake)
+        tick = (train, holdout, fake)
         self._ticks.append(tick)
         found = {
             f"Overfit/{name}": Figure(scores.num, scores.mean, scores.std)
             for name, scores in zip(("train", "holdout", "fake"), tick, strict=True)
         }
-        value = gap(self._ticks)
-        return found if value is None else found | {"Overfit/gap": Figure(len(self._ticks), value)}
-
-    def explained(self, kd: AnyDistiller, D: nn.Module) -> float | None:
-        """The share of the teacher that D explains on the held-out images; None where no term compares with it."""
-        pixels, labels = (tensor.to(self.device) for tensor in self._images[1])
-        if self._explained is None:
-            self._explained = kd.held_out(to_float(pixels), self.batch)
-
-        def look(shown: Tensor) -> None:
-            for part, c in zip(shown.split(self.batch), labels.split(self.batch), strict=True):
-                D(part, c)
-
-        return self._explained(look).get("total")
+        if (value := gap(self._ticks)) is not None:
+            found["Overfit/gap"] = Figure(len(self._ticks), value)
+        if "total" in shares:
+            found["KD/explained_holdout"] = Figure(1, shares["total"])
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         return {"ticks": [[[s.num, s.mean, s.std] for s in tick] for tick in self._ticks]}
@@ -123,9 +124,24 @@ class OverfitWatch:
         self._ticks.clear()
         self._ticks.extend(tuple(Scores(*s) for s in tick) for tick in state["ticks"])
 
-    def _score(self, D: nn.Module, pixels: Tensor, labels: Tensor) -> Scores:
-        parts = zip(pixels.split(self.batch), labels.split(self.batch), strict=True)
-        return Scores.of(torch.cat([D(to_float(part), c) for part, c in parts]))
+    def _ready(self, kind: int) -> tuple[Tensor, Tensor]:
+        """Images in [-1, 1] and labels, on the device: 0 for training images, 1 for held-out ones."""
+        pixels, labels = self._images[kind]
+        return to_float(pixels.to(self.device)), labels.to(self.device)
+
+    def _held_out(self, D: nn.Module, images: Tensor, labels: Tensor) -> tuple[Scores, dict[str, float]]:
+        """D's scores and, of the same calls, the shares of the teachers that it explains."""
+        if self._kd is None:
+            return self._score(D, images, labels), {}
+        if self._explained is None:
+            self._explained = self._kd.held_out(images, self.batch)
+        scores: list[Scores] = []
+        shares = self._explained(lambda shown: scores.append(self._score(D, shown, labels)))
+        return scores[0], shares
+
+    def _score(self, D: nn.Module, images: Tensor, labels: Tensor) -> Scores:
+        parts = zip(images.split(self.batch), labels.split(self.batch), strict=True)
+        return Scores.of(torch.cat([D(part, c) for part, c in parts]))
 
 
 def _some(dataset: ImageDataset, count: int, seed: int) -> tuple[Tensor, Tensor]:

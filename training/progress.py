@@ -51,8 +51,6 @@ def figures(session: Session, nimg: int, seconds: float, data_seconds: float) ->
         numbers["Timing/kd_fraction"] = players.kd_watch.drain() / seconds
         for name, share in session.kd.explained().items():
             numbers["KD/explained" if name == "total" else f"KD/explained/{name}"] = share
-        if session.overfit is not None and (share := session.overfit.explained(session.kd, session.D)) is not None:
-            numbers["KD/explained_holdout"] = share
     measured = {name: value if isinstance(value, Figure) else Figure(1, value) for name, value in numbers.items()}
     return measured | players.stats.drain(session.ranks)
 

@@ -118,7 +118,7 @@ class Session:
             device,
         )
         phases = make_phases(config, players)
-        overfit = _overfit(config, dataset, device) if ranks.speaks else None
+        overfit = _overfit(config, dataset, device, kd) if ranks.speaks else None
         monitor = MetricMonitor.build(vars(config), dataset, device)
         session = Session(
             config, dataset, device, G, D, G_ema, kd, prompts, pipe, ada, players, phases, overfit, monitor, ranks
@@ -304,11 +304,13 @@ def _precision(teachers: Sequence[Teacher], otherwise: str) -> str:
     return next((teacher.precision for teacher in teachers if hasattr(teacher, "precision")), otherwise)
 
 
-def _overfit(config: TrainConfig, dataset: ImageDataset, device: torch.device) -> OverfitWatch | None:
+def _overfit(
+    config: TrainConfig, dataset: ImageDataset, device: torch.device, kd: AnyDistiller | None
+) -> OverfitWatch | None:
     held_out = open_held_out(vars(config))
     if held_out is None:
         return None
-    return OverfitWatch(dataset, held_out, seed=config.seed, batch=config.micro_batch, device=device)
+    return OverfitWatch(dataset, held_out, seed=config.seed, batch=config.micro_batch, device=device, kd=kd)
 
 
 def _ada(config: TrainConfig, device: torch.device) -> tuple[AugmentPipe | None, AdaController | None]:

@@ -77,18 +77,12 @@ def split_spec(spec: str) -> list[tuple[float, str]]:
     Raises:
         TeacherError: a weight that is not above 0.
     """
-    parts: list[str] = []
+    found: list[tuple[float, str]] = []
     for part in spec.split("+"):
-        bare = _WEIGHTED.fullmatch(part)
-        assert bare is not None  # it matches everything
-        named = bare[2].partition(":")[0] in TEACHERS or is_module_spec(bare[2])
-        if parts and not named:
-            parts[-1] += f"+{part}"
-        else:
-            parts.append(part)
-    found = []
-    for part in parts:
-        weight, one = _WEIGHTED.fullmatch(part).groups()  # type: ignore[union-attr]
+        weight, one = _WEIGHTED.fullmatch(part).groups()  # type: ignore[union-attr]  # it matches everything
+        if found and one.partition(":")[0] not in TEACHERS and not is_module_spec(one):
+            found[-1] = (found[-1][0], f"{found[-1][1]}+{part}")
+            continue
         if weight is not None and not float(weight) > 0:
             raise TeacherError(f"--kd={spec}: the weight {weight} of '{one}' must be above 0")
         found.append((1.0 if weight is None else float(weight), one))

@@ -38,8 +38,11 @@ class EmbeddingCache:
 
     def missing(self, keys: Tensor) -> list[int]:
         """The positions in `keys` [N] of those whose rows are not here, each key once."""
-        firsts = {key: place for place, key in reversed(list(enumerate(keys.tolist())))}
-        return sorted(place for key, place in firsts.items() if key not in self._slots)
+        firsts: dict[int, int] = {}
+        for place, key in enumerate(keys.tolist()):
+            if key not in self._slots:
+                firsts.setdefault(key, place)
+        return list(firsts.values())
 
     def put(self, keys: Tensor, rows: Tensor) -> None:
         """Keeps rows [N, E] under new, different keys [N]."""

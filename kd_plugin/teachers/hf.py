@@ -69,12 +69,12 @@ def _pooled(output: Any, name: str) -> Tensor:
     """One row an image, of whatever the versions of transformers call it."""
     if isinstance(output, Tensor):
         return output
-    pooled = getattr(output, "pooler_output", None)
-    if pooled is None and getattr(output, "last_hidden_state", None) is not None:
-        pooled = output.last_hidden_state.flatten(2).mean(dim=2) if output.last_hidden_state.ndim == 4 else None
-        pooled = output.last_hidden_state[:, 0] if pooled is None else pooled  # the class token
-    if pooled is None:
+    pooled: Any = getattr(output, "pooler_output", None)
+    hidden: Any = getattr(output, "last_hidden_state", None)
+    if pooled is None and hidden is None:
         raise TeacherError(f"--kd=hf:{name}: it gives no pooled output; {_FORM}")
+    if pooled is None:  # the class token, or the mean over a map
+        pooled = hidden[:, 0] if hidden.ndim == 3 else hidden.mean(dim=(2, 3))
     embeddings: Tensor = pooled.flatten(1)  # convolutional networks pool to [N, E, 1, 1]
     return embeddings
 

@@ -75,7 +75,7 @@ class NetworkTeacher(Frozen):
             return self._image_side(shown.to(weight.dtype)).float()
 
     def shown(self, images: Tensor) -> Tensor:
-        return self._preprocess.resized(((images + 1) / 2).clamp(0, 1)) * 2 - 1
+        return self._preprocess.shown(images)
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:

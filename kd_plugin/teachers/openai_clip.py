@@ -14,7 +14,7 @@ from kd_plugin.teachers.base import Frozen, check_images, fingerprint_of, freeze
 from kd_plugin.teachers.clip_architecture import Activation, check_heads, set_activation
 from kd_plugin.teachers.clip_package import build_model, openai_tokenizer
 from kd_plugin.teachers.precision import choose_precision
-from kd_plugin.teachers.preprocess import CLIP_MEAN, CLIP_STD, Preprocess, resize_and_crop
+from kd_plugin.teachers.preprocess import Preprocess
 from kd_plugin.teachers.text_cache import kept_texts
 
 __all__ = ["OpenAIClip"]
@@ -44,7 +44,6 @@ class OpenAIClip(Frozen):
     """
 
     vocabulary: tuple[str, ...] | None = None  # any text
-    normalisation = (CLIP_MEAN, CLIP_STD)
 
     def __init__(self, model: Any, name: str, fingerprint: str, remark: str) -> None:
         self.name = name
@@ -58,6 +57,7 @@ class OpenAIClip(Frozen):
         # Asked of a weight: it says 'cuda:0' where the caller said 'cuda', and so compares with a tensor's device.
         self._device: torch.device = model.text_projection.device
         self._preprocess = Preprocess(self.image_size, device=self._device)
+        self.normalisation = self._preprocess.normalisation
 
     @classmethod
     def from_state_dict(
@@ -129,7 +129,7 @@ class OpenAIClip(Frozen):
         return embeddings.float()
 
     def shown(self, images: Tensor) -> Tensor:
-        return resize_and_crop(((images + 1) / 2).clamp(0, 1), self.image_size) * 2 - 1
+        return self._preprocess.shown(images)
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:

@@ -76,8 +76,12 @@ class Preprocess:
         self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
 
     def __call__(self, images: Tensor) -> Tensor:
-        return (self.resized(((images + 1) / 2).clamp(0, 1)) - self._mean) / self._std
+        return (self._resized(images) - self._mean) / self._std
 
-    def resized(self, unit: Tensor) -> Tensor:
-        """[N, 3, H, W] in [0, 1] -> [N, 3, crop, crop] in [0, 1]."""
+    def shown(self, images: Tensor) -> Tensor:
+        """The same without the normalisation: [N, 3, crop, crop] in [-1, 1], for people to look at."""
+        return self._resized(images) * 2 - 1
+
+    def _resized(self, images: Tensor) -> Tensor:
+        unit = ((images + 1) / 2).clamp(0, 1)
         return resize_and_crop(unit, self.size, self.crop, self._squash, self._mode)

@@ -48,7 +48,7 @@ def test_the_share_on_held_out_images_is_the_formula(drawings: Path) -> None:
     before = {name: value.clone() for name, value in session.D.state_dict().items()}
     assert session.overfit is not None
     assert session.kd is not None
-    share = session.overfit.explained(session.kd, session.D)
+    share = session.overfit.figures(session.G, session.D, session.players.latents, 0)["KD/explained_holdout"].mean
     held_out = open_held_out(vars(config))
     pixels, _ = held_out.gather(np.arange(6))
     images = to_float(torch.from_numpy(pixels))

@@ -139,3 +139,17 @@ def run() -> Callable[..., Distilled]:
         return kd()
 
     return step
+
+
+@pytest.fixture
+def both(images: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """both(kd, D, step): captures a step, and gives the adversarial loss."""
+
+    def capture(kd: Distiller, d: nn.Module, step: int = 0) -> Tensor:
+        with kd.capture("real"):
+            real = d(images(2 * step + 1))
+        with kd.capture("fake"):
+            fake = d(images(2 * step + 2))
+        return functional.softplus(-real).mean() + functional.softplus(fake).mean()
+
+    return capture

@@ -10,45 +10,36 @@ from kd_plugin.balance import MOST, Balance
 from kd_plugin.records import Distilled
 
 
-def both(kd, discriminator, images, step=0):
-    """Captures a step: the adversarial loss."""
-    with kd.capture("real"):
-        real = discriminator(images(2 * step + 1))
-    with kd.capture("fake"):
-        fake = discriminator(images(2 * step + 2))
-    return torch.nn.functional.softplus(-real).mean() + torch.nn.functional.softplus(fake).mean()
-
-
 @pytest.mark.parametrize("weight", [0.01, 1.0, 300.0])
-def test_the_ratio_is_the_fraction_whatever_the_weight(weight, attach, discriminator, images):
+def test_the_ratio_is_the_fraction_whatever_the_weight(weight, attach, discriminator, both):
     kd = attach(losses={"agkd": weight, "cgkd": weight}, balance=0.3, p=0)
-    adversarial = both(kd, discriminator, images)
+    adversarial = both(kd, discriminator)
     distilled = kd(adversarial)
     assert float(gradient_ratio(distilled, adversarial)) == pytest.approx(0.3, rel=1e-4)
     assert float(distilled.terms["scale"]) > 0
 
 
-def test_the_running_mean_is_the_formula(attach, discriminator, images):
+def test_the_running_mean_is_the_formula(attach, discriminator, both):
     kd, plain = (attach(losses={"agkd": 1.0}, balance=fraction, p=0) for fraction in (0.5, 0))
     mean = None
     for step in range(4):
-        adversarial = both(plain, discriminator, images, step)
+        adversarial = both(plain, discriminator, step)
         ratio = float(gradient_ratio(plain(), adversarial))
         mean = ratio if mean is None else 0.9 * mean + 0.1 * ratio
-        adversarial = both(kd, discriminator, images, step)
+        adversarial = both(kd, discriminator, step)
         assert float(kd(adversarial).terms["scale"]) == pytest.approx(0.5 / mean, rel=1e-4)
 
 
-def test_it_is_kept_in_the_state(attach, discriminator, images):
+def test_it_is_kept_in_the_state(attach, discriminator, both):
     kd, resumed = (attach(losses={"agkd": 1.0}, balance=0.5) for _ in range(2))
-    kd(both(kd, discriminator, images))
+    kd(both(kd, discriminator))
     resumed.load_state_dict(kd.state_dict())
     assert resumed.get_extra_state()["ratio"] == kd.get_extra_state()["ratio"] is not None
 
 
-def test_without_the_adversarial_loss(attach, discriminator, images):
+def test_without_the_adversarial_loss(attach, discriminator, both):
     kd = attach(losses={"agkd": 1.0}, balance=0.5)
-    both(kd, discriminator, images)
+    both(kd, discriminator)
     with pytest.raises(KDError, match=r"--kd-balance: call kd\(adversarial=loss\)"):
         kd()
 

@@ -17,22 +17,14 @@ def others(make_teacher):
     return blind
 
 
-def both(kd, discriminator, images, step=0):
-    with kd.capture("real"):
-        real = discriminator(images(2 * step + 1))
-    with kd.capture("fake"):
-        fake = discriminator(images(2 * step + 2))
-    return torch.nn.functional.softplus(-real).mean() + torch.nn.functional.softplus(fake).mean()
-
-
-def test_it_is_the_weighted_sum(attach, discriminator, teacher, others, images):
+def test_it_is_the_weighted_sum(attach, discriminator, teacher, others, both):
     kd = attach(teacher=[(1.0, teacher), (0.5, others)], p=1, head="linear")
     alone = [attach(teacher=teacher, p=1, head="linear"), attach(teacher=others, p=1, head="linear", seed=1, cgkd=0.0)]
-    both(kd, discriminator, images)
+    both(kd, discriminator)
     distilled = kd()
     parts = []
     for one in alone:
-        both(one, discriminator, images)
+        both(one, discriminator)
         parts.append(one())
     torch.testing.assert_close(distilled.total, parts[0].total + 0.5 * parts[1].total)
     torch.testing.assert_close(distilled.terms["agkd"], parts[0].terms["agkd"] + 0.5 * parts[1].terms["agkd"])
@@ -45,37 +37,38 @@ def test_it_is_the_weighted_sum(attach, discriminator, teacher, others, images):
     assert shares["total"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_ratio_is_that_of_all(attach, discriminator, teacher, others, images):
+def test_the_ratio_is_that_of_all(attach, discriminator, teacher, others, both):
     """Against the gradient at the layer's own output, by a hook of the test's."""
+    seen = []
+    discriminator.b4["fc"].register_forward_hook(lambda module, args, output: seen.append(output))
     kd = attach(teacher=[(1.0, teacher), (3.0, others)], losses={"agkd": 1.0}, p=0)
-    adversarial = both(kd, discriminator, images)
+    adversarial = both(kd, discriminator)
     distilled = kd()
     pulls = []
     for loss in (distilled.total, adversarial):
-        gradients = torch.autograd.grad(loss, distilled.outputs, retain_graph=True)
+        gradients = torch.autograd.grad(loss, seen, retain_graph=True)
         pulls.append(float(torch.cat([gradient.flatten() for gradient in gradients]).norm()))
     assert float(gradient_ratio(distilled, adversarial)) == pytest.approx(pulls[0] / pulls[1], rel=1e-5)
-    weights = [torch.autograd.grad(distilled.total, discriminator.b4["fc"].bias, retain_graph=True)[0]]
-    assert float(weights[0].norm()) > 0
+    assert pulls[0] > 0
 
 
-def test_each_is_balanced(attach, discriminator, teacher, others, images):
+def test_each_is_balanced(attach, discriminator, teacher, others, both):
     kd = attach(teacher=[(1.0, teacher), (1.0, others)], losses={"agkd": 1.0}, p=0, balance=0.3)
-    adversarial = both(kd, discriminator, images)
+    adversarial = both(kd, discriminator)
     for distiller in kd.members:
         distilled = distiller(adversarial)
         assert float(gradient_ratio(distilled, adversarial)) == pytest.approx(0.3, rel=1e-4)
 
 
-def test_the_state_goes_on(attach, discriminator, teacher, others, images):
+def test_the_state_goes_on(attach, discriminator, teacher, others, both):
     first, second = (attach(teacher=[(1.0, teacher), (1.0, others)], norm="standardise") for _ in range(2))
     for step in range(3):
-        both(first, discriminator, images, step)
+        both(first, discriminator, step)
         first()
     second.load_state_dict(first.state_dict())
     totals = []
     for kd in (first, second):
-        both(kd, discriminator, images, 9)
+        both(kd, discriminator, 9)
         totals.append(float(kd().total.detach()))
     assert totals[0] == totals[1]
 
