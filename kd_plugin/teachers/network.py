@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kd_plugin.errors import PromptError, TeacherError
 from kd_plugin.teachers.base import Frozen, check_images, fingerprint_of, freeze
-from kd_plugin.teachers.precision import choose_precision
+from kd_plugin.teachers.precision import cast, choose_precision
 from kd_plugin.teachers.preprocess import Preprocess
 from kd_plugin.teachers.text_cache import kept_texts
 
@@ -61,10 +61,9 @@ class NetworkTeacher(Frozen):
         if embeddings.ndim != 2 or len(embeddings) != _PROBE_IMAGES:
             raise TeacherError(f"--kd={name}: its image tower gives {list(embeddings.shape)}, expected [N, E]")
         self.embed_dim = int(embeddings.shape[1])
-        matrices = [key for key, value in model.named_parameters() if value.is_floating_point()]
-        self.precision = choose_precision(
-            model, matrices, precision, lambda: self.embed_images(probe), torch.device(device)
-        )
+        matrices = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
+        self.precision = choose_precision(precision, matrices, device)
+        cast(matrices, self.precision)
 
     def embed_images(self, images: Tensor) -> Tensor:
         """[N, 3, H, W] in [-1, 1] -> [N, E] float32, not normalised; see `Teacher`."""

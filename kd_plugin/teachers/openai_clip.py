@@ -13,7 +13,7 @@ from kd_plugin.errors import PromptError, TeacherError
 from kd_plugin.teachers.base import Frozen, check_images, fingerprint_of, freeze
 from kd_plugin.teachers.clip_architecture import Activation, check_heads, set_activation
 from kd_plugin.teachers.clip_package import build_model, openai_tokenizer
-from kd_plugin.teachers.precision import choose_precision
+from kd_plugin.teachers.precision import DTYPES, choose_precision
 from kd_plugin.teachers.preprocess import Preprocess
 from kd_plugin.teachers.text_cache import kept_texts
 
@@ -31,7 +31,6 @@ _LANDMARKS = (
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 _VOCAB_SIZE = 49408
 _TEXTS_AT_ONCE = 256
-_PROBE_IMAGES = 4
 
 
 class OpenAIClip(Frozen):
@@ -45,10 +44,10 @@ class OpenAIClip(Frozen):
 
     vocabulary: tuple[str, ...] | None = None  # any text
 
-    def __init__(self, model: Any, name: str, fingerprint: str, remark: str) -> None:
+    def __init__(self, model: Any, name: str, fingerprint: str, precision: str, remark: str) -> None:
         self.name = name
         self.remark = remark
-        self.precision = "fp32"
+        self.precision = precision
         self.fingerprint = fingerprint
         self.embed_dim = int(model.text_projection.shape[1])
         self.image_size = int(model.visual.input_resolution)
@@ -80,11 +79,22 @@ class OpenAIClip(Frozen):
         Raises:
             TeacherError: the weights are not a CLIP of this architecture, or the clip package is missing.
         """
-        weights = {
-            key: value.detach().to(torch.float32, copy=True)
-            for key, value in state_dict.items()
-            if key not in _NOT_WEIGHTS
-        }
+        weights = {key: value.detach().clone() for key, value in state_dict.items()}
+        return cls.from_own(weights, name, device, activation, precision)
+
+    @classmethod
+    def from_own(
+        cls,
+        weights: dict[str, Tensor],
+        name: str,
+        device: torch.device | str = "cpu",
+        activation: Activation | None = None,
+        precision: str = "fp32",
+    ) -> OpenAIClip:
+        """As `from_state_dict`, of weights that are given away: each is let go as soon as the network has it in its own
+        type, so that they are never all there twice, and `weights` is left empty."""
+        for key in _NOT_WEIGHTS:
+            weights.pop(key, None)
         _check_names(weights, name)
         check_heads(weights, name)
         vocab_size = weights["token_embedding.weight"].shape[0]
@@ -101,9 +111,12 @@ class OpenAIClip(Frozen):
                     warnings.simplefilter("ignore")  # loading into nothing does nothing: so it was meant
                     model = build_model(weights)
                 # What OpenAI's code turns to half precision is what another short type is good for.
-                short = [key for key, value in model.named_parameters() if value.dtype == torch.float16]
-                model = model.float()
-                model.load_state_dict(weights, assign=True)
+                short = {key for key, value in model.named_parameters() if value.dtype == torch.float16}
+                chosen = choose_precision(precision, [weights[key] for key in short], device)
+                fingerprint = fingerprint_of(weights, activation or "QuickGELU")
+                types = {key: DTYPES[chosen] if key in short else torch.float32 for key in weights}
+                own = {key: weights.pop(key).to(device, dtype) for key, dtype in types.items()}
+                model.load_state_dict(own, assign=True)
                 _restore_masks(model)
             except TeacherError:  # the clip package is missing
                 raise
@@ -114,12 +127,7 @@ class OpenAIClip(Frozen):
                 ) from error
         set_activation(model, activation or "QuickGELU")
         remark = f"activation {activation}, as the file's own code" if activation else "activation QuickGELU, assumed"
-        teacher = cls(freeze(model.to(device)), name, fingerprint_of(weights, activation or "QuickGELU"), remark)
-        probe = torch.zeros(_PROBE_IMAGES, 3, teacher.image_size, teacher.image_size, device=teacher._device)
-        teacher.precision = choose_precision(
-            model, short, precision, lambda: teacher.embed_images(probe), teacher._device
-        )
-        return teacher
+        return cls(freeze(model.to(device)), name, fingerprint, chosen, remark)
 
     def embed_images(self, images: Tensor) -> Tensor:
         """[N, 3, H, W] in [-1, 1] -> [N, E] float32, not normalised; see `Teacher`."""

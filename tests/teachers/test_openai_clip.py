@@ -34,6 +34,26 @@ def teacher(tiny_vit: nn.Module) -> OpenAIClip:
     return OpenAIClip.from_state_dict(tiny_vit.state_dict(), "tiny")
 
 
+def test_weights_given_away_are_not_kept(tiny_vit: nn.Module, teacher: OpenAIClip) -> None:
+    weights = {name: value.clone() for name, value in tiny_vit.state_dict().items()}
+    made = OpenAIClip.from_own(weights, "tiny")
+    assert not weights
+    images = images_for(tiny_vit)
+    assert torch.equal(made.embed_images(images), teacher.embed_images(images))
+    assert made.fingerprint == teacher.fingerprint
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_half_precision_files_are_used_as_they_are(tiny_vit: nn.Module, precision: str) -> None:
+    half = {name: value.half() for name, value in tiny_vit.state_dict().items()}
+    whole = {name: value.float() for name, value in half.items()}
+    images = images_for(tiny_vit)
+    one, other = (OpenAIClip.from_state_dict(weights, "tiny", precision=precision) for weights in (half, whole))
+    assert torch.equal(one.embed_images(images), other.embed_images(images))
+    assert one.fingerprint == other.fingerprint
+    assert all(p.dtype != torch.float16 for p in one._model.parameters())
+
+
 def images_for(model: nn.Module, n: int = 3) -> Tensor:
     size = model.visual.input_resolution
     return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(5)) * 2 - 1

@@ -48,32 +48,26 @@ def test_a_small_teacher_on_a_cpu_is_not_measured(make: Callable[[str], OpenAICl
     assert make("auto").precision == "fp32"
 
 
-@pytest.mark.parametrize("faster", ["fp32", "bf16"])
-def test_a_cpu_takes_what_is_measured_to_be_faster(faster: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = nn.Linear(4, 4).requires_grad_(False)
-    before = model.weight.clone()
-    seconds = {"fp32": 1.0, "bf16": 1.0} | {faster: 0.5}
-    monkeypatch.setattr(module, "_WORTH_MEASURING", 1)
-    monkeypatch.setattr(module, "_seconds", lambda model, names, precision, forward: seconds[precision])
-    chosen = choose_precision(model, ["weight"], "auto", lambda: torch.zeros(1), torch.device("cpu"))
-    assert chosen == faster
-    assert model.weight.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[faster]
-    assert model.bias.dtype == torch.float32
-    torch.testing.assert_close(model.weight.float(), before, rtol=0.01, atol=0.01)
+@pytest.mark.parametrize(("gain", "chosen"), [(1.9, "fp32"), (2.0, "bf16")])
+def test_a_cpu_takes_bf16_where_products_are_much_faster(
+    gain: float, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Tensor] = []
+    monkeypatch.setattr(module, "_WORTH_MEASURING", 52)
+    monkeypatch.setattr(module, "_gain", lambda parameter: asked.append(parameter) or gain)
+    small, large = torch.zeros(4, 4), torch.zeros(9, 4)
+    assert choose_precision("auto", [small, large], "cpu") == chosen
+    assert asked == [large]
+    assert choose_precision("auto", [large], "cpu") == "fp32"  # too few to matter
+    assert len(asked) == 1
 
 
-def test_measuring_leaves_the_weights_as_they_were() -> None:
-    model = nn.Linear(4, 4).requires_grad_(False)
-    before, seen = model.weight.clone(), set()
-
-    def forward() -> Tensor:
-        seen.add(model.weight.dtype)
-        return model.weight
-
-    for precision in ("fp32", "bf16"):
-        assert module._seconds(model, ["weight"], precision, forward) >= 0
-    assert seen == {torch.float32, torch.bfloat16}
-    assert torch.equal(model.weight, before)
+@pytest.mark.parametrize("layer", [nn.Linear(5, 4), nn.Conv2d(5, 4, 3)])
+def test_measuring_leaves_the_parameter_as_it_was(layer: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "least_seconds", lambda work: {torch.float32: 3.0, torch.bfloat16: 1.5}[work().dtype])
+    before = layer.weight.clone()
+    assert module._gain(layer.weight) == 2
+    assert torch.equal(layer.weight, before)
 
 
 def test_an_unknown_precision(make: Callable[[str], OpenAIClip]) -> None:
