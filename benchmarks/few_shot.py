@@ -139,12 +139,19 @@ def run(
     chosen = forms or tuple(FORMS)
     done = {(row["form"], row["seed"]) for row in _results(out)}
     waiting = [Run(form, seed) for seed in range(seeds) for form in chosen if (form, seed) not in done]
+    failed = []
     with ThreadPoolExecutor(jobs) as pool:
-        started = [pool.submit(_train, item, study) for item in waiting]
-        for row in (one.result() for one in as_completed(started)):
+        for one in as_completed([pool.submit(_train, item, study) for item in waiting]):
+            try:
+                row = one.result()
+            except UserError as error:  # the others go on
+                failed.append(str(error))
+                continue
             with open(out / "results.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             click.echo(f"{row['form']}, seed {row['seed']}: {row['kid']}")
+    if failed:
+        raise UserError("; ".join(failed))
 
 
 def _train(item: Run, study: Study) -> dict[str, Any]:

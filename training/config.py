@@ -373,7 +373,7 @@ def differing_fields(saved: Mapping[str, Any], config: TrainConfig) -> list[str]
         for item in dataclasses.fields(owner):
             if item.name in free:
                 continue
-            before, now = old.get(item.name), new[item.name]
+            before, now = old.get(item.name, item.default), new[item.name]  # an option that is newer than the run
             if before != now:
                 differences.append(f"{flag_of(item, prefix)} ({before} was saved, {now} was given)")
     return differences
