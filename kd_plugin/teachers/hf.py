@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kd_plugin.errors import PromptError, TeacherError, first_line
-from kd_plugin.teachers.network import NetworkTeacher, TextSide
+from kd_plugin.teachers.network import NetworkTeacher, TextSide, ready
 from kd_plugin.teachers.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 
 __all__ = ["load"]
@@ -56,7 +56,9 @@ def load(name: str, device: torch.device, precision: str) -> NetworkTeacher:
     text_side = _text_side(model, name, device, transformers) if hasattr(model, "get_text_features") else None
     try:
         preprocess = _preprocess(name, device, transformers)
-        return NetworkTeacher(f"hf:{name}", model, look, text_side, preprocess, device, precision)
+        return NetworkTeacher(
+            f"hf:{name}", model, look, text_side, preprocess, device, *ready(model, precision, device)
+        )
     except TeacherError:  # is a ValueError too
         raise
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:

@@ -13,11 +13,12 @@ from kd_plugin.teachers.precision import cast, choose_precision
 from kd_plugin.teachers.preprocess import Preprocess
 from kd_plugin.teachers.text_cache import kept_texts
 
-__all__ = ["NetworkTeacher"]
+__all__ = ["NetworkTeacher", "ready"]
 
 ImageSide = Callable[[Tensor], Tensor]  # preprocessed images [N, 3, h, w] -> [N, E]
 TextSide = Callable[[Sequence[str]], Tensor]  # P texts -> [P, E]
-_PROBE_IMAGES = 4
+_PROBE_IMAGES = 2
+_TEXTS_AT_ONCE = 256
 
 
 class NetworkTeacher(Frozen):
@@ -25,11 +26,12 @@ class NetworkTeacher(Frozen):
 
     Args:
         name: the spec.
-        model: the network, in float32, on `device`.
+        model: the network, on `device`, in its number types.
         image_side: calls its image tower.
         text_side: calls its text tower, on the model's device; None where it has none.
         preprocess: [N, 3, H, W] in [-1, 1] -> what the image tower takes.
-        precision: `fp32`, `bf16` or `auto`; see `choose_precision`.
+        device: where it lives.
+        fingerprint, precision: see `ready`.
         remark: for the log.
 
     Raises:
@@ -43,27 +45,24 @@ class NetworkTeacher(Frozen):
         image_side: ImageSide,
         text_side: TextSide | None,
         preprocess: Preprocess,
-        device: torch.device,
-        precision: str = "fp32",
+        device: torch.device | str,
+        fingerprint: str,
+        precision: str,
         remark: str = "",
     ) -> None:
         self.name, self.remark = name, remark
+        self.fingerprint, self.precision = fingerprint, precision
         self.image_size, self.normalisation = preprocess.crop, preprocess.normalisation
-        self.fingerprint = fingerprint_of(model.state_dict(), repr(model.config) if hasattr(model, "config") else "")
         self._model, self._image_side, self._text_side = freeze(model), image_side, text_side
         self._preprocess = preprocess
-        self.vocabulary: tuple[str, ...] | None = None if text_side else ()
+        self.vocabulary: tuple[str, ...] | None = None if text_side else ()  # any text, or none
         probe = torch.zeros(_PROBE_IMAGES, 3, preprocess.crop, preprocess.crop, device=device)
-        self._device = probe.device
-        self.precision = "fp32"
+        self._device = probe.device  # 'cuda:0' where the caller said 'cuda': it is compared with that of tensors
         with torch.no_grad():
             embeddings = self.embed_images(probe)
         if embeddings.ndim != 2 or len(embeddings) != _PROBE_IMAGES:
             raise TeacherError(f"--kd={name}: its image tower gives {list(embeddings.shape)}, expected [N, E]")
         self.embed_dim = int(embeddings.shape[1])
-        matrices = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
-        self.precision = choose_precision(precision, matrices, device)
-        cast(matrices, self.precision)
 
     def embed_images(self, images: Tensor) -> Tensor:
         """[N, 3, H, W] in [-1, 1] -> [N, E] float32, not normalised; see `Teacher`."""
@@ -93,12 +92,15 @@ class NetworkTeacher(Frozen):
             raise PromptError(f"teacher '{self.name}' was given no prompt to embed; give texts with --kd-prompts")
         for text in texts:
             if not text.strip():
-                raise PromptError("--kd-prompts: an empty prompt says nothing: write a text, or drop the line", text)
+                raise PromptError(
+                    f"--kd-prompts: an empty prompt ({text!r}) says nothing: write a text, or drop the line", text
+                )
         side = self._text_side
 
         def compute() -> Tensor:
             with torch.autocast(self._device.type, enabled=False):
-                return side(texts)
+                parts = (texts[at : at + _TEXTS_AT_ONCE] for at in range(0, len(texts), _TEXTS_AT_ONCE))
+                return torch.cat([side(part) for part in parts])
 
         embeddings = kept_texts(f"{self.fingerprint} {self.precision}", texts, compute).to(self._device)
         if embeddings.shape[1] != self.embed_dim:
@@ -107,3 +109,17 @@ class NetworkTeacher(Frozen):
                 f"{self.embed_dim}: they cannot be compared; set --kd-cgkd=0 and --kd-diversity=0"
             )
         return embeddings
+
+
+def ready(model: nn.Module, precision: str, device: torch.device) -> tuple[str, str]:
+    """Casts a network in float32; its fingerprint, and its number type from now on.
+
+    Args:
+        precision: `fp32`, `bf16` or `auto`; see `choose_precision`.
+        device: where it is.
+    """
+    fingerprint = fingerprint_of(model.state_dict(), repr(model.config) if hasattr(model, "config") else "")
+    matrices = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
+    chosen = choose_precision(precision, matrices, device)
+    cast(matrices, chosen)
+    return fingerprint, chosen

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kd_plugin.errors import PromptError, TeacherError, first_line, nearest
-from kd_plugin.teachers.network import NetworkTeacher
+from kd_plugin.teachers.network import NetworkTeacher, ready
 from kd_plugin.teachers.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 
 __all__ = ["load"]
@@ -48,7 +48,9 @@ def load(spec: str, device: torch.device, precision: str) -> NetworkTeacher:
         return model.encode_text(_tokens(tokenizer, texts, spec).to(device))  # type: ignore[no-any-return]
 
     preprocess = _preprocess(model, device)
-    return NetworkTeacher(f"open_clip:{spec}", model, model.encode_image, read, preprocess, device, precision)
+    return NetworkTeacher(
+        f"open_clip:{spec}", model, model.encode_image, read, preprocess, device, *ready(model, precision, device)
+    )
 
 
 def _check(open_clip: Any, arch: str, tag: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,12 +11,12 @@ import torch
 from torch import Tensor
 
 from kd_plugin.errors import PromptError, TeacherError
-from kd_plugin.teachers.base import Frozen, check_images, fingerprint_of, freeze
+from kd_plugin.teachers.base import fingerprint_of
 from kd_plugin.teachers.clip_architecture import Activation, check_heads, set_activation
 from kd_plugin.teachers.clip_package import build_model, openai_tokenizer
+from kd_plugin.teachers.network import NetworkTeacher
 from kd_plugin.teachers.precision import DTYPES, choose_precision
 from kd_plugin.teachers.preprocess import Preprocess
-from kd_plugin.teachers.text_cache import kept_texts
 
 __all__ = ["OpenAIClip"]
 
@@ -30,10 +31,9 @@ _LANDMARKS = (
 # Numbers that OpenAI's archives carry among the weights; they follow from the shapes.
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 _VOCAB_SIZE = 49408
-_TEXTS_AT_ONCE = 256
 
 
-class OpenAIClip(Frozen):
+class OpenAIClip(NetworkTeacher):
     """A CLIP of OpenAI's architecture (ViT or ModifiedResNet). Make it with `from_state_dict` or `load_teacher`.
 
     Weights do not tell the activation they were trained with. Where the file holds code (OpenAI's archives do), that
@@ -42,21 +42,12 @@ class OpenAIClip(Frozen):
     Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021.
     """
 
-    vocabulary: tuple[str, ...] | None = None  # any text
-
     def __init__(self, model: Any, name: str, fingerprint: str, precision: str, remark: str) -> None:
-        self.name = name
-        self.remark = remark
-        self.precision = precision
-        self.fingerprint = fingerprint
-        self.embed_dim = int(model.text_projection.shape[1])
-        self.image_size = int(model.visual.input_resolution)
         self.context_length = int(model.context_length)
-        self._model = model
-        # Asked of a weight: it says 'cuda:0' where the caller said 'cuda', and so compares with a tensor's device.
-        self._device: torch.device = model.text_projection.device
-        self._preprocess = Preprocess(self.image_size, device=self._device)
-        self.normalisation = self._preprocess.normalisation
+        device = model.text_projection.device
+        read = functools.partial(self._read, model)
+        preprocess = Preprocess(int(model.visual.input_resolution), device=device)
+        super().__init__(name, model, model.encode_image, read, preprocess, device, fingerprint, precision, remark)
 
     @classmethod
     def from_state_dict(
@@ -127,40 +118,16 @@ class OpenAIClip(Frozen):
                 ) from error
         set_activation(model, activation or "QuickGELU")
         remark = f"activation {activation}, as the file's own code" if activation else "activation QuickGELU, assumed"
-        return cls(freeze(model.to(device)), name, fingerprint, chosen, remark)
+        return cls(model.to(device), name, fingerprint, chosen, remark)
 
-    def embed_images(self, images: Tensor) -> Tensor:
-        """[N, 3, H, W] in [-1, 1] -> [N, E] float32, not normalised; see `Teacher`."""
-        check_images(images, self._device)
-        with torch.autocast(self._device.type, enabled=False):
-            embeddings: Tensor = self._model.encode_image(self._preprocess(images.float()))
-        return embeddings.float()
-
-    def shown(self, images: Tensor) -> Tensor:
-        return self._preprocess.shown(images)
-
-    @torch.no_grad()
-    def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """P texts -> [P, E] float32, not normalised; see `Teacher`.
-
-        Raises:
-            PromptError: no text, an empty one, or one that is longer than the context.
-        """
-        if not texts:
-            raise PromptError(f"teacher '{self.name}' was given no prompt to embed; give texts with --kd-prompts")
+    def _read(self, model: Any, texts: Sequence[str]) -> Tensor:
         tokens = torch.tensor([self.tokenize(text) for text in texts])  # [P, context]
-
-        def compute() -> Tensor:
-            with torch.autocast(self._device.type, enabled=False):
-                return torch.cat(
-                    [self._model.encode_text(part.to(self._device)) for part in torch.split(tokens, _TEXTS_AT_ONCE)]
-                )
-
-        return kept_texts(f"{self.fingerprint} {self.precision}", texts, compute).to(self._device)  # [P, E]
+        embeddings: Tensor = model.encode_text(tokens.to(self._device))
+        return embeddings
 
     def unknown_words(self, texts: Sequence[str]) -> list[str]:
         """The words that this teacher never saw, whose tokens all embed to zero; none for a model of real captions."""
-        known = self._model.token_embedding.weight.abs().sum(dim=1) > 0  # [vocabulary]
+        known = self._model.get_parameter("token_embedding.weight").abs().sum(dim=1) > 0  # [vocabulary]
         words = dict.fromkeys(word for text in texts for word in text.split())
         return [word for word in words if not any(known[token] for token in openai_tokenizer()(word)[1:-1])]
 

@@ -84,9 +84,13 @@ def test_embed_texts_is_the_packages_tokenize_and_encode_text(
 
 
 def test_many_texts_are_embedded_in_parts(teacher: OpenAIClip, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = teacher.embed_texts(TEXTS)
-    monkeypatch.setattr("kd_plugin.teachers.openai_clip._TEXTS_AT_ONCE", 3)
+    expected, read, sizes = teacher.embed_texts(TEXTS), teacher._text_side, []
+    monkeypatch.setattr(teacher, "_text_side", lambda texts: sizes.append(len(texts)) or read(texts))
+    monkeypatch.setattr(teacher, "fingerprint", "another")  # else they would come from the cache
+    monkeypatch.setattr("kd_plugin.teachers.network._TEXTS_AT_ONCE", 3)
     torch.testing.assert_close(teacher.embed_texts(TEXTS), expected)
+    assert max(sizes) == 3
+    assert sum(sizes) == len(TEXTS) > 3
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 32, 32), (1, 3, 20, 31), (2, 3, 90, 64)])
