@@ -63,6 +63,7 @@ FORMS: dict[str, tuple[str, ...]] = {
     "standardised, mse, balance 1": (*_STANDARD, "--kd-distance=mse", "--kd-balance=1"),
     "standardised, linear head, balance 1": (*_STANDARD, "--kd-head=linear", "--kd-balance=1"),
     "before mbstd and fc, balance 1": (*_STANDARD, "--kd-layer=b8.conv1,b4.fc", "--kd-balance=1"),
+    "three layers, balance 1": (*_STANDARD, "--kd-layer=b16.conv1,b8.conv1,b4.fc", "--kd-balance=1"),
     "before mbstd, balance 1": (*_STANDARD, "--kd-layer=b8.conv1", "--kd-balance=1"),
     "CGKD centred, balance 1": (*_CENTRED, "--kd-balance=1"),
     "CGKD centred, balance 1, shuffled": (*_CENTRED, "--kd-balance=1", "--kd-control=shuffle"),
