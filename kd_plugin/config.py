@@ -38,7 +38,8 @@ class KDConfig:
 
     teacher: str = option(
         "none",
-        "Teacher to distil: none, clip, clip:ViT-B/32, clip:FILE.pt, demo, script:IMAGE_TOWER.pt+TEXTS.npz",
+        "Teacher to distil: none, clip, clip:ViT-L/14, clip:FILE.pt, hf:ORG/MODEL, open_clip:ARCH/TAG, demo, "
+        "script:IMAGE_TOWER.pt+TEXTS.npz, MODULE:ATTRIBUTE (runs your code); several joined by +",
         flag="--kd",
         metavar="SPEC",
         group="Distillation",
