@@ -7,7 +7,8 @@ benchmarks/results/few_shot.jsonl holds those that were made; copied into DIR as
 
 The same GAN (`--cfg=demo`) on 100 drawings without distillation, on the same 100 with each form, and on 5,000 drawings
 as the ceiling; other drawings for every seed. Judged against 5,000 fresh drawings in features that have nothing to do
-with the teacher. A form's score is the share of the distance between 100 and 5,000 that it closes, seed by seed.
+with the teacher. A form's score is the share of the distance between 100 and 5,000 that it closes, of means over seeds:
+within one seed that distance may be nothing.
 
 The same on photos: --few=100-shots.zip --all=the-whole-set.zip --teacher=script:... --resolution=32, with --diffaugment
 as such sets are trained.
@@ -248,20 +249,25 @@ def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
             return _mean(values)
 
         yield (
-            f"| {form} | {len(runs)} | {mean('distance')} | {_mean(_shares(found, form))} | {mean('gap')} "
+            f"| {form} | {len(runs)} | {mean('distance')} | {_share(found, form)} | {mean('gap')} "
             f"| {mean('explained')} / {mean('explained_holdout')} | {mean('pull')} "
             f"| {mean('attr', 'attr1k_coverage')}, {mean('attr', 'attr1k_kinds')} | {mean('mem', 'mem1k_auc')} |"
         )
 
 
-def _shares(found: dict[str, dict[int, dict[str, Any]]], form: str) -> list[float]:
-    """Seed by seed: the same drawings, the same start."""
-    none, ceiling = (found.get(name, {}) for name in (NONE, CEILING))
-    seeds = found[form].keys() & none.keys() & ceiling.keys()
-    return [
-        (none[seed]["distance"] - found[form][seed]["distance"]) / (none[seed]["distance"] - ceiling[seed]["distance"])
-        for seed in sorted(seeds)
-    ]
+def _share(found: dict[str, dict[int, dict[str, Any]]], form: str) -> str:
+    """Of mean distances, over the seeds that all three have; ± by leaving out one seed at a time (jackknife)."""
+    runs = [found.get(name, {}) for name in (NONE, form, CEILING)]
+    seeds = sorted(set.intersection(*(set(one) for one in runs)))
+
+    def share(chosen: list[int]) -> float:
+        none, own, ceiling = (statistics.mean(one[seed]["distance"] for seed in chosen) for one in runs)
+        return (none - own) / (none - ceiling)
+
+    if len(seeds) < 2:
+        return f"{share(seeds):.2f}" if seeds else ""
+    others = [share([seed for seed in seeds if seed != left_out]) for left_out in seeds]
+    return f"{share(seeds):.2f} ± {math.sqrt((len(seeds) - 1) * statistics.pvariance(others)):.2f}"
 
 
 def _mean(values: list[Any]) -> str:
