@@ -73,9 +73,6 @@ FORMS: dict[str, tuple[str, ...]] = {
     "CGKD centred, mse, balance 1": (*_CENTRED, "--kd-cgkd-distance=mse", "--kd-balance=1"),
     "CGKD centred, auto prompts, balance 1": (*_CENTRED, "--kd-prompts=auto", "--kd-balance=1"),
     "CGKD centred, before mbstd, balance 1": (*_CENTRED, "--kd-layer=b8.conv1", "--kd-balance=1"),
-    "CGKD centred, mixed, balance 1": (*_CENTRED, "--kd-mix", "--kd-balance=1"),
-    "standardised, mixed, balance 1": (*_STANDARD, "--kd-mix", "--kd-balance=1"),
-    "standardised, mixed, balance 1, shuffled": (*_STANDARD, "--kd-mix", "--kd-balance=1", "--kd-control=shuffle"),
     "both, standardised, centred, balance 1": (*_STANDARD, "--kd-cgkd=1", "--kd-centre", "--kd-balance=1"),
     "clean view, balance 1": (*_STANDARD, "--kd-view=clean", "--kd-balance=1"),
 }

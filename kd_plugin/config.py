@@ -78,11 +78,6 @@ class KDConfig:
         "shuffle: each image is taught another one's embedding; what such a run gains is no distillation",
         choices=CONTROLS,
     )
-    mix: bool = option(
-        False,
-        "Distil on mixtures of two real images each, in place of the real ones: none comes twice, so none is learned "
-        "by heart; one more call of D a step",
-    )
     layer: str = option(
         "b4.fc",
         "Discriminator layer whose output is the student feature; of several, the outputs are joined",
@@ -215,8 +210,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
         "preprocess": "teacher",
     },
 }
-# By all published forms.
-_SHARED = {"balance": 0.0, "warmup": 0.0, "every": 1, "centre": False, "mix": False, "view": "seen"}
+_SHARED = {"balance": 0.0, "warmup": 0.0, "every": 1, "centre": False, "view": "seen"}  # by all published forms
 
 
 def variant_values(name: str | None) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from kd_plugin.errors import CaptureError, TeacherError
 from kd_plugin.finite import FiniteCheck
 from kd_plugin.losses import DIVERSITY, LOSSES, DistillLoss, Diversity
 from kd_plugin.measuring import Transfer
-from kd_plugin.mixing import mixtures
 from kd_plugin.prompts import PromptBank
 from kd_plugin.records import ROLES, Captured, DistillBatch, Distilled, Role
 from kd_plugin.schedule import Schedule
@@ -84,7 +83,6 @@ class Distiller(nn.Module):
         self._schedule = Schedule(config.warmup, config.every, config.p, seed)
         self._cache = EmbeddingCache(teacher.embed_dim)
         self._finite = FiniteCheck()
-        self._mixed = False  # whether the host asked for this step's mixtures
 
     if TYPE_CHECKING:
 
@@ -137,17 +135,6 @@ class Distiller(nn.Module):
             )
         return self._borrowed.tap.capture(role, clean, keys if self.config.view == "clean" else None)
 
-    def mixed(self, images: Tensor) -> Tensor | None:
-        """What to call D with in `capture("real")`, in a call of its own; None where mixing is off, or in a step left
-        out: then capture the call on the real images themselves.
-
-        Args:
-            images: [N, C, H, W] in [-1, 1], real, before augmentation.
-        """
-        self._schedule.enter()
-        self._mixed = self.config.mix and self._acts
-        return mixtures(images) if self._mixed else None
-
     def forward(self, adversarial: Tensor | None = None) -> Distilled:
         """D's terms of this step, each summed over real and fake; zero in a step left out. One coin is drawn a step.
 
@@ -156,8 +143,7 @@ class Distiller(nn.Module):
 
         Raises:
             KDError: `balance` is on, and no adversarial loss came.
-            CaptureError: a role was not captured, real and fake differ in number though crossed pairs are on, or mixing
-                is on and `mixed` was not called.
+            CaptureError: a role was not captured, or real and fake differ in number though crossed pairs are on.
             TeacherError: embeddings that are not finite or not [N, E].
         """
         self._schedule.enter()
@@ -165,9 +151,6 @@ class Distiller(nn.Module):
         if not self._acts:
             return Distilled(torch.zeros((), device=self._borrowed.tap.device))
         captured = self._borrowed.tap.drain()
-        if self.config.mix and not self._mixed:
-            raise CaptureError("--kd-mix: nothing was mixed; call D with kd.mixed(real) in capture('real')")
-        self._mixed = False
         self._check_pairs(captured)
         with torch.autocast(captured["real"].features.device.type, enabled=False):
             distilled = self._weighted(self._terms(captured))

@@ -50,11 +50,6 @@ class JointDistiller(nn.Module):
         for _, distiller in self._all():
             distiller.begin_step()
 
-    def mixed(self, images: Tensor) -> Tensor | None:
-        """See `Distiller.mixed`; the same for all, since their schedules are the same."""
-        first, *_ = [distiller.mixed(images) for _, distiller in self._all()]
-        return first
-
     @contextmanager
     def capture(self, role: Role, clean: Tensor | None = None, keys: Tensor | None = None) -> Iterator[None]:
         """See `Distiller.capture`."""

@@ -188,13 +188,8 @@ class Dmain(Phase):
         else:
             with players.kd.capture("fake", clean=fake):
                 fake_logits = players.D(players.augment(fake), labels)
-            if (mixed := players.kd.mixed(batch.real)) is None:
-                with players.kd.capture("real", clean=batch.real, keys=batch.indices):
-                    real_logits = players.D(players.augment(batch.real), batch.labels)
-            else:
+            with players.kd.capture("real", clean=batch.real, keys=batch.indices):
                 real_logits = players.D(players.augment(batch.real), batch.labels)
-                with players.kd.capture("real", clean=mixed):
-                    players.D(players.augment(mixed), batch.labels)
         loss = discriminator_loss(real_logits, fake_logits)
         players.stats.report("Loss/scores/fake", fake_logits)
         players.stats.report("Loss/signs/fake", fake_logits.sign())
