@@ -102,6 +102,7 @@ class Study:
     many: str | None
     resolution: int | None
     diffaugment: str
+    view: str
 
     def images(self, item: Run) -> list[str]:
         """The flags that name a run's images."""
@@ -131,15 +132,16 @@ def main() -> None:
 @click.option("--all", "many", metavar="ZIP", help="The set that they are from, to compare with; needed with --few")
 @click.option("--resolution", type=int, help="With --few: crop and resize to this")
 @click.option("--diffaugment", default="none", show_default=True)
+@click.option("--view", default="seen", show_default=True, help="clean: a large teacher looks at each photo once")
 @user_errors
 def run(
     out: Path, seeds: int, kimg: float, jobs: int, detector: str, forms: tuple[str, ...], teacher: str,
-    few: str | None, many: str | None, resolution: int | None, diffaugment: str,
+    few: str | None, many: str | None, resolution: int | None, diffaugment: str, view: str,
 ) -> None:  # fmt: skip
     """Trains what is missing, seed by seed."""
     if (few is None) != (many is None):
         raise UserError("--few and --all: give both, or neither for the demo's drawings")
-    study = Study(out, kimg, detector, teacher, few, many, resolution, diffaugment)
+    study = Study(out, kimg, detector, teacher, few, many, resolution, diffaugment, view)
     for form in forms:
         if form not in FORMS:
             raise UserError(f"--form: '{form}' is unknown; known are: {', '.join(FORMS)}")
@@ -169,7 +171,7 @@ def _train(item: Run, study: Study) -> dict[str, Any]:
         "train.py", "--cfg=demo", f"--diffaugment={study.diffaugment}", *study.images(item), f"--seed={item.seed}",
         f"--kimg={study.kimg}", "--tick=2.5", "--snap=2", "--snap-keep=1", f"--outdir={folder}",
         "--metrics=kid1k_full,mem1k", f"--detector={study.detector}", "--precision=fp32", "--device=cpu",
-        "--resume=latest", *([] if plain else [f"--kd={study.teacher}"]), *FORMS[item.form],
+        "--resume=latest", *([] if plain else [f"--kd={study.teacher}", f"--kd-view={study.view}"]), *FORMS[item.form],
     ]  # fmt: skip
     _call(command, folder / "train.txt")
     (run_dir,) = (path for path in folder.iterdir() if path.is_dir())
