@@ -38,6 +38,7 @@ from dnnlib.errors import UserError
 
 NONE, CEILING = "none", "all images"  # without distillation, on few images and on many
 _STANDARD = ("--kd-agkd=1", "--kd-cgkd=0", "--kd-p=0", "--kd-norm=standardise")
+_BOTH = (*_STANDARD, "--kd-cgkd=1", "--kd-centre")
 _CENTRED = ("--kd-agkd=0", "--kd-cgkd=1", "--kd-centre")
 
 # What each run adds to `train.py --cfg=demo`. The demo preset's own weights (AGKD 12, p 0) are overridden by each.
@@ -73,7 +74,15 @@ FORMS: dict[str, tuple[str, ...]] = {
     "CGKD centred, mse, balance 1": (*_CENTRED, "--kd-cgkd-distance=mse", "--kd-balance=1"),
     "CGKD centred, auto prompts, balance 1": (*_CENTRED, "--kd-prompts=auto", "--kd-balance=1"),
     "CGKD centred, before mbstd, balance 1": (*_CENTRED, "--kd-layer=b8.conv1", "--kd-balance=1"),
-    "both, standardised, centred, balance 1": (*_STANDARD, "--kd-cgkd=1", "--kd-centre", "--kd-balance=1"),
+    "both, standardised, centred, balance 1": (*_BOTH, "--kd-balance=1"),
+    "both, standardised, centred, balance .3, p .7": (*_BOTH, "--kd-balance=0.3", "--kd-p=0.7"),
+    "both, standardised, centred, balance 1, p .7": (*_BOTH, "--kd-balance=1", "--kd-p=0.7"),
+    "both, standardised, centred, balance 1, p .7, shuffled": (
+        *_BOTH,
+        "--kd-balance=1",
+        "--kd-p=0.7",
+        "--kd-control=shuffle",
+    ),
     "clean view, balance 1": (*_STANDARD, "--kd-view=clean", "--kd-balance=1"),
 }
 LAST = 4  # snapshots whose figures are averaged
