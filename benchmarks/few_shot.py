@@ -70,6 +70,8 @@ FORMS: dict[str, tuple[str, ...]] = {
     "CGKD centred, balance 1": (*_CENTRED, "--kd-balance=1"),
     "CGKD centred, balance 1, shuffled": (*_CENTRED, "--kd-balance=1", "--kd-control=shuffle"),
     "standardised, mlp head, balance 1": (*_STANDARD, "--kd-head=mlp", "--kd-balance=1"),
+    "standardised, balance 3, until 20": (*_STANDARD, "--kd-balance=3", "--kd-until=20"),
+    "CGKD centred, balance 3, until 20": (*_CENTRED, "--kd-balance=3", "--kd-until=20"),
     "CGKD centred, balance .3": (*_CENTRED, "--kd-balance=0.3"),
     "CGKD centred, mse, balance 1": (*_CENTRED, "--kd-cgkd-distance=mse", "--kd-balance=1"),
     "CGKD centred, auto prompts, balance 1": (*_CENTRED, "--kd-prompts=auto", "--kd-balance=1"),

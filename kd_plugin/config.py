@@ -70,6 +70,9 @@ class KDConfig:
         metavar="FRACTION",
     )
     warmup: float = option(0.0, "The terms of D grow to their weights over the first KIMG", metavar="KIMG")
+    until: float = option(
+        0.0, "The terms of D shrink to nothing over the first KIMG, and cost nothing after; 0: never", metavar="KIMG"
+    )
     every: int = option(
         1, "Distil in one of this many steps of D, with as many times the weight: costs less", metavar="STEPS"
     )
@@ -120,8 +123,9 @@ class KDConfig:
     def __post_init__(self) -> None:
         for name, weight in self.weights.items():
             check_weight(name, weight)
-        if not (math.isfinite(self.warmup) and self.warmup >= 0):
-            raise KDError(f"--kd-warmup: {self.warmup} kimg was given, it must be at least 0")
+        for name, kimg in (("warmup", self.warmup), ("until", self.until)):
+            if not (math.isfinite(kimg) and kimg >= 0):
+                raise KDError(f"--kd-{name}: {kimg} kimg was given, it must be at least 0")
         if self.every < 1:
             raise KDError(f"--kd-every: {self.every} was given, it must be at least 1")
         if self.template.count("{}") != 1:
@@ -210,7 +214,14 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
         "preprocess": "teacher",
     },
 }
-_SHARED = {"balance": 0.0, "warmup": 0.0, "every": 1, "centre": False, "view": "seen"}  # by all published forms
+_SHARED = {
+    "balance": 0.0,
+    "warmup": 0.0,
+    "until": 0.0,
+    "every": 1,
+    "centre": False,
+    "view": "seen",
+}  # by all published forms
 
 
 def variant_values(name: str | None) -> dict[str, Any]:

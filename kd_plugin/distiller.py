@@ -80,7 +80,7 @@ class Distiller(nn.Module):
         self._borrowed = _Borrowed(tap, teacher, prompts)
         self._transfer = Transfer()
         self._balance = Balance(config.balance) if config.balance > 0 else None
-        self._schedule = Schedule(config.warmup, config.every, config.p, seed)
+        self._schedule = Schedule(config.warmup, config.until, config.every, config.p, seed)
         self._cache = EmbeddingCache(teacher.embed_dim)
         self._finite = FiniteCheck()
 

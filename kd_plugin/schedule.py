@@ -12,21 +12,23 @@ __all__ = ["Schedule"]
 
 
 class Schedule:
-    """Distils in one of `every` steps, with a factor that grows from 0 to `every` over the first `warmup` kimg.
+    """Distils in one of `every` steps, with a factor that grows from 0 to `every` over the first `warmup` kimg, and
+    falls to 0 over the first `until` kimg, after which nothing is distilled.
 
     Steps left out weigh upon the one that is not, as with lazy regularisation (Karras et al. 2020), so that a weight
     means the same whatever `every` is.
 
     Args:
-        warmup: in thousands of real images, counted over all processes.
+        warmup, until: in thousands of real images, counted over all processes; 0: no growth, no end.
         every: in steps of D.
         p: the coin's chance of falling on True.
         seed: of the coin; the same on all ranks.
     """
 
-    def __init__(self, warmup: float, every: int, p: float, seed: int) -> None:
-        self.warmup, self.every, self.p = warmup, every, p
+    def __init__(self, warmup: float, until: float, every: int, p: float, seed: int) -> None:
+        self.warmup, self.until, self.every, self.p = warmup, until, every, p
         self.steps, self.images = 0, 0
+        self.active = False  # whether the step that was begun last distils
         self.coin = False
         self._begun = self._host_begins = False
         self._draws = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers on every device
@@ -35,6 +37,8 @@ class Schedule:
         """A step begins. From the first time that the host says so, only the host does."""
         self._begun, self._host_begins = True, by_host
         self.steps += 1
+        ended = self.until > 0 and self.images >= self.until * 1000
+        self.active = (self.steps - 1) % self.every == 0 and not ended
         if self.active:
             # rand < 1: p = 1 is always, p = 0 never
             self.coin = bool(torch.rand((), generator=self._draws) < self.p)
@@ -48,15 +52,12 @@ class Schedule:
         """A step ends, unless the host says where steps begin."""
         self._begun = self._host_begins
 
-    @property
-    def active(self) -> bool:
-        """Whether the step that was begun last distils."""
-        return (self.steps - 1) % self.every == 0
-
     def factor(self, real: int) -> float:
         """Of the terms of D, for a call with so many real images; counts them."""
         self.images += real * world() * self.every
-        return self.every * (1.0 if self.warmup == 0 else min(self.images / (self.warmup * 1000), 1.0))
+        grown = 1.0 if self.warmup == 0 else min(self.images / (self.warmup * 1000), 1.0)
+        left = 1.0 if self.until == 0 else max(1 - self.images / (self.until * 1000), 0.0)
+        return self.every * grown * left
 
     def state_dict(self) -> dict[str, Any]:
         return {"coin": self._draws.get_state(), "steps": self.steps, "images": self.images}

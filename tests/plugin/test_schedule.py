@@ -1,4 +1,4 @@
-"""Warm-up, steps left out, and what is one step where gradients are accumulated."""
+"""Warm-up, end, steps left out, and what is one step where gradients are accumulated."""
 
 from __future__ import annotations
 
@@ -13,6 +13,25 @@ def test_warmup_grows_to_the_weight(attach, discriminator, images, run):
     kd = attach(p=0, warmup=0.016)  # kimg: 4 steps of 4 images
     totals = [float(run(kd, discriminator, images(1), images(2)).total.detach()) for _ in range(6)]
     assert totals == pytest.approx([float(plain.detach()) * share for share in (0.25, 0.5, 0.75, 1, 1, 1)], rel=1e-6)
+
+
+def test_until_falls_to_nothing_that_costs_nothing(attach, discriminator, teacher, images, run):
+    plain = float(run(attach(p=0), discriminator, images(1), images(2)).total.detach())
+    teacher.calls.clear()
+    kd = attach(p=0, until=0.016)
+    totals = [float(run(kd, discriminator, images(1), images(2)).total.detach()) for _ in range(6)]
+    assert totals == pytest.approx([plain * share for share in (0.75, 0.5, 0.25, 0, 0, 0)], rel=1e-6)
+    assert len(teacher.calls) == 4
+
+
+def test_an_accumulated_step_ends_as_it_began(attach, discriminator, teacher, images, run):
+    """The last image before the end is in the middle of the second step: both of its calls distil, at factor 0."""
+    kd = attach(p=0, until=0.012)
+    for _ in range(3):
+        kd.begin_step()
+        for _ in range(2):
+            run(kd, discriminator, images(1), images(2))
+    assert len(teacher.calls) == 4
 
 
 def test_one_step_of_three_with_three_times_the_weight(attach, discriminator, teacher, images, run):
@@ -51,7 +70,7 @@ def test_every_counts_steps_of_the_host(attach, discriminator, images, run):
 
 
 def test_the_state_goes_on(attach, discriminator, images, run):
-    first, second = (attach(p=0.5, every=2, warmup=0.1) for _ in range(2))
+    first, second = (attach(p=0.5, every=2, warmup=0.1, until=0.03) for _ in range(2))
     for _ in range(3):
         run(first, discriminator, images(1), images(2))
     second.load_state_dict(first.state_dict())
@@ -64,6 +83,7 @@ def test_the_state_goes_on(attach, discriminator, images, run):
     ("option", "message"),
     [
         ({"warmup": -1.0}, "--kd-warmup: -1.0 kimg was given, it must be at least 0"),
+        ({"until": float("nan")}, "--kd-until: nan kimg was given, it must be at least 0"),
         ({"every": 0}, "--kd-every: 0 was given, it must be at least 1"),
         ({"norm": "whitened"}, "--kd-norm: 'whitened' is unknown; choose one of none, unit, standardise, whiten"),
         ({"diversity_on": "g"}, "--kd-diversity-on: 'g' is unknown; choose one of generator, student, off"),
