@@ -18,6 +18,7 @@ HEADS = ("auto", "identity", "linear", "mlp", "orthogonal")
 VIEWS = ("seen", "clean")
 CONTROLS = ("none", "shuffle")
 PLACES = ("generator", "student", "off")  # where the diversity term acts
+GOALS = ("none", "reals")
 PREPROCESSES = ("teacher", "release")
 PRECISIONS = ("auto", "fp32", "bf16")  # of a teacher that has a choice
 
@@ -56,6 +57,11 @@ class KDConfig:
         "generator",
         "What the diversity term acts on: the generator, through the frozen teacher; or D's own features of fakes",
         choices=PLACES,
+    )
+    diversity_goal: str = option(
+        "none",
+        "How far diversity pushes the generator: none, without end; reals, until fakes differ as real images do",
+        choices=GOALS,
     )
     p: float = option(
         0.7,
@@ -143,6 +149,7 @@ class KDConfig:
             ("norm", NORMS),
             ("control", CONTROLS),
             ("diversity_on", PLACES),
+            ("diversity_goal", GOALS),
             ("preprocess", PREPROCESSES),
             ("view", VIEWS),
             ("precision", PRECISIONS),
@@ -221,6 +228,7 @@ _SHARED = {
     "every": 1,
     "centre": False,
     "view": "seen",
+    "diversity_goal": "none",
 }  # by all published forms
 
 

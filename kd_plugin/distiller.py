@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 
 from kd_plugin.balance import Balance
 from kd_plugin.config import KDConfig
-from kd_plugin.errors import CaptureError, TeacherError
+from kd_plugin.errors import CaptureError, KDError, TeacherError
 from kd_plugin.finite import FiniteCheck
 from kd_plugin.losses import DIVERSITY, LOSSES, DistillLoss, Diversity
 from kd_plugin.measuring import Transfer
@@ -216,13 +216,16 @@ class Distiller(nn.Module):
             transfer.observe(name, self._posed(loss, batch))
         return transfer.explained(self.losses, self.weights)
 
-    def for_generator(self, fake: Tensor) -> Distilled:
+    def for_generator(self, fake: Tensor, real: Tensor | None = None, keys: Tensor | None = None) -> Distilled:
         """The diversity term, with its gradient through the frozen teacher into `fake`; zero where it is off.
 
         Args:
             fake: [N, C, H, W] in [-1, 1], attached to G's graph.
+            real: [M, C, H, W] in [-1, 1], before augmentation; needed where the goal is `reals`.
+            keys: [M], of them; as in `capture`, and whatever the view: the teacher looks at each image once.
 
         Raises:
+            KDError: the goal is `reals`, and no real images came.
             TeacherError: embeddings that are not finite or not [N, E].
         """
         if self._diversity_on != "generator":
@@ -231,7 +234,15 @@ class Distiller(nn.Module):
             embeddings = self._embed(fake)
             texts = self._texts(embeddings)
             assert texts is not None  # attach() asks for prompts where this term is on
-            return self._weighted({DIVERSITY: self.diversity(embeddings, texts)})
+            alike = self.diversity(embeddings, texts)
+            if self.config.diversity_goal == "none":
+                return self._weighted({DIVERSITY: alike})
+            if real is None:
+                raise KDError("--kd-diversity-goal=reals: call kd.for_generator(fake, real=images) with real images")
+            with torch.no_grad():
+                natural = self.diversity(self._embed_kept(real, keys).to(embeddings), texts)
+            terms = {DIVERSITY: alike.detach(), "diversity_reals": natural}
+            return Distilled(self.weights[DIVERSITY] * (alike - natural).relu(), terms)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Where the schedule and the balance stand (loadable with weights_only=True)."""
@@ -294,13 +305,19 @@ class Distiller(nn.Module):
         """
         real_images, fake_images = self._shown(real), self._shown(fake)
         if real.keys is not None:
-            if new := self._cache.missing(real.keys):
-                self._cache.put(real.keys[new], self._embed(real_images)[new])
-            return self._cache.get(real.keys), self._embed(fake_images)
+            return self._embed_kept(real_images, real.keys), self._embed(fake_images)
         if real_images.shape[1:] != fake_images.shape[1:]:
             return self._embed(real_images), self._embed(fake_images)
         both = self._embed(torch.cat([real_images, fake_images]))
         return both[: len(real_images)], both[len(real_images) :]
+
+    def _embed_kept(self, images: Tensor, keys: Tensor | None) -> Tensor:
+        """As `_embed`; of images with keys from the cache, on the CPU."""
+        if keys is None:
+            return self._embed(images)
+        if new := self._cache.missing(keys):
+            self._cache.put(keys[new], self._embed(images)[new])
+        return self._cache.get(keys)
 
     def _embed(self, images: Tensor) -> Tensor:
         """[N, C, H, W] in [-1, 1] -> [N, E], checked. Differentiable."""

@@ -131,7 +131,7 @@ class Gmain(Phase):
         players.stats.report("Loss/G/loss", loss)
         if players.kd is not None:
             with players.kd_watch.running():
-                distilled = players.kd.for_generator(fake)
+                distilled = players.kd.for_generator(fake, batch.real, batch.indices)
             for name, value in distilled.terms.items():
                 players.stats.report(f"Loss/KD/{name}", value)
             loss = loss + distilled.total

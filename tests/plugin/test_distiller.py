@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 import kd_plugin
+from kd_plugin import KDError
+from kd_plugin.losses import Diversity
 
 
 def features(discriminator, images):
@@ -258,6 +260,39 @@ def test_descending_the_diversity_term_spreads_the_fakes(attach, images):
     before = kd.for_generator(fake).total
     (gradient,) = torch.autograd.grad(before, fake)
     assert kd.for_generator(fake.detach() - 0.5 * gradient).total < before
+
+
+def test_the_goal_of_the_real_images(attach, teacher, images, prompts):
+    kd = attach(losses={"diversity": 0.5}, diversity_goal="reals")
+    alike, apart = images(2)[:1] + 0.01 * images(3), images(3)
+    texts = teacher.embed_texts(prompts)
+    close, far = (Diversity()(teacher.embed_images(shown), texts) for shown in (alike, apart))
+    fake = alike.clone().requires_grad_()
+    distilled = kd.for_generator(fake, apart)
+    torch.testing.assert_close(distilled.total, 0.5 * (close - far))
+    assert distilled.terms == {"diversity": close, "diversity_reals": far}
+    (gradient,) = torch.autograd.grad(distilled.total, fake)
+    assert gradient.abs().sum() > 0
+    fake = apart.clone().requires_grad_()  # more varied than the real images: nothing is pushed any more
+    distilled = kd.for_generator(fake, alike)
+    assert float(distilled.total) == 0
+    (gradient,) = torch.autograd.grad(distilled.total, fake)
+    assert not gradient.any()
+
+
+def test_the_goal_looks_at_each_real_image_once(attach, teacher, images):
+    kd = attach(losses={"diversity": 1.0}, diversity_goal="reals")
+    keys = torch.tensor([3, 1, 4, 9])
+    first = kd.for_generator(images(2).requires_grad_(), images(1), keys)
+    again = kd.for_generator(images(2).requires_grad_(), images(1), keys)
+    assert first.terms == again.terms
+    assert [call.tolist() == images(1).tolist() for call in teacher.calls] == [False, True, False]
+
+
+def test_the_goal_needs_real_images(attach, images):
+    kd = attach(losses={"diversity": 1.0}, diversity_goal="reals")
+    with pytest.raises(KDError, match=r"--kd-diversity-goal=reals: call kd.for_generator\(fake, real=images\)"):
+        kd.for_generator(images(2).requires_grad_())
 
 
 def test_diversity_off_asks_no_teacher(attach, teacher, images):
