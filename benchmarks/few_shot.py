@@ -55,6 +55,8 @@ FORMS: dict[str, tuple[str, ...]] = {
     "diversity": ("--kd-agkd=0", "--kd-cgkd=0", "--kd-diversity=1"),
     "diversity of the reals": (*_DIVERSE, "--kd-diversity=1"),
     "diversity of the reals, 10": (*_DIVERSE, "--kd-diversity=10"),
+    "correlations matched": (*_DIVERSE, "--kd-diversity-goal=match", "--kd-diversity=1"),
+    "correlations matched, 10": (*_DIVERSE, "--kd-diversity-goal=match", "--kd-diversity=10"),
     "AGKD 12, p 0 (demo preset)": ("--kd-agkd=12", "--kd-cgkd=0", "--kd-p=0"),
     "AGKD 12, p 0, shuffled": ("--kd-agkd=12", "--kd-cgkd=0", "--kd-p=0", "--kd-control=shuffle"),
     "standardised, balance .3": (*_STANDARD, "--kd-balance=0.3"),

@@ -18,7 +18,7 @@ HEADS = ("auto", "identity", "linear", "mlp", "orthogonal")
 VIEWS = ("seen", "clean")
 CONTROLS = ("none", "shuffle")
 PLACES = ("generator", "student", "off")  # where the diversity term acts
-GOALS = ("none", "reals")
+GOALS = ("none", "reals", "match")
 PREPROCESSES = ("teacher", "release")
 PRECISIONS = ("auto", "fp32", "bf16")  # of a teacher that has a choice
 
@@ -60,7 +60,8 @@ class KDConfig:
     )
     diversity_goal: str = option(
         "none",
-        "How far diversity pushes the generator: none, without end; reals, until fakes differ as real images do",
+        "How far diversity pushes the generator: none, without end; reals, until fakes differ as real images do; "
+        "match, until their mean correlations are those of the real images",
         choices=GOALS,
     )
     p: float = option(

@@ -240,9 +240,13 @@ class Distiller(nn.Module):
             if real is None:
                 raise KDError("--kd-diversity-goal=reals: call kd.for_generator(fake, real=images) with real images")
             with torch.no_grad():
-                natural = self.diversity(self._embed_kept(real, keys).to(embeddings), texts)
+                of_reals = self._embed_kept(real, keys).to(embeddings)
+                natural = self.diversity(of_reals, texts)
             terms = {DIVERSITY: alike.detach(), "diversity_reals": natural}
-            return Distilled(self.weights[DIVERSITY] * (alike - natural).relu(), terms)
+            if self.config.diversity_goal == "reals":
+                return Distilled(self.weights[DIVERSITY] * (alike - natural).relu(), terms)
+            apart = alike - 2 * self.diversity.between(embeddings, of_reals, texts) + natural
+            return Distilled(self.weights[DIVERSITY] * apart, terms | {"diversity_apart": apart.detach()})
 
     def get_extra_state(self) -> dict[str, Any]:
         """Where the schedule and the balance stand (loadable with weights_only=True)."""
