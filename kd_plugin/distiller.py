@@ -235,18 +235,24 @@ class Distiller(nn.Module):
             texts = self._texts(embeddings)
             assert texts is not None  # attach() asks for prompts where this term is on
             alike = self.diversity(embeddings, texts)
-            if self.config.diversity_goal == "none":
-                return self._weighted({DIVERSITY: alike})
-            if real is None:
-                raise KDError("--kd-diversity-goal=reals: call kd.for_generator(fake, real=images) with real images")
-            with torch.no_grad():
-                of_reals = self._embed_kept(real, keys).to(embeddings)
-                natural = self.diversity(of_reals, texts)
-            terms = {DIVERSITY: alike.detach(), "diversity_reals": natural}
-            if self.config.diversity_goal == "reals":
-                return Distilled(self.weights[DIVERSITY] * (alike - natural).relu(), terms)
-            apart = alike - 2 * self.diversity.between(embeddings, of_reals, texts) + natural
-            return Distilled(self.weights[DIVERSITY] * apart, terms | {"diversity_apart": apart.detach()})
+            terms, push = {DIVERSITY: alike.detach()}, alike
+            if self.config.diversity_goal != "none":
+                with torch.no_grad():
+                    of_reals = self._embed_kept(self._needed(real), keys).to(embeddings)
+                    natural = self.diversity(of_reals, texts)
+                terms["diversity_reals"] = natural
+                if self.config.diversity_goal == "reals":
+                    push = (alike - natural).relu()
+                else:
+                    push = alike - 2 * self.diversity.between(embeddings, of_reals, texts) + natural
+                    terms["diversity_apart"] = push.detach()
+        return Distilled(self.weights[DIVERSITY] * push, terms, outputs=(fake,) if fake.requires_grad else ())
+
+    @staticmethod
+    def _needed(real: Tensor | None) -> Tensor:
+        if real is None:
+            raise KDError("--kd-diversity-goal: call kd.for_generator(fake, real=images) with real images")
+        return real
 
     def get_extra_state(self) -> dict[str, Any]:
         """Where the schedule and the balance stand (loadable with weights_only=True)."""

@@ -66,7 +66,8 @@ class JointDistiller(nn.Module):
 
     def for_generator(self, fake: Tensor, real: Tensor | None = None, keys: Tensor | None = None) -> Distilled:
         """See `Distiller.for_generator`."""
-        return self._sum([distiller.for_generator(fake, real, keys) for _, distiller in self._all()])
+        parts = [distiller.for_generator(fake, real, keys) for _, distiller in self._all()]
+        return dataclasses.replace(self._sum(parts), outputs=next((p.outputs for p in parts if p.outputs), ()))
 
     def explained(self) -> dict[str, float]:
         """See `Distiller.explained`; `total` is the mean over the teachers by their weights."""

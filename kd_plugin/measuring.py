@@ -16,10 +16,10 @@ __all__ = ["Transfer", "distances", "gradient_ratio", "share"]
 
 
 def gradient_ratio(distilled: Distilled, adversarial: Tensor) -> Tensor:
-    """How strongly distillation pulls at the tapped features, measured in the adversarial loss's pull.
+    """How strongly distillation pulls at the tapped features, or at the fake images, in the adversarial loss's pull.
 
-    |d total / d f| / |d adversarial / d f| over f, the real and fake features of the step joined. Far above 1, the
-    discriminator is no longer trained to discriminate; far below, it is not taught.
+    |d total / d f| / |d adversarial / d f| over f, the real and fake features of the step joined (or the images). Far
+    above 1, the discriminator is no longer trained to discriminate; far below, it is not taught.
 
     Args:
         distilled: of this step, with the weights in `total`.

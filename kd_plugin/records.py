@@ -56,7 +56,8 @@ class Distilled:
 
     total:    what the host adds to its loss.
     terms:    the terms by name: unweighted, detached scalars.
-    outputs:  the tapped layer's, real and fake, attached to D's graph: where `gradient_ratio` measures.
+    outputs:  the tapped layer's, real and fake, attached to D's graph; of the generator's term the fake images: where
+              `gradient_ratio` measures.
     """
 
     total: Tensor

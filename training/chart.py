@@ -27,7 +27,10 @@ PANELS = (
     ),
     Panel("Overfitting gap", {"(training - held out) / (training - fake)": "Overfit/gap"}),
     Panel("Distillation (unweighted)", {"AGKD": "Loss/KD/agkd", "CGKD": "Loss/KD/cgkd"}),
-    Panel("Pull of distillation / of the game", {"gradient ratio": "Loss/KD/grad_ratio"}),
+    Panel(
+        "Pull of distillation / of the game",
+        {"at D's feature": "Loss/KD/grad_ratio", "at G's images": "Loss/KD/grad_ratio_G"},
+    ),
     Panel("Share of the teacher that D explains", {"training": "KD/explained", "held out": "KD/explained_holdout"}),
 )
 

@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from kd_plugin import AnyDistiller, gradient_ratio
+from kd_plugin import AnyDistiller, Distilled, gradient_ratio
 from torch_utils.gradients import NanWatch, settle
 from torch_utils.ranks import Ranks
 from torch_utils.stats import Stats, Stopwatch
@@ -100,6 +100,11 @@ class Phase:
     def loss(self, batch: Batch) -> Tensor:
         raise NotImplementedError
 
+    def report_pull(self, name: str, distilled: Distilled, adversarial: Tensor) -> None:
+        """How strongly distillation pulls; once a tick, since it costs two more backward passes."""
+        if distilled.outputs and name not in self.players.stats:
+            self.players.stats.report(name, gradient_ratio(distilled, adversarial))
+
     def step(self, batches: Sequence[Batch]) -> None:
         """Sums the gradients of the mean loss over `batches` (equal sizes), averages them over the processes, and
         updates the parameters.
@@ -132,6 +137,7 @@ class Gmain(Phase):
         if players.kd is not None:
             with players.kd_watch.running():
                 distilled = players.kd.for_generator(fake, batch.real, batch.indices)
+                self.report_pull("Loss/KD/grad_ratio_G", distilled, loss)
             for name, value in distilled.terms.items():
                 players.stats.report(f"Loss/KD/{name}", value)
             loss = loss + distilled.total
@@ -208,10 +214,7 @@ class Dmain(Phase):
         stats = self.players.stats
         with self.players.kd_watch.running():
             distilled = kd(adversarial)
-            if (
-                distilled.outputs and "Loss/KD/grad_ratio" not in stats
-            ):  # once a tick: it costs two more backward passes
-                stats.report("Loss/KD/grad_ratio", gradient_ratio(distilled, adversarial))
+            self.report_pull("Loss/KD/grad_ratio", distilled, adversarial)
         for name, value in distilled.terms.items():
             stats.report(f"Loss/KD/{name}", value)
         stats.report("Loss/KD/total", distilled.total)

@@ -65,6 +65,8 @@ _LINE = (
     ("agkd", "Loss/KD/agkd", "<6.3f"),
     ("cgkd", "Loss/KD/cgkd", "<6.4f"),
     ("pull", "Loss/KD/grad_ratio", "<6.3f"),
+    ("alike", "Loss/KD/diversity", "<6.3f"),
+    ("pull on G", "Loss/KD/grad_ratio_G", "<6.3f"),
     ("gap", "Overfit/gap", "<+5.2f"),
     ("explained", "KD/explained", "<6.1%"),
     ("held out", "KD/explained_holdout", "<6.1%"),

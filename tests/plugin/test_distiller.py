@@ -291,7 +291,7 @@ def test_the_goal_looks_at_each_real_image_once(attach, teacher, images):
 
 def test_the_goal_needs_real_images(attach, images):
     kd = attach(losses={"diversity": 1.0}, diversity_goal="reals")
-    with pytest.raises(KDError, match=r"--kd-diversity-goal=reals: call kd.for_generator\(fake, real=images\)"):
+    with pytest.raises(KDError, match=r"--kd-diversity-goal: call kd.for_generator\(fake, real=images\)"):
         kd.for_generator(images(2).requires_grad_())
 
 
