@@ -40,6 +40,7 @@ NONE, CEILING = "none", "all images"  # without distillation, on few images and 
 _STANDARD = ("--kd-agkd=1", "--kd-cgkd=0", "--kd-p=0", "--kd-norm=standardise")
 _BOTH = (*_STANDARD, "--kd-cgkd=1", "--kd-centre")
 _DIVERSE = ("--kd-agkd=0", "--kd-cgkd=0", "--kd-diversity-goal=reals")
+_MATCHED = ("--kd-agkd=0", "--kd-cgkd=0", "--kd-diversity=1", "--kd-diversity-goal=match")
 _CENTRED = ("--kd-agkd=0", "--kd-cgkd=1", "--kd-centre")
 
 # What each run adds to `train.py --cfg=demo`. The demo preset's own weights (AGKD 12, p 0) are overridden by each.
@@ -55,8 +56,10 @@ FORMS: dict[str, tuple[str, ...]] = {
     "diversity": ("--kd-agkd=0", "--kd-cgkd=0", "--kd-diversity=1"),
     "diversity of the reals": (*_DIVERSE, "--kd-diversity=1"),
     "diversity of the reals, 10": (*_DIVERSE, "--kd-diversity=10"),
-    "correlations matched": (*_DIVERSE, "--kd-diversity-goal=match", "--kd-diversity=1"),
+    "correlations matched": _MATCHED,
     "correlations matched, 10": (*_DIVERSE, "--kd-diversity-goal=match", "--kd-diversity=10"),
+    "correlations matched, balance 1": (*_MATCHED, "--kd-diversity-balance=1"),
+    "diversity of the reals, balance 1": (*_DIVERSE, "--kd-diversity=1", "--kd-diversity-balance=1"),
     "AGKD 12, p 0 (demo preset)": ("--kd-agkd=12", "--kd-cgkd=0", "--kd-p=0"),
     "AGKD 12, p 0, shuffled": ("--kd-agkd=12", "--kd-cgkd=0", "--kd-p=0", "--kd-control=shuffle"),
     "standardised, balance .3": (*_STANDARD, "--kd-balance=0.3"),

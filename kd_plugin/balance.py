@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,22 +32,25 @@ class Balance:
 
     Args:
         fraction: above 0.
-        decay: of the running mean, a step.
+        how: how the caller is given the adversarial loss, for the message where it is not.
+        term: the name under which the factor is reported.
+        every: measures in one of this many calls; between, the running mean stands.
+        decay: of the running mean, a measurement.
     """
 
-    def __init__(self, fraction: float, decay: float = 0.9) -> None:
-        self.fraction, self.decay = fraction, decay
+    def __init__(self, fraction: float, how: str, term: str = "scale", every: int = 1, decay: float = 0.9) -> None:
+        self.fraction, self.how, self.term, self.every, self.decay = fraction, how, term, every, decay
+        self._calls = 0
         self._ratio: Tensor | None = None  # the running mean, where the losses are; NaN before there is one
 
-    @property
-    def ratio(self) -> float | None:
-        """The running mean; None before the first step. Waits for an accelerator."""
+    def state_dict(self) -> dict[str, Any]:
+        """The running mean, None before there is one, and the calls. Waits for an accelerator."""
         ratio = math.nan if self._ratio is None else float(self._ratio)
-        return None if math.isnan(ratio) else ratio
+        return {"ratio": None if math.isnan(ratio) else ratio, "calls": self._calls}
 
-    @ratio.setter
-    def ratio(self, value: float | None) -> None:
-        self._ratio = None if value is None else torch.tensor(value)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._ratio = None if state["ratio"] is None else torch.tensor(state["ratio"])
+        self._calls = state["calls"]
 
     def __call__(self, distilled: Distilled, adversarial: Tensor | None) -> Distilled:
         """
@@ -54,13 +58,18 @@ class Balance:
             KDError: no adversarial loss.
         """
         if adversarial is None:
-            raise KDError("--kd-balance: call kd(adversarial=loss) with the loss of D that distillation is added to")
-        # All of it on the device: a number that the CPU asked for would stop it once a step.
-        now = summed(gradient_ratio(distilled, adversarial)) / world()
+            raise KDError(self.how)
+        if self._calls % self.every == 0 or self._ratio is None:
+            self._ratio = self._moved(summed(gradient_ratio(distilled, adversarial)) / world())
+        self._calls += 1
+        ratio = self._ratio.to(distilled.total.device)
+        scale = torch.where(ratio.isnan(), 1.0, (self.fraction / ratio).clamp(LEAST, MOST))
+        return dataclasses.replace(
+            distilled, total=distilled.total * scale, terms={**distilled.terms, self.term: scale.float()}
+        )
+
+    def _moved(self, now: Tensor) -> Tensor:
+        """All of it on the device: a number that the CPU asked for would stop it once a step."""
         before = torch.full_like(now, math.nan) if self._ratio is None else self._ratio.to(now)
         moved = torch.where(before.isnan(), now, self.decay * before + (1 - self.decay) * now)
-        self._ratio = torch.where((now > 0) & now.isfinite(), moved, before)
-        scale = torch.where(self._ratio.isnan(), 1.0, (self.fraction / self._ratio).clamp(LEAST, MOST))
-        return dataclasses.replace(
-            distilled, total=distilled.total * scale, terms={**distilled.terms, "scale": scale.float()}
-        )
+        return torch.where((now > 0) & now.isfinite(), moved, before)

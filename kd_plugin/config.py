@@ -64,6 +64,12 @@ class KDConfig:
         "match, until their mean correlations are those of the real images",
         choices=GOALS,
     )
+    diversity_balance: float = option(
+        0.0,
+        "Scale the generator's diversity term so that its gradient at the images is this fraction of the adversarial "
+        "one; 0: weight as given",
+        metavar="FRACTION",
+    )
     p: float = option(
         0.7,
         "Probability that a step also matches the crossed pairs",
@@ -139,8 +145,9 @@ class KDConfig:
             raise KDError(f"--kd-template: '{self.template}' must hold {{}} once, where the class name goes")
         if not self.layers:
             raise KDError("--kd-layer: no layer was named; give one, such as b4.fc")
-        if not (math.isfinite(self.balance) and self.balance >= 0):
-            raise KDError(f"--kd-balance: {self.balance} is not a fraction; give a number of at least 0, such as 0.3")
+        for name, fraction in (("balance", self.balance), ("diversity-balance", self.diversity_balance)):
+            if not (math.isfinite(fraction) and fraction >= 0):
+                raise KDError(f"--kd-{name}: {fraction} is not a fraction; give a number of at least 0, such as 0.3")
         if not 0 <= self.p <= 1:
             raise KDError(f"--kd-p: {self.p} is not a probability; give a number from 0 to 1")
         for name, known in (
@@ -230,6 +237,7 @@ _SHARED = {
     "centre": False,
     "view": "seen",
     "diversity_goal": "none",
+    "diversity_balance": 0.0,
 }  # by all published forms
 
 

@@ -29,6 +29,10 @@ from kd_plugin.views import as_in_the_release, rgb
 
 __all__ = ["Distiller", "Look"]
 
+_FOR_D = "--kd-balance: call kd(adversarial=loss) with the loss of D that distillation is added to"
+_FOR_G = "--kd-diversity-balance: call kd.for_generator(fake, adversarial=loss) with the loss of G that it is added to"
+_G_MEASURES = 16  # steps of G: measuring goes back through D and the teacher once more
+
 Look = Callable[[Tensor], object]  # calls D on images
 
 
@@ -79,7 +83,12 @@ class Distiller(nn.Module):
         self._diversity_on = config.diversity_on if DIVERSITY in self.weights else "off"
         self._borrowed = _Borrowed(tap, teacher, prompts)
         self._transfer = Transfer()
-        self._balance = Balance(config.balance) if config.balance > 0 else None
+        self._balance = Balance(config.balance, _FOR_D) if config.balance > 0 else None
+        self._balance_g = (
+            Balance(config.diversity_balance, _FOR_G, "diversity_scale", _G_MEASURES)
+            if config.diversity_balance > 0
+            else None
+        )
         self._schedule = Schedule(config.warmup, config.until, config.every, config.p, seed)
         self._cache = EmbeddingCache(teacher.embed_dim)
         self._finite = FiniteCheck()
@@ -216,16 +225,23 @@ class Distiller(nn.Module):
             transfer.observe(name, self._posed(loss, batch))
         return transfer.explained(self.losses, self.weights)
 
-    def for_generator(self, fake: Tensor, real: Tensor | None = None, keys: Tensor | None = None) -> Distilled:
+    def for_generator(
+        self,
+        fake: Tensor,
+        real: Tensor | None = None,
+        keys: Tensor | None = None,
+        adversarial: Tensor | None = None,
+    ) -> Distilled:
         """The diversity term, with its gradient through the frozen teacher into `fake`; zero where it is off.
 
         Args:
             fake: [N, C, H, W] in [-1, 1], attached to G's graph.
             real: [M, C, H, W] in [-1, 1], before augmentation; needed where the goal is `reals`.
             keys: [M], of them; as in `capture`, and whatever the view: the teacher looks at each image once.
+            adversarial: the loss of G on these images; needed where `diversity_balance` is on.
 
         Raises:
-            KDError: the goal is `reals`, and no real images came.
+            KDError: the goal needs real images, or the balance a loss, and none came.
             TeacherError: embeddings that are not finite or not [N, E].
         """
         if self._diversity_on != "generator":
@@ -246,7 +262,8 @@ class Distiller(nn.Module):
                 else:
                     push = alike - 2 * self.diversity.between(embeddings, of_reals, texts) + natural
                     terms["diversity_apart"] = push.detach()
-        return Distilled(self.weights[DIVERSITY] * push, terms, outputs=(fake,) if fake.requires_grad else ())
+        distilled = Distilled(self.weights[DIVERSITY] * push, terms, outputs=(fake,) if fake.requires_grad else ())
+        return distilled if self._balance_g is None else self._balance_g(distilled, adversarial)
 
     @staticmethod
     def _needed(real: Tensor | None) -> Tensor:
@@ -256,12 +273,14 @@ class Distiller(nn.Module):
 
     def get_extra_state(self) -> dict[str, Any]:
         """Where the schedule and the balance stand (loadable with weights_only=True)."""
-        return {**self._schedule.state_dict(), "ratio": None if self._balance is None else self._balance.ratio}
+        balances = [None if one is None else one.state_dict() for one in (self._balance, self._balance_g)]
+        return {**self._schedule.state_dict(), "balances": balances}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self._schedule.load_state_dict(state)
-        if self._balance is not None:
-            self._balance.ratio = state["ratio"]
+        for one, kept in zip((self._balance, self._balance_g), state["balances"], strict=True):
+            if one is not None and kept is not None:
+                one.load_state_dict(kept)
 
     def _weighted(self, terms: dict[str, Tensor]) -> Distilled:
         total = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()

@@ -64,9 +64,15 @@ class JointDistiller(nn.Module):
         # The first one's outputs lie before those that the others see: gradients there are those of all.
         return dataclasses.replace(self._sum(parts), outputs=next((p.outputs for p in parts if p.outputs), ()))
 
-    def for_generator(self, fake: Tensor, real: Tensor | None = None, keys: Tensor | None = None) -> Distilled:
+    def for_generator(
+        self,
+        fake: Tensor,
+        real: Tensor | None = None,
+        keys: Tensor | None = None,
+        adversarial: Tensor | None = None,
+    ) -> Distilled:
         """See `Distiller.for_generator`."""
-        parts = [distiller.for_generator(fake, real, keys) for _, distiller in self._all()]
+        parts = [distiller.for_generator(fake, real, keys, adversarial) for _, distiller in self._all()]
         return dataclasses.replace(self._sum(parts), outputs=next((p.outputs for p in parts if p.outputs), ()))
 
     def explained(self) -> dict[str, float]:

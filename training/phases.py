@@ -136,7 +136,7 @@ class Gmain(Phase):
         players.stats.report("Loss/G/loss", loss)
         if players.kd is not None:
             with players.kd_watch.running():
-                distilled = players.kd.for_generator(fake, batch.real, batch.indices)
+                distilled = players.kd.for_generator(fake, batch.real, batch.indices, loss)
                 self.report_pull("Loss/KD/grad_ratio_G", distilled, loss)
             for name, value in distilled.terms.items():
                 players.stats.report(f"Loss/KD/{name}", value)

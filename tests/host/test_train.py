@@ -140,6 +140,7 @@ def test_what_is_not_used_as_given_is_said(run_train: RunTrain, drawings: Path) 
             "--kd-until=0.1",
             "--kd-diversity=1",
             "--kd-diversity-goal=reals",
+            "--kd-diversity-balance=0.5",
             "--kd-every=3",
         ),
         ("--kd=demo+0.5*demo", "--kd-norm=standardise", "--batch-gpu=2", "--kd-layer=b8.conv1,b4.fc"),

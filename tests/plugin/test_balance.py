@@ -34,7 +34,9 @@ def test_it_is_kept_in_the_state(attach, discriminator, both):
     kd, resumed = (attach(losses={"agkd": 1.0}, balance=0.5) for _ in range(2))
     kd(both(kd, discriminator))
     resumed.load_state_dict(kd.state_dict())
-    assert resumed.get_extra_state()["ratio"] == kd.get_extra_state()["ratio"] is not None
+    kept = kd.get_extra_state()["balances"][0]
+    assert resumed.get_extra_state()["balances"][0] == kept
+    assert kept["ratio"] > 0
 
 
 def test_without_the_adversarial_loss(attach, discriminator, both):
@@ -46,7 +48,7 @@ def test_without_the_adversarial_loss(attach, discriminator, both):
 
 def test_a_vanished_gradient_moves_nothing():
     x = torch.ones(3, requires_grad=True)
-    balance = Balance(0.3)
+    balance = Balance(0.3, "")
     still = Distilled((x * 0).sum(), {}, (x,))
     assert float(balance(still, x.sum()).terms["scale"]) == 1.0  # nothing is taught
     assert float(balance(Distilled(x.sum(), {}, (x,)), (x * 0).sum()).terms["scale"]) == 1.0  # nothing is judged
@@ -54,10 +56,35 @@ def test_a_vanished_gradient_moves_nothing():
     assert float(balance(weak, x.sum()).terms["scale"]) == MOST
 
 
+@pytest.mark.parametrize("weight", [0.01, 300.0])
+def test_the_generators_term_is_balanced_at_its_images(weight, attach, discriminator, images):
+    kd = attach(losses={"diversity": weight}, diversity_balance=0.3)
+    fake = images(2).requires_grad_()
+    adversarial = -discriminator(fake).mean()
+    distilled = kd.for_generator(fake, adversarial=adversarial)
+    assert float(gradient_ratio(distilled, adversarial)) == pytest.approx(0.3, rel=1e-4)
+    with pytest.raises(KDError, match=r"--kd-diversity-balance: call kd.for_generator\(fake, adversarial=loss\)"):
+        kd.for_generator(fake)
+
+
+def test_between_measurements_the_mean_stands():
+    x = torch.ones(3, requires_grad=True)
+    balance, resumed = (Balance(0.5, "", every=3) for _ in range(2))
+    scales = []
+    for call in range(7):
+        scales.append(float(balance(Distilled((x * (call + 1)).sum(), {}, (x,)), x.sum()).terms["scale"]))
+        resumed.load_state_dict(balance.state_dict())
+        balance, resumed = resumed, balance
+    means = [1, 1, 1, 0.9 + 0.4, 0.9 + 0.4, 0.9 + 0.4, 0.9 * 1.3 + 0.7]  # measured: 1, 4, 7
+    assert scales == pytest.approx([0.5 / mean for mean in means])
+
+
 @pytest.mark.parametrize("fraction", [-0.1, float("nan"), float("inf")])
 def test_no_fraction(fraction):
     with pytest.raises(KDError, match=r"--kd-balance: .* is not a fraction"):
         KDConfig(balance=fraction)
+    with pytest.raises(KDError, match=r"--kd-diversity-balance: .* is not a fraction"):
+        KDConfig(diversity_balance=fraction)
 
 
 def test_the_control_teaches_another_images_embedding(attach, discriminator, images, run, teacher):
