@@ -60,6 +60,8 @@ FORMS: dict[str, tuple[str, ...]] = {
     "correlations matched, 10": (*_DIVERSE, "--kd-diversity-goal=match", "--kd-diversity=10"),
     "correlations matched, balance 1": (*_MATCHED, "--kd-diversity-balance=1"),
     "diversity of the reals, balance 1": (*_DIVERSE, "--kd-diversity=1", "--kd-diversity-balance=1"),
+    "energy": (*_DIVERSE, "--kd-diversity-goal=energy", "--kd-diversity=1"),
+    "energy, 10": (*_DIVERSE, "--kd-diversity-goal=energy", "--kd-diversity=10"),
     "AGKD 12, p 0 (demo preset)": ("--kd-agkd=12", "--kd-cgkd=0", "--kd-p=0"),
     "AGKD 12, p 0, shuffled": ("--kd-agkd=12", "--kd-cgkd=0", "--kd-p=0", "--kd-control=shuffle"),
     "standardised, balance .3": (*_STANDARD, "--kd-balance=0.3"),

@@ -18,7 +18,7 @@ HEADS = ("auto", "identity", "linear", "mlp", "orthogonal")
 VIEWS = ("seen", "clean")
 CONTROLS = ("none", "shuffle")
 PLACES = ("generator", "student", "off")  # where the diversity term acts
-GOALS = ("none", "reals", "match")
+GOALS = ("none", "reals", "match", "energy")
 PREPROCESSES = ("teacher", "release")
 PRECISIONS = ("auto", "fp32", "bf16")  # of a teacher that has a choice
 
@@ -61,7 +61,8 @@ class KDConfig:
     diversity_goal: str = option(
         "none",
         "How far diversity pushes the generator: none, without end; reals, until fakes differ as real images do; "
-        "match, until their mean correlations are those of the real images",
+        "match, until their mean correlations are those of the real images; energy, until the energy distance between "
+        "both sets of embeddings is 0",
         choices=GOALS,
     )
     diversity_balance: float = option(

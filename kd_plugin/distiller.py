@@ -17,6 +17,7 @@ from kd_plugin.config import KDConfig
 from kd_plugin.errors import CaptureError, KDError, TeacherError
 from kd_plugin.finite import FiniteCheck
 from kd_plugin.losses import DIVERSITY, LOSSES, DistillLoss, Diversity
+from kd_plugin.losses.energy import energy_distance
 from kd_plugin.measuring import Transfer
 from kd_plugin.prompts import PromptBank
 from kd_plugin.records import ROLES, Captured, DistillBatch, Distilled, Role
@@ -259,6 +260,9 @@ class Distiller(nn.Module):
                 terms["diversity_reals"] = natural
                 if self.config.diversity_goal == "reals":
                     push = (alike - natural).relu()
+                elif self.config.diversity_goal == "energy":
+                    push = energy_distance(embeddings, of_reals)
+                    terms["diversity_apart"] = push.detach()
                 else:
                     push = alike - 2 * self.diversity.between(embeddings, of_reals, texts) + natural
                     terms["diversity_apart"] = push.detach()

@@ -12,6 +12,7 @@ from torch import nn
 import kd_plugin
 from kd_plugin import KDError
 from kd_plugin.losses import Diversity
+from kd_plugin.losses.energy import energy_distance
 
 
 def features(discriminator, images):
@@ -278,6 +279,22 @@ def test_the_goal_of_the_real_images(attach, teacher, images, prompts):
     assert float(distilled.total) == 0
     (gradient,) = torch.autograd.grad(distilled.total, fake)
     assert not gradient.any()
+
+
+@pytest.mark.parametrize("goal", ["match", "energy"])
+def test_goals_that_end_where_the_real_images_are(goal, attach, teacher, images, prompts):
+    kd = attach(losses={"diversity": 0.5}, diversity_goal=goal)
+    f, r, texts = teacher.embed_images(images(2)), teacher.embed_images(images(1)), teacher.embed_texts(prompts)
+    term = Diversity()
+    expected = {
+        "match": term(f, texts) - 2 * term.between(f, r, texts) + term(r, texts),
+        "energy": energy_distance(f, r),
+    }[goal]
+    fake = images(2).requires_grad_()
+    distilled = kd.for_generator(fake, images(1))
+    torch.testing.assert_close(distilled.total, 0.5 * expected)
+    (gradient,) = torch.autograd.grad(distilled.total, fake)
+    assert gradient.abs().sum() > 0
 
 
 def test_the_goal_looks_at_each_real_image_once(attach, teacher, images):

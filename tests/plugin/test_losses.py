@@ -14,6 +14,7 @@ from torch import Tensor
 from kd_plugin.errors import PromptError
 from kd_plugin.losses import AGKD, CGKD, LOSSES, Diversity
 from kd_plugin.losses.base import correlations, row_normalised
+from kd_plugin.losses.energy import energy_distance
 from kd_plugin.records import DistillBatch
 
 N, E, P = 3, 5, 4
@@ -94,6 +95,44 @@ def test_diversity_is_the_formula():
     (gradient,) = torch.autograd.grad(value, embeddings)
     numeric = finite_differences(lambda e: brute_diversity(e, texts), embeddings.detach())
     torch.testing.assert_close(gradient, numeric, rtol=1e-6, atol=1e-8)
+
+
+def test_the_likeness_of_two_sets_is_the_formula():
+    one, other, texts = draw(1, 4, E), draw(2, 3, E), draw(3, P, E)
+    c, d = (loop_correlations(rows, texts) for rows in (one, other))
+    expected = sum(x * y for row in c for twin in d for x, y in zip(row, twin, strict=True)) / 12
+    assert float(Diversity().between(one, other, texts)) == pytest.approx(expected, rel=1e-12)
+
+
+def brute_energy(fake: Tensor, real: Tensor) -> float:
+    def apart(x: Tensor, y: Tensor) -> float:
+        return math.sqrt(sum((float(a) - float(b)) ** 2 for a, b in zip(x, y, strict=True)))
+
+    def among(rows: Tensor) -> float:
+        pairs = [(i, j) for i in range(len(rows)) for j in range(len(rows)) if i != j]
+        return sum(apart(rows[i], rows[j]) for i, j in pairs) / len(pairs)
+
+    between = sum(apart(f, r) for f in fake for r in real) / (len(fake) * len(real))
+    return (2 * between - among(fake) - among(real)) / among(real)
+
+
+def test_energy_distance_is_the_formula():
+    fake, real = draw(1, 4, E).requires_grad_(), draw(2, 3, E)
+    value = energy_distance(fake, real)
+    assert float(value.detach()) == pytest.approx(brute_energy(fake.detach(), real), rel=1e-12)
+    (gradient,) = torch.autograd.grad(value, fake)
+    numeric = finite_differences(lambda rows: brute_energy(rows, real), fake.detach())
+    torch.testing.assert_close(gradient, numeric, rtol=1e-6, atol=1e-8)
+
+
+def test_energy_distance_of_one_distribution_is_nothing():
+    many = draw(5, 400, E)
+    assert abs(float(energy_distance(many[:200], many[200:]))) < 0.02
+    assert float(energy_distance(many[:200] + 1, many[200:])) > 0.2
+    assert float(energy_distance(many[:200] * 0.3, many[200:])) > 0.1  # of less variety
+    collapsed = many[:1].expand(8, E).clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(energy_distance(collapsed, many), collapsed)
+    assert gradient.isfinite().all()  # two images that are the same are no corner that breaks it
 
 
 def test_diversity_extremes():
