@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kd_plugin.errors import KDError, nearest
-from kd_plugin.losses import DISTANCES, reads_texts
+from kd_plugin.losses import DISTANCES, GOALS, reads_texts
 from kd_plugin.options import option
 from kd_plugin.spaces import NORMS
 
@@ -18,7 +18,6 @@ HEADS = ("auto", "identity", "linear", "mlp", "orthogonal")
 VIEWS = ("seen", "clean")
 CONTROLS = ("none", "shuffle")
 PLACES = ("generator", "student", "off")  # where the diversity term acts
-GOALS = ("none", "reals", "match", "energy")
 PREPROCESSES = ("teacher", "release")
 PRECISIONS = ("auto", "fp32", "bf16")  # of a teacher that has a choice
 
@@ -63,7 +62,7 @@ class KDConfig:
         "How far diversity pushes the generator: none, without end; reals, until fakes differ as real images do; "
         "match, until their mean correlations are those of the real images; energy, until the energy distance between "
         "both sets of embeddings is 0",
-        choices=GOALS,
+        choices=("none", *GOALS),
     )
     diversity_balance: float = option(
         0.0,
@@ -158,7 +157,7 @@ class KDConfig:
             ("norm", NORMS),
             ("control", CONTROLS),
             ("diversity_on", PLACES),
-            ("diversity_goal", GOALS),
+            ("diversity_goal", ("none", *GOALS)),
             ("preprocess", PREPROCESSES),
             ("view", VIEWS),
             ("precision", PRECISIONS),

@@ -16,8 +16,10 @@ from kd_plugin.balance import Balance
 from kd_plugin.config import KDConfig
 from kd_plugin.errors import CaptureError, KDError, TeacherError
 from kd_plugin.finite import FiniteCheck
-from kd_plugin.losses import DIVERSITY, LOSSES, DistillLoss, Diversity
-from kd_plugin.losses.energy import energy_distance
+from kd_plugin.losses import DIVERSITY, GOALS, LOSSES, DistillLoss, Diversity
+from kd_plugin.losses.base import correlations
+from kd_plugin.losses.diversity import alike
+from kd_plugin.losses.goals import BothSets
 from kd_plugin.measuring import Transfer
 from kd_plugin.prompts import PromptBank
 from kd_plugin.records import ROLES, Captured, DistillBatch, Distilled, Role
@@ -237,7 +239,7 @@ class Distiller(nn.Module):
 
         Args:
             fake: [N, C, H, W] in [-1, 1], attached to G's graph.
-            real: [M, C, H, W] in [-1, 1], before augmentation; needed where the goal is `reals`.
+            real: [M, C, H, W] in [-1, 1], before augmentation; needed where the term has a goal.
             keys: [M], of them; as in `capture`, and whatever the view: the teacher looks at each image once.
             adversarial: the loss of G on these images; needed where `diversity_balance` is on.
 
@@ -251,29 +253,20 @@ class Distiller(nn.Module):
             embeddings = self._embed(fake)
             texts = self._texts(embeddings)
             assert texts is not None  # attach() asks for prompts where this term is on
-            alike = self.diversity(embeddings, texts)
-            terms, push = {DIVERSITY: alike.detach()}, alike
+            rows = correlations(embeddings, texts)
+            push = likeness = alike(rows)
+            terms = {DIVERSITY: likeness.detach()}
             if self.config.diversity_goal != "none":
+                if real is None:
+                    raise KDError("--kd-diversity-goal: call kd.for_generator(fake, real=images) with real images")
                 with torch.no_grad():
-                    of_reals = self._embed_kept(self._needed(real), keys).to(embeddings)
-                    natural = self.diversity(of_reals, texts)
-                terms["diversity_reals"] = natural
-                if self.config.diversity_goal == "reals":
-                    push = (alike - natural).relu()
-                elif self.config.diversity_goal == "energy":
-                    push = energy_distance(embeddings, of_reals)
-                    terms["diversity_apart"] = push.detach()
-                else:
-                    push = alike - 2 * self.diversity.between(embeddings, of_reals, texts) + natural
-                    terms["diversity_apart"] = push.detach()
+                    of_reals = self._embed_kept(real, keys).to(embeddings)
+                    real_rows = correlations(of_reals, texts)
+                both = BothSets(embeddings, of_reals, rows, real_rows, likeness, alike(real_rows))
+                push = GOALS[self.config.diversity_goal](both)
+                terms |= {"diversity_reals": both.real_alike, "diversity_apart": push.detach()}
         distilled = Distilled(self.weights[DIVERSITY] * push, terms, outputs=(fake,) if fake.requires_grad else ())
         return distilled if self._balance_g is None else self._balance_g(distilled, adversarial)
-
-    @staticmethod
-    def _needed(real: Tensor | None) -> Tensor:
-        if real is None:
-            raise KDError("--kd-diversity-goal: call kd.for_generator(fake, real=images) with real images")
-        return real
 
     def get_extra_state(self) -> dict[str, Any]:
         """Where the schedule and the balance stand (loadable with weights_only=True)."""

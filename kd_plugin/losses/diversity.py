@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from kd_plugin.losses.base import correlations
 
-__all__ = ["Diversity"]
+__all__ = ["Diversity", "alike"]
 
 
 class Diversity(nn.Module):
@@ -25,20 +25,11 @@ class Diversity(nn.Module):
             embeddings: [N, E], the teacher's of the fakes, with gradient.
             texts: [P, E], without.
         """
-        return self._among(correlations(embeddings, texts))
+        return alike(correlations(embeddings, texts))
 
-    def between(self, embeddings: Tensor, others: Tensor, texts: Tensor) -> Tensor:
-        """The mean of cos(C_T[i], C'_T[j]) over all pairs of an image of one set with one of another.
 
-        Args:
-            embeddings, others: [N, E] and [M, E], the teacher's.
-            texts: [P, E].
-        """
-        return correlations(embeddings, texts).mean(dim=0) @ correlations(others, texts).mean(dim=0)
-
-    @staticmethod
-    def _among(rows: Tensor) -> Tensor:
-        """[N, P] of unit length, so that the cosine is the inner product."""
-        # Over all pairs the inner products add up to |sum of rows|^2; those of a row with itself come off.
-        pairs = max(len(rows) * (len(rows) - 1), 1)
-        return (rows.sum(dim=0).square().sum() - rows.square().sum()) / pairs
+def alike(rows: Tensor) -> Tensor:
+    """The mean cosine of two different rows of [N, P], of unit length: their cosine is the inner product."""
+    # Over all pairs the inner products add up to |sum of rows|^2; those of a row with itself come off.
+    pairs = max(len(rows) * (len(rows) - 1), 1)
+    return (rows.sum(dim=0).square().sum() - rows.square().sum()) / pairs

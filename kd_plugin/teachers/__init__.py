@@ -99,7 +99,9 @@ def _clip(model: str, device: torch.device, precision: str) -> Teacher:
 
     model = model or _DEFAULT_CLIP
     weights = read_weights(find_weights(model))
-    return OpenAIClip.from_own(weights.tensors, f"clip:{model}", device, weights.activation, precision)
+    return OpenAIClip.from_state_dict(
+        weights.tensors, f"clip:{model}", device, weights.activation, precision, give_away=True
+    )
 
 
 @TEACHERS.register("open_clip")

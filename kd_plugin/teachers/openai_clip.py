@@ -52,38 +52,28 @@ class OpenAIClip(NetworkTeacher):
     @classmethod
     def from_state_dict(
         cls,
-        state_dict: Mapping[str, Tensor],
+        state_dict: dict[str, Tensor],
         name: str,
         device: torch.device | str = "cpu",
         activation: Activation | None = None,
         precision: str = "fp32",
+        give_away: bool = False,
     ) -> OpenAIClip:
         """Builds the network that the shapes in `state_dict` spell out.
 
         Args:
-            state_dict: weights under OpenAI's names, of any floating type; copied, and used in float32.
+            state_dict: weights under OpenAI's names, of any floating type; copied.
             name: for logs and messages.
             device: where it shall live and compute.
             activation: what the weights were trained with; None: not known, QuickGELU is assumed.
             precision: `fp32`, `bf16` or `auto`; see `choose_precision`.
+            give_away: not copied: each weight is let go as soon as the network has it in its own type, so that they are
+                never all there twice, and `state_dict` is left empty.
 
         Raises:
             TeacherError: the weights are not a CLIP of this architecture, or the clip package is missing.
         """
-        weights = {key: value.detach().clone() for key, value in state_dict.items()}
-        return cls.from_own(weights, name, device, activation, precision)
-
-    @classmethod
-    def from_own(
-        cls,
-        weights: dict[str, Tensor],
-        name: str,
-        device: torch.device | str = "cpu",
-        activation: Activation | None = None,
-        precision: str = "fp32",
-    ) -> OpenAIClip:
-        """As `from_state_dict`, of weights that are given away: each is let go as soon as the network has it in its own
-        type, so that they are never all there twice, and `weights` is left empty."""
+        weights = state_dict if give_away else dict(state_dict)
         for key in _NOT_WEIGHTS:
             weights.pop(key, None)
         _check_names(weights, name)
@@ -106,7 +96,9 @@ class OpenAIClip(NetworkTeacher):
                 chosen = choose_precision(precision, [weights[key] for key in short], device)
                 fingerprint = fingerprint_of(weights, activation or "QuickGELU")
                 types = {key: DTYPES[chosen] if key in short else torch.float32 for key in weights}
-                own = {key: weights.pop(key).to(device, dtype) for key, dtype in types.items()}
+                own = {
+                    key: weights.pop(key).detach().to(device, dtype, copy=not give_away) for key, dtype in types.items()
+                }
                 model.load_state_dict(own, assign=True)
                 _restore_masks(model)
             except TeacherError:  # the clip package is missing
