@@ -120,7 +120,7 @@ def _peak(session: Session, spec: str, name: str) -> str:
     teacher = None
     if SETUPS[name]:
         teacher = _teacher(spec, session.device)
-        weights = sum(p.numel() * p.element_size() for p in teacher._model.parameters()) / 1e6  # type: ignore[attr-defined]
+        weights = sum(p.numel() * p.element_size() for p in teacher.network.parameters()) / 1e6  # type: ignore[attr-defined]
     phases = _phases(session, teacher, SETUPS[name])
     for _ in range(3):
         for phase in phases.values():

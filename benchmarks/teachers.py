@@ -33,7 +33,7 @@ def main(sizes: tuple[str, ...], images: int, resolution: int, precision: str, r
     click.echo(f"{'size':34}{'E':>6}{'image tower, M':>16}{'ms an image':>14}")
     for size in sizes or SIZES:
         teacher = random_teacher(size, where, precision)
-        model = teacher._model  # type: ignore[attr-defined]
+        model = teacher.network  # type: ignore[attr-defined]
         tower = getattr(model, "visual", getattr(model, "vision_model", model))
         millions = sum(parameter.numel() for parameter in tower.parameters()) / 1e6
         taken = []

@@ -72,7 +72,7 @@ def attach(
     if teacher is None:
         teacher = config.teacher if config.enabled else TEACHER
     if isinstance(teacher, str):
-        found = load_teachers(teacher, device, config.precision)
+        found = load_teachers(teacher, device, config.precision, config.control)
     elif isinstance(teacher, (list, tuple)):
         found = list(teacher)
     else:

@@ -16,7 +16,7 @@ __all__ = ["HEADS", "VARIANTS", "VIEWS", "KDConfig", "check_weight", "variant_va
 
 HEADS = ("auto", "identity", "linear", "mlp", "orthogonal")
 VIEWS = ("seen", "clean")
-CONTROLS = ("none", "shuffle")
+CONTROLS = ("none", "shuffle", "scramble")
 PLACES = ("generator", "student", "off")  # where the diversity term acts
 PREPROCESSES = ("teacher", "release")
 PRECISIONS = ("auto", "fp32", "bf16")  # of a teacher that has a choice
@@ -91,7 +91,8 @@ class KDConfig:
     )
     control: str = option(
         "none",
-        "shuffle: each image is taught another one's embedding; what such a run gains is no distillation",
+        "What a run gains with it is no distillation. shuffle: D is taught other images' embeddings; scramble: the "
+        "teacher's weights are permuted, so that it knows nothing",
         choices=CONTROLS,
     )
     layer: str = option(

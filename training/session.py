@@ -273,10 +273,10 @@ def _distiller(
 ) -> tuple[AnyDistiller | None, ChosenPrompts | None]:
     if not config.kd.enabled:
         return None, None
-    teachers = load_teachers(config.kd.teacher, device, config.kd.precision)
+    teachers = load_teachers(config.kd.teacher, device, config.kd.precision, config.kd.control)
     precision = _precision([teacher for _, teacher in teachers], config.kd.precision)
     if (first := ranks.from_first(lambda: precision)) != precision:  # `auto` is measured, and not alike everywhere
-        teachers = load_teachers(config.kd.teacher, device, first)
+        teachers = load_teachers(config.kd.teacher, device, first, config.kd.control)
     prompts = None
     if config.kd.needs_texts:
         readers = [teacher for _, teacher in teachers if teacher.vocabulary != ()]

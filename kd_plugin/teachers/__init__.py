@@ -10,7 +10,7 @@ import torch
 from kd_plugin.errors import TeacherError, nearest
 from kd_plugin.registry import Registry
 from kd_plugin.teachers import module
-from kd_plugin.teachers.base import Teacher
+from kd_plugin.teachers.base import Teacher, scramble
 from kd_plugin.teachers.module import is_module_spec
 
 __all__ = ["TEACHERS", "Loader", "Teacher", "load_teacher", "load_teachers", "split_spec"]
@@ -54,11 +54,12 @@ def load_teacher(spec: str, device: torch.device | str = "cpu", precision: str =
 
 
 def load_teachers(
-    spec: str, device: torch.device | str = "cpu", precision: str = "auto"
+    spec: str, device: torch.device | str = "cpu", precision: str = "auto", control: str = "none"
 ) -> list[tuple[float, Teacher]]:
     """The teachers that a spec names, with their weights: `clip+hf:facebook/dinov2-small`, `clip+0.5*hf:...`.
 
-    What `auto` comes to for the first that has a choice of precision, all others take too.
+    What `auto` comes to for the first that has a choice of precision, all others take too. With the control `scramble`
+    they know nothing.
 
     Raises:
         TeacherError: as load_teacher; or a weight that is not above 0.
@@ -67,6 +68,8 @@ def load_teachers(
     for weight, one in split_spec(spec):
         teacher = load_teacher(one, device, precision)
         precision = getattr(teacher, "precision", precision)
+        if control == "scramble":
+            scramble(teacher)
         found.append((weight, teacher))
     return found
 

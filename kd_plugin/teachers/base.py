@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kd_plugin.errors import TeacherError, nearest
 
-__all__ = ["Frozen", "Teacher", "check_images", "fingerprint_of", "freeze", "nearest_file"]
+__all__ = ["Frozen", "Teacher", "check_images", "fingerprint_of", "freeze", "nearest_file", "scramble"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -69,6 +69,8 @@ class Frozen:
     """
 
     name: str
+    fingerprint: str
+    network: Any  # the nn.Module or TorchScript module that embeds
     remark: str = ""  # for the log: what was assumed about it
 
     def shown(self, images: Tensor) -> Tensor:
@@ -92,6 +94,30 @@ def freeze(module: M) -> M:
     for parameter in module.parameters():  # TorchScript modules have no requires_grad_() of their own
         parameter.requires_grad_(False)
     return module.eval()
+
+
+@torch.no_grad()
+def scramble(teacher: Teacher) -> None:
+    """Takes from a teacher what it knows, in place: the entries of each weight are permuted at random.
+
+    Its architecture, and how large its weights are, stay. What a run gains with it does not come from knowledge. It is
+    the same every time.
+
+    Raises:
+        TeacherError: its weights cannot be reached: it is not one of ours, or its file holds them as constants.
+    """
+    ours = teacher if isinstance(teacher, Frozen) else None
+    parameters = [] if ours is None else list(ours.network.parameters())
+    if ours is None or not parameters:
+        raise TeacherError(
+            f"--kd-control=scramble: the weights of '{teacher.name}' cannot be reached; take a teacher of another "
+            "kind, or give one that is untrained"
+        )
+    generator = torch.Generator().manual_seed(0)
+    for parameter in parameters:
+        order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+        parameter.copy_(parameter.flatten()[order].view_as(parameter))
+    ours.fingerprint = hashlib.sha256(f"scrambled {ours.fingerprint}".encode()).hexdigest()
 
 
 def fingerprint_of(weights: Mapping[str, Tensor], architecture: str = "") -> str:

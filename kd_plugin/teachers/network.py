@@ -53,7 +53,7 @@ class NetworkTeacher(Frozen):
         self.name, self.remark = name, remark
         self.fingerprint, self.precision = fingerprint, precision
         self.image_size, self.normalisation = preprocess.crop, preprocess.normalisation
-        self._model, self._image_side, self._text_side = freeze(model), image_side, text_side
+        self.network, self._image_side, self._text_side = freeze(model), image_side, text_side
         self._preprocess = preprocess
         self.vocabulary: tuple[str, ...] | None = None if text_side else ()  # any text, or none
         probe = torch.zeros(_PROBE_IMAGES, 3, preprocess.crop, preprocess.crop, device=device)
@@ -69,7 +69,7 @@ class NetworkTeacher(Frozen):
         check_images(images, self._device)
         with torch.autocast(self._device.type, enabled=False):
             shown = self._preprocess(images.float())
-            weight = next(value for value in self._model.parameters() if value.is_floating_point())
+            weight = next(value for value in self.network.parameters() if value.is_floating_point())
             return self._image_side(shown.to(weight.dtype)).float()
 
     def shown(self, images: Tensor) -> Tensor:

@@ -119,7 +119,7 @@ class OpenAIClip(NetworkTeacher):
 
     def unknown_words(self, texts: Sequence[str]) -> list[str]:
         """The words that this teacher never saw, whose tokens all embed to zero; none for a model of real captions."""
-        known = self._model.get_parameter("token_embedding.weight").abs().sum(dim=1) > 0  # [vocabulary]
+        known = self.network.get_parameter("token_embedding.weight").abs().sum(dim=1) > 0  # [vocabulary]
         words = dict.fromkeys(word for text in texts for word in text.split())
         return [word for word in words if not any(known[token] for token in openai_tokenizer()(word)[1:-1])]
 

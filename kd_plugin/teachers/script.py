@@ -99,7 +99,7 @@ class ScriptTeacher(Frozen):
         """
         tower_path, table_path = split_spec(spec)
         self.name = f"script:{spec}"
-        self._tower = _load_tower(tower_path, torch.device(device))
+        self.network = _load_tower(tower_path, torch.device(device))
         probe = self._run(torch.zeros(2, 3, _PROBE_SIZE, _PROBE_SIZE, device=device), tower_path)
         self._device = probe.device
         self.embed_dim = int(probe.shape[1])
@@ -121,7 +121,7 @@ class ScriptTeacher(Frozen):
         """[N, 3, H, W] in [-1, 1] -> [N, E] float32; see `Teacher`."""
         check_images(images, self._device)
         with torch.autocast(self._device.type, enabled=False):
-            embeddings: Tensor = self._tower(images.float())
+            embeddings: Tensor = self.network(images.float())
         return embeddings.float()
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -138,7 +138,7 @@ class ScriptTeacher(Frozen):
     @torch.no_grad()
     def _run(self, images: Tensor, path: Path) -> Tensor:
         try:
-            embeddings = self._tower(images)
+            embeddings = self.network(images)
         except RuntimeError as error:
             raise TeacherError(
                 f"--kd=script: the tower '{path}' fails on images {list(images.shape)} ({_last_line(error)}); it must "

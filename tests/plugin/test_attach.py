@@ -34,10 +34,18 @@ def test_overrides_replace_fields_of_the_config(attach):
 def test_teacher_by_spec(monkeypatch, discriminator, make_teacher, config, spec, prompts):
     asked = []
     monkeypatch.setattr(
-        "kd_plugin.attaching.load_teachers", lambda s, device, precision: asked.append(s) or [(1.0, make_teacher())]
+        "kd_plugin.attaching.load_teachers", lambda s, *others: asked.append(s) or [(1.0, make_teacher())]
     )
     kd_plugin.attach(discriminator, prompts=prompts, config=config)
     assert asked == [spec]
+
+
+def test_the_control_reaches_the_teacher(discriminator):
+    plain, scrambled = (
+        kd_plugin.attach(discriminator, teacher="demo", losses={"agkd": 1.0}, control=control).teacher
+        for control in ("none", "scramble")
+    )
+    assert plain.fingerprint != scrambled.fingerprint
 
 
 def test_prompts_from_the_file_of_the_config(attach, tmp_path):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from experiments import train_demo_teacher as training
 from kd_plugin.errors import PromptError, TeacherError
-from kd_plugin.teachers import demo, load_teacher
+from kd_plugin.teachers import demo, load_teacher, load_teachers
 from kd_plugin.teachers.base import Teacher
 from kd_plugin.teachers.preprocess import Preprocess
 from training.drawings import Attributes, caption
@@ -41,6 +41,16 @@ def test_zero_shot_accuracy_on_held_out_drawings(
     accuracy = training.zero_shot(teacher, images, held_out.attributes)
     assert accuracy["kind"] >= 0.95
     assert min(accuracy.values()) >= 0.95, accuracy
+
+
+def test_scrambled_it_knows_nothing(teacher: Teacher, images: torch.Tensor, held_out: training.Pool) -> None:
+    ((_, scrambled),) = load_teachers("demo", control="scramble")
+    assert max(training.zero_shot(scrambled, images, held_out.attributes).values()) < 0.6
+    assert scrambled.fingerprint != teacher.fingerprint  # kept texts are those of one teacher
+    embeddings = scrambled.embed_images(images)
+    assert (embeddings - embeddings.mean(0)).norm() > 0.1 * embeddings.norm()  # images still differ to it
+    ((_, again),) = load_teachers("demo", control="scramble")
+    torch.testing.assert_close(again.embed_images(images), embeddings, rtol=0, atol=0)
 
 
 def test_larger_drawings_are_known_too(teacher: Teacher) -> None:

@@ -119,8 +119,8 @@ def test_the_image_side_is_differentiable_and_frozen(clip_folder: Path) -> None:
     teacher.embed_images(images).square().sum().backward()
     assert images.grad is not None
     assert images.grad.abs().sum() > 0
-    assert not any(parameter.requires_grad for parameter in teacher._model.parameters())
-    assert not teacher._model.training
+    assert not any(parameter.requires_grad for parameter in teacher.network.parameters())
+    assert not teacher.network.training
 
 
 def test_dino_has_images_only(dino_folder: Path) -> None:

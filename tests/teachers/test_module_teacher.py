@@ -68,6 +68,11 @@ def test_specs_of_several(spec: str, parts: list[tuple[float, str]]) -> None:
     assert split_spec(spec) == parts
 
 
+def test_what_cannot_be_scrambled() -> None:
+    with pytest.raises(TeacherError, match="--kd-control=scramble: the weights of 'mine' cannot be reached"):
+        load_teachers("my_teachers_kd:Mine", control="scramble")
+
+
 def test_several_are_loaded() -> None:
     found = load_teachers("demo+0.5*my_teachers_kd:Mine")
     assert [(weight, teacher.name) for weight, teacher in found] == [(1, "demo"), (0.5, "mine")]

@@ -51,7 +51,7 @@ def test_half_precision_files_are_used_as_they_are(tiny_vit: nn.Module, precisio
     one, other = (OpenAIClip.from_state_dict(weights, "tiny", precision=precision) for weights in (half, whole))
     assert torch.equal(one.embed_images(images), other.embed_images(images))
     assert one.fingerprint == other.fingerprint
-    assert all(p.dtype != torch.float16 for p in one._model.parameters())
+    assert all(p.dtype != torch.float16 for p in one.network.parameters())
 
 
 def images_for(model: nn.Module, n: int = 3) -> Tensor:
@@ -121,7 +121,7 @@ def test_frozen_for_real(teacher: OpenAIClip) -> None:
     images = torch.zeros(1, 3, 32, 32, requires_grad=True)
     teacher.embed_images(images).sum().backward()
     assert images.grad is not None
-    network = teacher._model
+    network = teacher.network
     assert all(p.grad is None and not p.requires_grad for p in network.parameters())
     holder = nn.Module()
     holder.teacher = teacher

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugin.errors import PromptError, TeacherError
-from kd_plugin.teachers import Teacher, load_teacher
+from kd_plugin.teachers import Teacher, load_teacher, load_teachers
 from kd_plugin.teachers.script import split_spec
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
@@ -75,7 +75,7 @@ def test_embed_images_is_the_tower(teacher: Teacher, tower: Tower) -> None:
     (expected_gradient,) = torch.autograd.grad(expected.square().sum(), images)
     torch.testing.assert_close(gradient, expected_gradient)
     assert gradient.abs().max() > 0
-    assert not any(p.requires_grad or p.grad is not None for p in teacher._tower.parameters())
+    assert not any(p.requires_grad or p.grad is not None for p in teacher.network.parameters())
 
 
 def test_embed_texts_by_name_and_in_full(teacher: Teacher, table: np.ndarray) -> None:
@@ -220,3 +220,9 @@ def test_a_damaged_tower(tmp_path: Path, tower: Tower) -> None:
                 part.writestr(name, whole.read(name))
     with pytest.raises(TeacherError, match=r"the tower '.*part\.pt' cannot be read \(.+\)"):
         load_teacher(f"script:{tmp_path}/part.pt")
+
+
+def test_a_tower_of_constants_cannot_be_scrambled(tmp_path: Path, tower: Tower) -> None:
+    torch.jit.freeze(torch.jit.script(tower)).save(tmp_path / "constants.pt")
+    with pytest.raises(TeacherError, match=r"--kd-control=scramble: .* cannot be reached"):
+        load_teachers(f"script:{tmp_path}/constants.pt", control="scramble")
