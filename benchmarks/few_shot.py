@@ -39,7 +39,7 @@ from dnnlib.errors import UserError
 NONE, CEILING = "none", "all images"  # without distillation, on few images and on many
 _STANDARD = ("--kd-agkd=1", "--kd-cgkd=0", "--kd-p=0", "--kd-norm=standardise")
 _BOTH = (*_STANDARD, "--kd-cgkd=1", "--kd-centre")
-_ON_G = ("--kd-agkd=0", "--kd-cgkd=0", "--kd-diversity=1")
+_MATCH = ("--kd-agkd=0", "--kd-cgkd=0", "--kd-match=1")
 _CENTRED = ("--kd-agkd=0", "--kd-cgkd=1", "--kd-centre")
 
 # What each run adds to `train.py --cfg=demo`. The demo preset's own weights (AGKD 12, p 0) are overridden by each.
@@ -52,13 +52,13 @@ FORMS: dict[str, tuple[str, ...]] = {
     "paper": ("--kd-variant=paper",),
     "release": ("--kd-variant=release",),
     "orthogonal": ("--kd-variant=orthogonal",),
-    "diversity": _ON_G,
-    "diversity of the reals": (*_ON_G, "--kd-diversity-goal=reals"),
-    "diversity of the reals, balance 1": (*_ON_G, "--kd-diversity-goal=reals", "--kd-diversity-balance=1"),
-    "correlations matched": (*_ON_G, "--kd-diversity-goal=match"),
-    "correlations matched, balance 1": (*_ON_G, "--kd-diversity-goal=match", "--kd-diversity-balance=1"),
-    "energy": (*_ON_G, "--kd-diversity-goal=energy"),
-    "energy, balance 1": (*_ON_G, "--kd-diversity-goal=energy", "--kd-diversity-balance=1"),
+    "diversity": ("--kd-agkd=0", "--kd-cgkd=0", "--kd-diversity=1"),
+    "match": _MATCH,
+    "match, scrambled teacher": (*_MATCH, "--kd-control=scramble"),
+    "match, teacher of drawings": (*_MATCH, "--kd=demo"),  # for the study on photos, of which it knows nothing
+    "match, scrambled teacher of drawings": (*_MATCH, "--kd=demo", "--kd-control=scramble"),
+    "match, D's terms at .1": (*_BOTH, "--kd-match=1", "--kd-balance=0.1"),
+    "match, D's terms at .3": (*_BOTH, "--kd-match=1", "--kd-balance=0.3"),
     "AGKD 12, p 0 (demo preset)": ("--kd-agkd=12", "--kd-cgkd=0", "--kd-p=0"),
     "AGKD 12, p 0, shuffled": ("--kd-agkd=12", "--kd-cgkd=0", "--kd-p=0", "--kd-control=shuffle"),
     "standardised, balance .3": (*_STANDARD, "--kd-balance=0.3"),
@@ -253,7 +253,7 @@ def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
         found.setdefault(row["form"], {})[row["seed"]] = row | {"distance": statistics.mean(row["kid"][-LAST:])}
     yield "| form | seeds | KID | share closed | gap | explained, training / held out | pull | pairs, kinds | copies |"
     yield "|---|---|---|---|---|---|---|---|---|"
-    for form in (form for form in FORMS if form in found):
+    for form in [*(form for form in FORMS if form in found), *(form for form in found if form not in FORMS)]:
         runs = found[form]
 
         def mean(*path: str, runs: dict[int, dict[str, Any]] = runs) -> str:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.kd_overhead --resolution=256 --batch=16 --teacher=random:ViT-B/32
 
-D's and G's main step without a teacher, with each view, and with the diversity term on G; then what each part of the
+D's and G's main step without a teacher, with each view, and with each term on G; then what each part of the
 distillation takes. The runs take turns, in one process. `random:ViT-B/32` is a network of that size with random
 weights: it costs what the real one costs, and knows nothing.
 """
@@ -37,7 +37,9 @@ SETUPS: dict[str, dict[str, Any]] = {
     "view seen": {"agkd": 1.0, "cgkd": 1.0},
     "view clean": {"agkd": 1.0, "cgkd": 1.0, "view": "clean"},
     "diversity": {"agkd": 0.0, "cgkd": 0.0, "diversity": 1.0},
+    "match": {"agkd": 0.0, "cgkd": 0.0, "match": 1.0},
 }
+CHANGED = {name: "Gmain" if name in ("diversity", "match") else "Dmain" for name in SETUPS if SETUPS[name]}
 
 
 @click.command()
@@ -68,7 +70,7 @@ def main(
         f"{phase} {name}": lambda run=run, phase=phase: run[phase].step([images])
         for name, run in runs.items()
         for phase in ("Gmain", "Greg", "Dmain", "Dreg")
-        if name == "no teacher" or phase == ("Gmain" if name == "diversity" else "Dmain")
+        if phase == CHANGED.get(name, phase)
     }
     parts["teacher alone"] = torch.no_grad()(lambda: loaded.embed_images(both))
     seconds: dict[str, list[float]] = {name: [] for name in parts}
@@ -90,7 +92,7 @@ def _report(seconds: dict[str, float]) -> None:
     for name, time_ in seconds.items():
         click.echo(f"{name:28}{time_ * 1000:>9.2f}{'':>18}")
     click.echo(f"{'iteration without KD':28}{iteration * 1000:>9.2f}{1:>18.1%}")
-    for name, phase in (("view seen", "Dmain"), ("view clean", "Dmain"), ("diversity", "Gmain")):
+    for name, phase in CHANGED.items():
         more = seconds[f"{phase} {name}"] - plain[phase]
         click.echo(f"{'added by ' + name:28}{more * 1000:>9.2f}{more / iteration:>18.1%}")
     glue = seconds["Dmain view seen"] - plain["Dmain"] - seconds["teacher alone"]

@@ -14,7 +14,7 @@ from kd_plugin.distiller import Distiller
 from kd_plugin.errors import KDError, LayerError, PromptError, TeacherError, nearest
 from kd_plugin.heads import make_head, student_width
 from kd_plugin.joint import JointDistiller
-from kd_plugin.losses import DIVERSITY, LOSSES, reads_texts
+from kd_plugin.losses import DIVERSITY, LOSSES, MATCH, reads_texts
 from kd_plugin.options import from_dict, to_dict
 from kd_plugin.processes import average_gradients
 from kd_plugin.prompts import AUTO, PromptBank, place_of, read_prompts
@@ -111,7 +111,7 @@ def _student_width(tap: FeatureTap) -> int:
 
 
 def _checked_weights(losses: Mapping[str, float], overrides: Mapping[str, Any]) -> dict[str, float]:
-    known = [*LOSSES, DIVERSITY]
+    known = [*LOSSES, DIVERSITY, MATCH]
     for name, weight in losses.items():
         if name not in known:
             raise KDError(f"unknown loss '{name}'{nearest(name, known)}")

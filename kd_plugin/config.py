@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kd_plugin.errors import KDError, nearest
-from kd_plugin.losses import DISTANCES, GOALS, reads_texts
+from kd_plugin.losses import DISTANCES, reads_texts
 from kd_plugin.options import option
 from kd_plugin.spaces import NORMS
 
@@ -57,18 +57,11 @@ class KDConfig:
         "What the diversity term acts on: the generator, through the frozen teacher; or D's own features of fakes",
         choices=PLACES,
     )
-    diversity_goal: str = option(
-        "none",
-        "How far diversity pushes the generator: none, without end; reals, until fakes differ as real images do; "
-        "match, until their mean correlations are those of the real images; energy, until the energy distance between "
-        "both sets of embeddings is 0",
-        choices=("none", *GOALS),
-    )
-    diversity_balance: float = option(
+    match: float = option(
         0.0,
-        "Scale the generator's diversity term so that its gradient at the images is this fraction of the adversarial "
-        "one; 0: weight as given",
-        metavar="FRACTION",
+        "Weight of the matching term: the generator is taught to give images whose embeddings are distributed as those "
+        "of the real images",
+        metavar="WEIGHT",
     )
     p: float = option(
         0.7,
@@ -81,6 +74,9 @@ class KDConfig:
         "Scale the terms of D so that their gradient at the tapped feature is this fraction of the adversarial one; "
         "0: weights as given",
         metavar="FRACTION",
+    )
+    balance_g: float = option(
+        0.0, "The same for the terms of the generator (diversity, match), at its images", metavar="FRACTION"
     )
     warmup: float = option(0.0, "The terms of D grow to their weights over the first KIMG", metavar="KIMG")
     until: float = option(
@@ -146,7 +142,7 @@ class KDConfig:
             raise KDError(f"--kd-template: '{self.template}' must hold {{}} once, where the class name goes")
         if not self.layers:
             raise KDError("--kd-layer: no layer was named; give one, such as b4.fc")
-        for name, fraction in (("balance", self.balance), ("diversity-balance", self.diversity_balance)):
+        for name, fraction in (("balance", self.balance), ("balance-g", self.balance_g)):
             if not (math.isfinite(fraction) and fraction >= 0):
                 raise KDError(f"--kd-{name}: {fraction} is not a fraction; give a number of at least 0, such as 0.3")
         if not 0 <= self.p <= 1:
@@ -158,7 +154,6 @@ class KDConfig:
             ("norm", NORMS),
             ("control", CONTROLS),
             ("diversity_on", PLACES),
-            ("diversity_goal", ("none", *GOALS)),
             ("preprocess", PREPROCESSES),
             ("view", VIEWS),
             ("precision", PRECISIONS),
@@ -189,7 +184,7 @@ class KDConfig:
     def weights(self) -> dict[str, float]:
         """The weight of every term, by name."""
         diversity = 0.0 if self.diversity_on == "off" else self.diversity
-        return {"agkd": self.agkd, "cgkd": self.cgkd, "diversity": diversity}
+        return {"agkd": self.agkd, "cgkd": self.cgkd, "diversity": diversity, "match": self.match}
 
 
 # The published forms: values for KDConfig. Source: design notes on the paper, its release, and VkD (docs/design.md).
@@ -237,8 +232,8 @@ _SHARED = {
     "every": 1,
     "centre": False,
     "view": "seen",
-    "diversity_goal": "none",
-    "diversity_balance": 0.0,
+    "match": 0.0,
+    "balance_g": 0.0,
 }  # by all published forms
 
 

@@ -16,10 +16,8 @@ from kd_plugin.balance import Balance
 from kd_plugin.config import KDConfig
 from kd_plugin.errors import CaptureError, KDError, TeacherError
 from kd_plugin.finite import FiniteCheck
-from kd_plugin.losses import DIVERSITY, GOALS, LOSSES, DistillLoss, Diversity
-from kd_plugin.losses.base import correlations
-from kd_plugin.losses.diversity import alike
-from kd_plugin.losses.goals import BothSets
+from kd_plugin.losses import DIVERSITY, LOSSES, MATCH, DistillLoss, Diversity
+from kd_plugin.losses.energy import energy_distance
 from kd_plugin.measuring import Transfer
 from kd_plugin.prompts import PromptBank
 from kd_plugin.records import ROLES, Captured, DistillBatch, Distilled, Role
@@ -33,7 +31,7 @@ from kd_plugin.views import as_in_the_release, rgb
 __all__ = ["Distiller", "Look"]
 
 _FOR_D = "--kd-balance: call kd(adversarial=loss) with the loss of D that distillation is added to"
-_FOR_G = "--kd-diversity-balance: call kd.for_generator(fake, adversarial=loss) with the loss of G that it is added to"
+_FOR_G = "--kd-balance-g: call kd.for_generator(fake, adversarial=loss) with the loss of G that it is added to"
 _G_MEASURES = 16  # steps of G: measuring goes back through D and the teacher once more
 
 Look = Callable[[Tensor], object]  # calls D on images
@@ -80,18 +78,14 @@ class Distiller(nn.Module):
         self.weights = {name: weight for name, weight in weights.items() if weight > 0}
         self.head = head
         distances = config.distances
-        self.losses = nn.ModuleDict({name: LOSSES[name](distances[name]) for name in self.weights if name != DIVERSITY})
+        self.losses = nn.ModuleDict({name: LOSSES[name](distances[name]) for name in self.weights if name in LOSSES})
         self.diversity = Diversity()
         self.space = Space(config.norm, config.centre, teacher.embed_dim, tap.device)
         self._diversity_on = config.diversity_on if DIVERSITY in self.weights else "off"
         self._borrowed = _Borrowed(tap, teacher, prompts)
         self._transfer = Transfer()
         self._balance = Balance(config.balance, _FOR_D) if config.balance > 0 else None
-        self._balance_g = (
-            Balance(config.diversity_balance, _FOR_G, "diversity_scale", _G_MEASURES)
-            if config.diversity_balance > 0
-            else None
-        )
+        self._balance_g = Balance(config.balance_g, _FOR_G, "scale_g", _G_MEASURES) if config.balance_g > 0 else None
         self._schedule = Schedule(config.warmup, config.until, config.every, config.p, seed)
         self._cache = EmbeddingCache(teacher.embed_dim)
         self._finite = FiniteCheck()
@@ -235,37 +229,36 @@ class Distiller(nn.Module):
         keys: Tensor | None = None,
         adversarial: Tensor | None = None,
     ) -> Distilled:
-        """The diversity term, with its gradient through the frozen teacher into `fake`; zero where it is off.
+        """G's terms, with their gradient through the frozen teacher into `fake`; zero where none is on.
 
         Args:
             fake: [N, C, H, W] in [-1, 1], attached to G's graph.
-            real: [M, C, H, W] in [-1, 1], before augmentation; needed where the term has a goal.
+            real: [M, C, H, W] in [-1, 1], before augmentation; needed by the matching term.
             keys: [M], of them; as in `capture`, and whatever the view: the teacher looks at each image once.
-            adversarial: the loss of G on these images; needed where `diversity_balance` is on.
+            adversarial: the loss of G on these images; needed where `balance_g` is on.
 
         Raises:
-            KDError: the goal needs real images, or the balance a loss, and none came.
+            KDError: the matching term needs real images, or the balance a loss, and none came.
             TeacherError: embeddings that are not finite or not [N, E].
         """
-        if self._diversity_on != "generator":
+        diverse, match = self._diversity_on == "generator", MATCH in self.weights
+        if not (diverse or match):
             return Distilled(torch.zeros((), device=fake.device))
+        if match and real is None:
+            raise KDError("--kd-match: call kd.for_generator(fake, real=images) with real images, or set --kd-match=0")
+        terms: dict[str, Tensor] = {}
         with torch.autocast(fake.device.type, enabled=False):
             embeddings = self._embed(fake)
-            texts = self._texts(embeddings)
-            assert texts is not None  # attach() asks for prompts where this term is on
-            rows = correlations(embeddings, texts)
-            push = likeness = alike(rows)
-            terms = {DIVERSITY: likeness.detach()}
-            if self.config.diversity_goal != "none":
-                if real is None:
-                    raise KDError("--kd-diversity-goal: call kd.for_generator(fake, real=images) with real images")
+            if diverse:
+                texts = self._texts(embeddings)
+                assert texts is not None  # attach() asks for prompts where this term is on
+                terms[DIVERSITY] = self.diversity(embeddings, texts)
+            if real is not None and match:
                 with torch.no_grad():
                     of_reals = self._embed_kept(real, keys).to(embeddings)
-                    real_rows = correlations(of_reals, texts)
-                both = BothSets(embeddings, of_reals, rows, real_rows, likeness, alike(real_rows))
-                push = GOALS[self.config.diversity_goal](both)
-                terms |= {"diversity_reals": both.real_alike, "diversity_apart": push.detach()}
-        distilled = Distilled(self.weights[DIVERSITY] * push, terms, outputs=(fake,) if fake.requires_grad else ())
+                terms[MATCH] = energy_distance(embeddings, of_reals)
+            distilled = self._weighted(terms)
+        distilled = dataclasses.replace(distilled, outputs=(fake,) if fake.requires_grad else ())
         return distilled if self._balance_g is None else self._balance_g(distilled, adversarial)
 
     def get_extra_state(self) -> dict[str, Any]:

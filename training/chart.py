@@ -27,7 +27,10 @@ PANELS = (
     ),
     Panel("Overfitting gap", {"(training - held out) / (training - fake)": "Overfit/gap"}),
     Panel("Distillation (unweighted)", {"AGKD": "Loss/KD/agkd", "CGKD": "Loss/KD/cgkd"}),
-    Panel("How alike images are to the teacher", {"fake": "Loss/KD/diversity", "real": "Loss/KD/diversity_reals"}),
+    Panel(
+        "Fakes, as the teacher sees them",
+        {"alike (diversity)": "Loss/KD/diversity", "apart from reals (match)": "Loss/KD/match"},
+    ),
     Panel(
         "Pull of distillation / of the game",
         {"at D's feature": "Loss/KD/grad_ratio", "at G's images": "Loss/KD/grad_ratio_G"},

@@ -32,8 +32,9 @@ def describe(session: Session) -> list[str]:
         lines.append(f"Metrics:     {session.monitor.describe()}")
     if session.kd is not None:
         lines.append(
-            f"Teacher:     {config.kd.teacher}, agkd {kd.agkd:g}, cgkd {kd.cgkd:g}, diversity "
-            f"{kd.weights['diversity']:g}, view {kd.view}, student {kd.layer}, norm {kd.norm}, {kd.precision}"
+            f"Teacher:     {config.kd.teacher}, "
+            f"{', '.join(f'{name} {weight:g}' for name, weight in kd.weights.items())}, view {kd.view}, "
+            f"student {kd.layer}, norm {kd.norm}, {kd.precision}"
         )
         lines += [f"             {t.name}: {t.remark}" for t in session.kd.teachers if getattr(t, "remark", "")]
     if session.prompts is not None:

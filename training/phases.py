@@ -1,6 +1,6 @@
 """The four parts of a training step, one object each.
 
-    Gmain  the generator's adversarial loss (and distillation's diversity term, where it is on)
+    Gmain  the generator's adversarial loss (and distillation's terms of the generator, where they are on)
     Greg   path length regularisation, lazily
     Dmain  the discriminator's adversarial loss and the distillation
     Dreg   R1, lazily

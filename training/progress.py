@@ -66,6 +66,7 @@ _LINE = (
     ("cgkd", "Loss/KD/cgkd", "<6.4f"),
     ("pull", "Loss/KD/grad_ratio", "<6.3f"),
     ("alike", "Loss/KD/diversity", "<6.3f"),
+    ("apart", "Loss/KD/match", "<6.3f"),
     ("pull on G", "Loss/KD/grad_ratio_G", "<6.3f"),
     ("gap", "Overfit/gap", "<+5.2f"),
     ("explained", "KD/explained", "<6.1%"),

@@ -5,13 +5,13 @@ from kd_plugin.losses.base import LOSSES, DistillLoss
 from kd_plugin.losses.cgkd import CGKD
 from kd_plugin.losses.distances import DISTANCES
 from kd_plugin.losses.diversity import Diversity
-from kd_plugin.losses.goals import GOALS
 
-__all__ = ["AGKD", "CGKD", "DISTANCES", "DIVERSITY", "GOALS", "LOSSES", "DistillLoss", "Diversity", "reads_texts"]
+__all__ = ["AGKD", "CGKD", "DISTANCES", "DIVERSITY", "LOSSES", "MATCH", "DistillLoss", "Diversity", "reads_texts"]
 
-DIVERSITY = "diversity"  # the one term that is no distance between student and teacher
+# The terms of the generator: no distances between student and teacher.
+DIVERSITY, MATCH = "diversity", "match"
 
 
 def reads_texts(term: str) -> bool:
     """Whether the term of this name compares images with prompts."""
-    return term == DIVERSITY or LOSSES[term].needs_texts
+    return term == DIVERSITY or (term in LOSSES and LOSSES[term].needs_texts)

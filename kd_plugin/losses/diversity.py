@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from kd_plugin.losses.base import correlations
 
-__all__ = ["Diversity", "alike"]
+__all__ = ["Diversity"]
 
 
 class Diversity(nn.Module):
@@ -25,11 +25,7 @@ class Diversity(nn.Module):
             embeddings: [N, E], the teacher's of the fakes, with gradient.
             texts: [P, E], without.
         """
-        return alike(correlations(embeddings, texts))
-
-
-def alike(rows: Tensor) -> Tensor:
-    """The mean cosine of two different rows of [N, P], of unit length: their cosine is the inner product."""
-    # Over all pairs the inner products add up to |sum of rows|^2; those of a row with itself come off.
-    pairs = max(len(rows) * (len(rows) - 1), 1)
-    return (rows.sum(dim=0).square().sum() - rows.square().sum()) / pairs
+        rows = correlations(embeddings, texts)  # of unit length: their cosine is the inner product
+        # Over all pairs the inner products add up to |sum of rows|^2; those of a row with itself come off.
+        pairs = max(len(rows) * (len(rows) - 1), 1)
+        return (rows.sum(dim=0).square().sum() - rows.square().sum()) / pairs

@@ -1,4 +1,4 @@
-"""How far apart two sets of embeddings are, as distributions."""
+"""The matching term: fakes should be distributed as the real images are, in the teacher's embeddings."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ __all__ = ["energy_distance"]
 def energy_distance(fake: Tensor, real: Tensor) -> Tensor:
     """(2 E|f - r| - E|f - f'| - E|r - r'|) / E|r - r'|, over pairs of different images.
 
-    0 where both come from one distribution (an unbiased estimate: it may be below), and at most where they share
-    nothing. It has neither a bandwidth nor a scale to choose. In it are the two wishes of the diversity term's kind: be
-    unlike each other, and be near the real images.
+    0 where both come from one distribution (an estimate without bias: it may be below). It has neither a bandwidth nor
+    a scale to choose. In it are two wishes: be near the real images, and, as in the paper's diversity term, be unlike
+    each other; that one alone has no end.
 
-    Source: Székely & Rizzo, "Energy statistics", 2013. Differs from it in: divided by the real images' own spread.
+    Source: Székely & Rizzo, "Energy statistics", 2013. Differs from it in: divided by the real images' own spread. KD-
+    DLGAN has no such term.
 
     Args:
         fake: [N, E], N at least 2.

@@ -57,14 +57,14 @@ def test_a_vanished_gradient_moves_nothing():
 
 
 @pytest.mark.parametrize("weight", [0.01, 300.0])
-def test_the_generators_term_is_balanced_at_its_images(weight, attach, discriminator, images):
-    kd = attach(losses={"diversity": weight}, diversity_balance=0.3)
+def test_the_generators_terms_are_balanced_at_its_images(weight, attach, discriminator, images):
+    kd = attach(losses={"diversity": weight, "match": 2 * weight}, balance_g=0.3)
     fake = images(2).requires_grad_()
     adversarial = -discriminator(fake).mean()
-    distilled = kd.for_generator(fake, adversarial=adversarial)
+    distilled = kd.for_generator(fake, images(1), adversarial=adversarial)
     assert float(gradient_ratio(distilled, adversarial)) == pytest.approx(0.3, rel=1e-4)
-    with pytest.raises(KDError, match=r"--kd-diversity-balance: call kd.for_generator\(fake, adversarial=loss\)"):
-        kd.for_generator(fake)
+    with pytest.raises(KDError, match=r"--kd-balance-g: call kd.for_generator\(fake, adversarial=loss\)"):
+        kd.for_generator(fake, images(1))
 
 
 def test_between_measurements_the_mean_stands():
@@ -83,8 +83,8 @@ def test_between_measurements_the_mean_stands():
 def test_no_fraction(fraction):
     with pytest.raises(KDError, match=r"--kd-balance: .* is not a fraction"):
         KDConfig(balance=fraction)
-    with pytest.raises(KDError, match=r"--kd-diversity-balance: .* is not a fraction"):
-        KDConfig(diversity_balance=fraction)
+    with pytest.raises(KDError, match=r"--kd-balance-g: .* is not a fraction"):
+        KDConfig(balance_g=fraction)
 
 
 def test_the_control_teaches_another_images_embedding(attach, discriminator, images, run, teacher):

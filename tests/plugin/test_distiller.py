@@ -11,8 +11,6 @@ from torch import nn
 
 import kd_plugin
 from kd_plugin import KDError
-from kd_plugin.losses import Diversity
-from kd_plugin.losses.base import correlations
 from kd_plugin.losses.energy import energy_distance
 
 
@@ -264,42 +262,27 @@ def test_descending_the_diversity_term_spreads_the_fakes(attach, images):
     assert kd.for_generator(fake.detach() - 0.5 * gradient).total < before
 
 
-def test_the_goal_of_the_real_images(attach, teacher, images, prompts):
-    kd = attach(losses={"diversity": 0.5}, diversity_goal="reals")
-    alike, apart = images(2)[:1] + 0.01 * images(3), images(3)
-    texts = teacher.embed_texts(prompts)
-    close, far = (Diversity()(teacher.embed_images(shown), texts) for shown in (alike, apart))
-    fake = alike.clone().requires_grad_()
-    distilled = kd.for_generator(fake, apart)
-    torch.testing.assert_close(distilled.total, 0.5 * (close - far))
-    assert distilled.terms == {"diversity": close, "diversity_reals": far, "diversity_apart": close - far}
-    (gradient,) = torch.autograd.grad(distilled.total, fake)
-    assert gradient.abs().sum() > 0
-    fake = apart.clone().requires_grad_()  # more varied than the real images: nothing is pushed any more
-    distilled = kd.for_generator(fake, alike)
-    assert float(distilled.total.detach()) == 0
-    (gradient,) = torch.autograd.grad(distilled.total, fake)
-    assert not gradient.any()
-
-
-@pytest.mark.parametrize("goal", ["match", "energy"])
-def test_goals_that_end_where_the_real_images_are(goal, attach, teacher, images, prompts):
-    kd = attach(losses={"diversity": 0.5}, diversity_goal=goal)
-    f, r, texts = teacher.embed_images(images(2)), teacher.embed_images(images(1)), teacher.embed_texts(prompts)
-    term, means = Diversity(), [correlations(rows, texts).mean(dim=0) for rows in (f, r)]
-    expected = {
-        "match": term(f, texts) - 2 * means[0] @ means[1] + term(r, texts),
-        "energy": energy_distance(f, r),
-    }[goal]
+def test_the_matching_term_is_the_energy_distance_to_the_real_images(attach, teacher, images):
+    kd = attach(losses={"match": 0.5}, prompts=None)  # it asks for no texts
+    f, r = teacher.embed_images(images(2)), teacher.embed_images(images(1))
     fake = images(2).requires_grad_()
     distilled = kd.for_generator(fake, images(1))
-    torch.testing.assert_close(distilled.total, 0.5 * expected)
+    torch.testing.assert_close(distilled.total, 0.5 * energy_distance(f, r))
+    assert distilled.terms == {"match": energy_distance(f, r)}
     (gradient,) = torch.autograd.grad(distilled.total, fake)
-    assert gradient.abs().sum() > 0
+    nearer = kd.for_generator(images(2) - gradient / gradient.norm(), images(1))
+    assert nearer.total < distilled.total
 
 
-def test_the_goal_looks_at_each_real_image_once(attach, teacher, images):
-    kd = attach(losses={"diversity": 1.0}, diversity_goal="reals")
+def test_both_terms_of_the_generator_are_added(attach, images):
+    parts = [attach(losses=one).for_generator(images(2), images(1)) for one in ({"match": 0.5}, {"diversity": 2.0})]
+    both = attach(losses={"diversity": 2.0, "match": 0.5}).for_generator(images(2), images(1))
+    torch.testing.assert_close(both.total, parts[0].total + parts[1].total)
+    assert both.terms == {**parts[0].terms, **parts[1].terms}
+
+
+def test_matching_looks_at_each_real_image_once(attach, teacher, images):
+    kd = attach(losses={"match": 1.0})
     keys = torch.tensor([3, 1, 4, 9])
     first = kd.for_generator(images(2).requires_grad_(), images(1), keys)
     again = kd.for_generator(images(2).requires_grad_(), images(1), keys)
@@ -307,10 +290,16 @@ def test_the_goal_looks_at_each_real_image_once(attach, teacher, images):
     assert [call.tolist() == images(1).tolist() for call in teacher.calls] == [False, True, False]
 
 
-def test_the_goal_needs_real_images(attach, images):
-    kd = attach(losses={"diversity": 1.0}, diversity_goal="reals")
-    with pytest.raises(KDError, match=r"--kd-diversity-goal: call kd.for_generator\(fake, real=images\)"):
+def test_matching_needs_real_images(attach, images):
+    kd = attach(losses={"match": 1.0})
+    with pytest.raises(KDError, match=r"--kd-match: call kd.for_generator\(fake, real=images\)"):
         kd.for_generator(images(2).requires_grad_())
+
+
+def test_matching_leaves_the_discriminator_alone(attach, discriminator, images, run, teacher):
+    distilled = run(attach(losses={"match": 1.0}), discriminator, images(1), images(2))
+    assert float(distilled.total) == 0
+    assert not teacher.calls
 
 
 def test_diversity_off_asks_no_teacher(attach, teacher, images):
