@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ __all__ = ["Distiller", "Look"]
 
 _FOR_D = "--kd-balance: call kd(adversarial=loss) with the loss of D that distillation is added to"
 _FOR_G = "--kd-balance-g: call kd.for_generator(fake, adversarial=loss) with the loss of G that it is added to"
+_PATIENCE = 100  # steps of D, without one of G that asks for its terms
 _G_MEASURES = 16  # steps of G: measuring goes back through D and the teacher once more
 
 Look = Callable[[Tensor], object]  # calls D on images
@@ -82,6 +84,9 @@ class Distiller(nn.Module):
         self.diversity = Diversity()
         self.space = Space(config.norm, config.centre, teacher.embed_dim, tap.device)
         self._diversity_on = config.diversity_on if DIVERSITY in self.weights else "off"
+        on_g = {DIVERSITY: self._diversity_on == "generator", MATCH: MATCH in self.weights}
+        self._for_g = [name for name, on in on_g.items() if on]
+        self._unasked = 0  # steps of D since G's terms were asked for
         self._borrowed = _Borrowed(tap, teacher, prompts)
         self._transfer = Transfer()
         self._balance = Balance(config.balance, _FOR_D) if config.balance > 0 else None
@@ -154,6 +159,7 @@ class Distiller(nn.Module):
         """
         self._schedule.enter()
         self._schedule.leave()
+        self._remind()
         if not self._acts:
             return Distilled(torch.zeros((), device=self._borrowed.tap.device))
         captured = self._borrowed.tap.drain()
@@ -167,6 +173,17 @@ class Distiller(nn.Module):
             distilled = self._balance(distilled, adversarial)
         factor = self._schedule.factor(len(captured["real"].features))
         return distilled if factor == 1 else dataclasses.replace(distilled, total=distilled.total * factor)
+
+    def _remind(self) -> None:
+        """A term of G that nobody asks for would be missed by nobody."""
+        self._unasked += 1
+        if self._for_g and self._unasked == _PATIENCE:
+            flags = " and ".join(f"--kd-{name}" for name in self._for_g)
+            warnings.warn(
+                f"{_PATIENCE} steps of D, and {flags} did nothing: in G's step add "
+                "kd.for_generator(fake, real).total to its loss, or set the weight to 0",
+                stacklevel=3,
+            )
 
     def _terms(self, captured: Mapping[Role, Captured]) -> dict[str, Tensor]:
         """Each term, unweighted."""
@@ -241,19 +258,19 @@ class Distiller(nn.Module):
             KDError: the matching term needs real images, or the balance a loss, and none came.
             TeacherError: embeddings that are not finite or not [N, E].
         """
-        diverse, match = self._diversity_on == "generator", MATCH in self.weights
-        if not (diverse or match):
+        self._unasked = 0
+        if not self._for_g:
             return Distilled(torch.zeros((), device=fake.device))
-        if match and real is None:
+        if MATCH in self._for_g and real is None:
             raise KDError("--kd-match: call kd.for_generator(fake, real=images) with real images, or set --kd-match=0")
         terms: dict[str, Tensor] = {}
         with torch.autocast(fake.device.type, enabled=False):
             embeddings = self._embed(fake)
-            if diverse:
+            if DIVERSITY in self._for_g:
                 texts = self._texts(embeddings)
                 assert texts is not None  # attach() asks for prompts where this term is on
                 terms[DIVERSITY] = self.diversity(embeddings, texts)
-            if real is not None and match:
+            if real is not None and MATCH in self._for_g:
                 with torch.no_grad():
                     of_reals = self._embed_kept(real, keys).to(embeddings)
                 terms[MATCH] = energy_distance(embeddings, of_reals)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import warnings
 
 import pytest
 import torch
@@ -294,6 +295,23 @@ def test_matching_needs_real_images(attach, images):
     kd = attach(losses={"match": 1.0})
     with pytest.raises(KDError, match=r"--kd-match: call kd.for_generator\(fake, real=images\)"):
         kd.for_generator(images(2).requires_grad_())
+
+
+def test_a_term_of_the_generator_that_nobody_asks_for(attach, images):
+    kd = attach(losses={"match": 1.0})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(150):
+            kd.for_generator(images(2), images(1))
+            for _ in range(5):  # steps of D
+                kd()
+        attach(losses={"match": 0.0})()
+    for _ in range(94):  # and the five above
+        kd()
+    with pytest.warns(
+        UserWarning, match=r"--kd-match did nothing: in G's step add kd.for_generator\(fake, real\).total"
+    ):
+        kd()
 
 
 def test_matching_leaves_the_discriminator_alone(attach, discriminator, images, run, teacher):
