@@ -250,8 +250,8 @@ class Distiller(nn.Module):
 
         Args:
             fake: [N, C, H, W] in [-1, 1], attached to G's graph.
-            real: [M, C, H, W] in [-1, 1], before augmentation; needed by the matching term.
-            keys: [M], of them; as in `capture`, and whatever the view: the teacher looks at each image once.
+            real: [M, C, H, W] in [-1, 1], treated as `fake` is: both augmented or neither; needed by the matching term.
+            keys: [M], of real images that are not augmented; as in `capture`: the teacher looks at each once.
             adversarial: the loss of G on these images; needed where `balance_g` is on.
 
         Raises:

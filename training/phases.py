@@ -129,19 +129,26 @@ class Gmain(Phase):
         players = self.players
         z, labels = players.latents(batch.real.shape[0])
         fake, _ = players.generate(z, labels)
-        logits = players.D(players.augment(fake), labels)
+        seen = players.augment(fake)
+        logits = players.D(seen, labels)
         loss = generator_loss(logits)
         players.stats.report("Loss/scores/fake", logits)
         players.stats.report("Loss/signs/fake", logits.sign())
         players.stats.report("Loss/G/loss", loss)
-        if players.kd is not None:
-            with players.kd_watch.running():
-                distilled = players.kd.for_generator(fake, batch.real, batch.indices, loss)
-                self.report_pull("Loss/KD/grad_ratio_G", distilled, loss)
-            for name, value in distilled.terms.items():
-                players.stats.report(f"Loss/KD/{name}", value)
-            loss = loss + distilled.total
-        return loss
+        return loss if players.kd is None else loss + self._distil(players.kd, fake, seen, batch, loss)
+
+    def _distil(self, kd: AnyDistiller, fake: Tensor, seen: Tensor, batch: Batch, adversarial: Tensor) -> Tensor:
+        players = self.players
+        with players.kd_watch.running():
+            if kd.config.view == "clean":
+                distilled = kd.for_generator(fake, batch.real, batch.indices, adversarial)
+            else:
+                real = players.augment(batch.real) if kd.config.match > 0 else None
+                distilled = kd.for_generator(seen, real, None, adversarial)
+            self.report_pull("Loss/KD/grad_ratio_G", distilled, adversarial)
+        for name, value in distilled.terms.items():
+            players.stats.report(f"Loss/KD/{name}", value)
+        return distilled.total
 
 
 class Greg(Phase):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from kd_plugin import Distiller, attach
 from torch_utils.gradients import NanWatch, settle
 from torch_utils.ranks import ALONE
 from torch_utils.stats import Stats, Stopwatch
@@ -77,6 +79,30 @@ def test_micro_batches_give_the_same_gradient(name: str) -> None:
     assert len(whole) > 10
     for a, b in zip(whole, split, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("view", ["seen", "clean"])
+def test_the_generators_terms_show_the_teacher_what_the_view_says(view: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As D sees them, fakes and reals alike; or clean, with keys."""
+    config, players = make()
+    kd = attach(players.D, teacher="demo", losses={"match": 1.0}, view=view)
+    asked = []
+    monkeypatch.setattr(kd, "for_generator", lambda *given: asked.append(given) or Distiller.for_generator(kd, *given))
+    players = dataclasses.replace(players, kd=kd, augment=lambda images: images.clamp(-0.5, 0.5))
+    SEQUENCE["next"] = 0
+    batch = batch_of(4)
+    make_phases(config, players)[0].step([batch])
+    ((fake, real, keys, adversarial),) = asked
+    assert fake.requires_grad
+    assert (float(fake.detach().abs().max()) > 0.5) == (view == "clean")
+    if view == "seen":
+        torch.testing.assert_close(real, batch.real.clamp(-0.5, 0.5))
+        assert keys is None
+    else:
+        assert real is batch.real
+        assert keys is batch.indices
+    assert adversarial.requires_grad
+    assert players.stats.drain(ALONE)["Loss/KD/match"].mean > 0
 
 
 def test_frozen_layers_stay_as_they_were() -> None:
