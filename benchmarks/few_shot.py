@@ -37,62 +37,60 @@ from dnnlib.cli import user_errors
 from dnnlib.errors import UserError
 
 NONE, CEILING = "none", "all images"  # without distillation, on few images and on many
-_STANDARD = ("--kd-agkd=1", "--kd-cgkd=0", "--kd-p=0", "--kd-norm=standardise")
-_BOTH = (*_STANDARD, "--kd-cgkd=1", "--kd-centre")
-_MATCH = ("--kd-agkd=0", "--kd-cgkd=0", "--kd-match=1")
-_CENTRED = ("--kd-agkd=0", "--kd-cgkd=1", "--kd-centre")
+_PAPER = ("--kd-variant=paper", "--kd-diversity=0")  # a pass through the teacher for nothing that D is taught
+_STANDARD = ("--kd-match=0", "--kd-cgkd=0")  # AGKD on standardised embeddings, as the defaults are
+_CENTRED = ("--kd-match=0", "--kd-agkd=0")  # CGKD, centred
+_BOTH = ("--kd-match=0",)
+_MATCH = ("--kd-agkd=0", "--kd-cgkd=0")
+_SHUFFLED = "--kd-control=shuffle"
 
-# What each run adds to `train.py --cfg=demo`. The demo preset's own weights (AGKD 12, p 0) are overridden by each.
+# What each run adds to `train.py --cfg=demo`.
 FORMS: dict[str, tuple[str, ...]] = {
     NONE: (),
     CEILING: (),
-    "AGKD (paper)": ("--kd-agkd=1", "--kd-cgkd=0", "--kd-p=0.7"),
-    "CGKD (paper)": ("--kd-agkd=0", "--kd-cgkd=1"),
-    "AGKD + CGKD (paper)": ("--kd-agkd=1", "--kd-cgkd=1", "--kd-p=0.7"),
-    "paper": ("--kd-variant=paper",),
-    "release": ("--kd-variant=release",),
-    "orthogonal": ("--kd-variant=orthogonal",),
-    "diversity": ("--kd-agkd=0", "--kd-cgkd=0", "--kd-diversity=1"),
+    "default": (),
+    "default, scrambled teacher": ("--kd-control=scramble",),
     "match": _MATCH,
     "match, scrambled teacher": (*_MATCH, "--kd-control=scramble"),
     "match, teacher of drawings": (*_MATCH, "--kd=demo"),  # for the study on photos, of which it knows nothing
     "match, scrambled teacher of drawings": (*_MATCH, "--kd=demo", "--kd-control=scramble"),
-    "match, D's terms at .1": (*_BOTH, "--kd-match=1", "--kd-balance=0.1"),
-    "match, D's terms at .3": (*_BOTH, "--kd-match=1", "--kd-balance=0.3"),
-    "AGKD 12, p 0 (demo preset)": ("--kd-agkd=12", "--kd-cgkd=0", "--kd-p=0"),
-    "AGKD 12, p 0, shuffled": ("--kd-agkd=12", "--kd-cgkd=0", "--kd-p=0", "--kd-control=shuffle"),
-    "standardised, balance .3": (*_STANDARD, "--kd-balance=0.3"),
+    "match, balance 1": (*_MATCH, "--kd-balance-g=1"),
+    "match, balance .3": (*_MATCH, "--kd-balance-g=0.3"),
+    "AGKD (paper)": (*_PAPER, "--kd-cgkd=0"),
+    "CGKD (paper)": (*_PAPER, "--kd-agkd=0"),
+    "AGKD + CGKD (paper)": _PAPER,
+    "diversity": ("--kd-variant=paper", "--kd-agkd=0", "--kd-cgkd=0"),
+    "paper": ("--kd-variant=paper",),
+    "release": ("--kd-variant=release",),
+    "orthogonal": ("--kd-variant=orthogonal",),
+    "AGKD 12, p 0": (*_PAPER, "--kd-agkd=12", "--kd-cgkd=0", "--kd-p=0"),
+    "AGKD 12, p 0, shuffled": (*_PAPER, "--kd-agkd=12", "--kd-cgkd=0", "--kd-p=0", _SHUFFLED),
+    "standardised, balance .3": _STANDARD,
     "standardised, balance 1": (*_STANDARD, "--kd-balance=1"),
     "standardised, balance 3": (*_STANDARD, "--kd-balance=3"),
-    "standardised, balance 3, shuffled": (*_STANDARD, "--kd-balance=3", "--kd-control=shuffle"),
-    "standardised, balance 1, shuffled": (*_STANDARD, "--kd-balance=1", "--kd-control=shuffle"),
+    "standardised, balance 3, shuffled": (*_STANDARD, "--kd-balance=3", _SHUFFLED),
+    "standardised, balance 1, shuffled": (*_STANDARD, "--kd-balance=1", _SHUFFLED),
     "standardised, balance 1, p .7": (*_STANDARD, "--kd-balance=1", "--kd-p=0.7"),
     "whitened, balance 1": (*_STANDARD, "--kd-norm=whiten", "--kd-balance=1"),
     "unit, mse, balance 1": (*_STANDARD, "--kd-norm=unit", "--kd-distance=mse", "--kd-balance=1"),
     "standardised, mse, balance 1": (*_STANDARD, "--kd-distance=mse", "--kd-balance=1"),
     "standardised, linear head, balance 1": (*_STANDARD, "--kd-head=linear", "--kd-balance=1"),
+    "standardised, mlp head, balance 1": (*_STANDARD, "--kd-head=mlp", "--kd-balance=1"),
+    "before mbstd, balance 1": (*_STANDARD, "--kd-layer=b8.conv1", "--kd-balance=1"),
     "before mbstd and fc, balance 1": (*_STANDARD, "--kd-layer=b8.conv1,b4.fc", "--kd-balance=1"),
     "three layers, balance 1": (*_STANDARD, "--kd-layer=b16.conv1,b8.conv1,b4.fc", "--kd-balance=1"),
-    "before mbstd, balance 1": (*_STANDARD, "--kd-layer=b8.conv1", "--kd-balance=1"),
-    "CGKD centred, balance 1": (*_CENTRED, "--kd-balance=1"),
-    "CGKD centred, balance 1, shuffled": (*_CENTRED, "--kd-balance=1", "--kd-control=shuffle"),
-    "standardised, mlp head, balance 1": (*_STANDARD, "--kd-head=mlp", "--kd-balance=1"),
     "standardised, balance 3, until 20": (*_STANDARD, "--kd-balance=3", "--kd-until=20"),
+    "CGKD centred, balance .3": _CENTRED,
+    "CGKD centred, balance 1": (*_CENTRED, "--kd-balance=1"),
+    "CGKD centred, balance 1, shuffled": (*_CENTRED, "--kd-balance=1", _SHUFFLED),
     "CGKD centred, balance 3, until 20": (*_CENTRED, "--kd-balance=3", "--kd-until=20"),
-    "CGKD centred, balance .3": (*_CENTRED, "--kd-balance=0.3"),
     "CGKD centred, mse, balance 1": (*_CENTRED, "--kd-cgkd-distance=mse", "--kd-balance=1"),
     "CGKD centred, auto prompts, balance 1": (*_CENTRED, "--kd-prompts=auto", "--kd-balance=1"),
     "CGKD centred, before mbstd, balance 1": (*_CENTRED, "--kd-layer=b8.conv1", "--kd-balance=1"),
+    "both, standardised, centred, balance .3": _BOTH,
     "both, standardised, centred, balance 1": (*_BOTH, "--kd-balance=1"),
-    "both, standardised, centred, balance .3, p .7": (*_BOTH, "--kd-balance=0.3", "--kd-p=0.7"),
+    "both, standardised, centred, balance 1, shuffled": (*_BOTH, "--kd-balance=1", _SHUFFLED),
     "both, standardised, centred, balance 1, p .7": (*_BOTH, "--kd-balance=1", "--kd-p=0.7"),
-    "both, standardised, centred, balance 1, p .7, shuffled": (
-        *_BOTH,
-        "--kd-balance=1",
-        "--kd-p=0.7",
-        "--kd-control=shuffle",
-    ),
-    "clean view, balance 1": (*_STANDARD, "--kd-view=clean", "--kd-balance=1"),
 }
 LAST = 4  # snapshots whose figures are averaged
 

@@ -42,7 +42,7 @@ def train(
     opt_d = torch.optim.Adam(D.parameters(), lr=2e-4, betas=(0.5, 0.999))
 
     # print(*kd_plugin.list_layers(D, images[:2]), sep="\n") names layers and widths.
-    kd = kd_plugin.attach(D, layer="7", width=4 * width, teacher=teacher, losses={"agkd": 1.0})  # kd
+    kd = kd_plugin.attach(D, layer="7", width=4 * width, teacher=teacher, losses={"agkd": 1.0, "match": 1.0})  # kd
     opt_d.add_param_group({"params": kd.parameters()})  # kd
 
     history = []
@@ -54,17 +54,19 @@ def train(
             d_real = D(real)
         with kd.capture("fake"):  # kd
             d_fake = D(fake.detach())
-        distilled = kd()
-        loss_d = F.softplus(-d_real).mean() + F.softplus(d_fake).mean() + distilled.total  # kd
+        loss_d = F.softplus(-d_real).mean() + F.softplus(d_fake).mean()
+        distilled = kd(loss_d)  # kd
         opt_d.zero_grad()
-        loss_d.backward()
+        (loss_d + distilled.total).backward()
         opt_d.step()
 
         loss_g = F.softplus(-D(fake)).mean()
+        matched = kd.for_generator(fake, real)  # kd
         opt_g.zero_grad()
-        loss_g.backward()
+        (loss_g + matched.total).backward()
         opt_g.step()
-        history.append({"G": loss_g.item(), "D": loss_d.item(), **{k: v.item() for k, v in distilled.terms.items()}})
+        terms = {**distilled.terms, **matched.terms}
+        history.append({"G": loss_g.item(), "D": loss_d.item(), **{k: v.item() for k, v in terms.items()}})
     print(f"explained: {kd.explained()}")
     if out:
         with torch.no_grad():

@@ -39,7 +39,7 @@ class GAN(nn.Module):
         self.G, self.D = generator(z_dim, width).to(device), Scores(width).to(device)
         self._compiled = [torch.compile(self.D, backend=backend)]  # in a list: D's weights are registered once
         self.kd = kd_plugin.attach(  # kd: before the compiled D's first call; the teacher goes where D is
-            self._compiled[0], layer="features.6", teacher=teacher, losses={"agkd": 1.0}, p=0.0
+            self._compiled[0], layer="features.6", teacher=teacher, losses={"agkd": 1.0}
         )
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
@@ -56,10 +56,10 @@ class GAN(nn.Module):
             d_real = D(real)
         with self.kd.capture("fake"):  # kd
             d_fake = D(fake.detach())
-        distilled = self.kd()  # kd
-        loss_d = F.softplus(-d_real).mean() + F.softplus(d_fake).mean() + distilled.total
+        loss_d = F.softplus(-d_real).mean() + F.softplus(d_fake).mean()
+        distilled = self.kd(loss_d)  # kd
         opt_d.zero_grad()
-        loss_d.backward()
+        (loss_d + distilled.total).backward()
         opt_d.step()
         loss_g = F.softplus(-D(fake)).mean()
         opt_g.zero_grad()

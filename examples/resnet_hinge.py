@@ -91,7 +91,7 @@ def train(
         "something large",
     ]
     kd = kd_plugin.attach(  # kd
-        D, layer="blocks", width=width, teacher=teacher, prompts=prompts, view="clean", norm="standardise", balance=0.5,
+        D, layer="blocks", width=width, teacher=teacher, prompts=prompts, view="clean", balance=0.5,
         losses={"agkd": 1.0, "cgkd": 1.0, "diversity": 0.1},
     )  # fmt: skip
     opt_d.add_param_group({"params": kd.parameters()})  # kd

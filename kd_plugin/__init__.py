@@ -2,9 +2,11 @@
 
 kd = kd_plugin.attach(D, layer="b4.fc", teacher="clip", prompts=["a photo of a cat", "a sketch of a cat"])
 opt_d.add_param_group({"params": kd.parameters()})
-with kd.capture("real", clean=real): d_real = D(augment(real))
-with kd.capture("fake", clean=fake): d_fake = D(augment(fake.detach()))
-loss_d = your_loss(d_real, d_fake) + kd().total
+with kd.capture("real"): d_real = D(augment(real))
+with kd.capture("fake"): d_fake = D(augment(fake.detach()))
+loss_d = loss_d + kd(loss_d).total
+
+and, where the generator shall learn too, loss_g = loss_g + kd.for_generator(fake, real).total
 """
 
 from kd_plugin.attaching import AnyDistiller, attach

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from kd_plugin.errors import KDError
-from kd_plugin.measuring import gradient_ratio
-from kd_plugin.processes import summed, world
+from kd_plugin.measuring import ratio_of, squared_pulls
+from kd_plugin.processes import summed
 from kd_plugin.records import Distilled
 
 __all__ = ["Balance"]
@@ -25,7 +25,7 @@ class Balance:
     total <- total * fraction / r, with r the running mean of |d total / d f| / |d adversarial / d f|
 
     No fixed weight suits both ends of a run: the ratio of one and the same term was seen to go from .81 to .14. In a
-    run of several processes r is that of all of them, so that their losses stay one.
+    run of several processes r is that of the joint batch, so that their losses stay one.
 
     Source: the adaptive weight of VQGAN (Esser et al. 2021), equation 7. Differs from it in: a running mean in place of
     the single step's ratio, which jumps.
@@ -60,7 +60,7 @@ class Balance:
         if adversarial is None:
             raise KDError(self.how)
         if self._calls % self.every == 0 or self._ratio is None:
-            self._ratio = self._moved(summed(gradient_ratio(distilled, adversarial)) / world())
+            self._ratio = self._moved(ratio_of(summed(squared_pulls(distilled, adversarial))))
         self._calls += 1
         ratio = self._ratio.to(distilled.total.device)
         scale = torch.where(ratio.isnan(), 1.0, (self.fraction / ratio).clamp(LEAST, MOST))

@@ -44,12 +44,7 @@ class KDConfig:
         metavar="SPEC",
         group="Distillation",
     )
-    agkd: float = option(
-        1.0,
-        "Weight of aggregated distillation (image embeddings)",
-        metavar="WEIGHT",
-        shown_default="1.0; --cfg=demo has its own",
-    )
+    agkd: float = option(1.0, "Weight of aggregated distillation (image embeddings)", metavar="WEIGHT")
     cgkd: float = option(1.0, "Weight of correlated distillation (image-text correlations)", metavar="WEIGHT")
     diversity: float = option(0.0, "Weight of the diversity term", metavar="WEIGHT")
     diversity_on: str = option(
@@ -58,19 +53,14 @@ class KDConfig:
         choices=PLACES,
     )
     match: float = option(
-        0.0,
+        1.0,
         "Weight of the matching term: the generator is taught to give images whose embeddings are distributed as those "
         "of the real images",
         metavar="WEIGHT",
     )
-    p: float = option(
-        0.7,
-        "Probability that a step also matches the crossed pairs",
-        metavar="[0,1]",
-        shown_default="0.7; --cfg=demo has its own",
-    )
+    p: float = option(0.0, "Probability that a step also matches the crossed pairs", metavar="[0,1]")
     balance: float = option(
-        0.0,
+        0.3,
         "Scale the terms of D so that their gradient at the tapped feature is this fraction of the adversarial one; "
         "0: weights as given",
         metavar="FRACTION",
@@ -106,11 +96,11 @@ class KDConfig:
     )
     cgkd_distance: str = option("l1", "Of cgkd: the same, over prompts in place of width", choices=DISTANCES)
     norm: str = option(
-        "none",
+        "standardise",
         "What agkd compares: embeddings as they are, of unit length, or standardised or whitened by running statistics",
         choices=NORMS,
     )
-    centre: bool = option(False, "Subtract the teacher's mean embedding before cgkd's correlations are formed")
+    centre: bool = option(True, "Subtract the teacher's mean embedding before cgkd's correlations are formed")
     view: str = option("seen", "What the teacher is shown: seen (the augmented images D saw) or clean", choices=VIEWS)
     preprocess: str = option(
         "teacher",

@@ -20,6 +20,7 @@ from kd_plugin.finite import FiniteCheck
 from kd_plugin.losses import DIVERSITY, LOSSES, MATCH, DistillLoss, Diversity
 from kd_plugin.losses.energy import energy_distance
 from kd_plugin.measuring import Transfer
+from kd_plugin.processes import gathered
 from kd_plugin.prompts import PromptBank
 from kd_plugin.records import ROLES, Captured, DistillBatch, Distilled, Role
 from kd_plugin.schedule import Schedule
@@ -31,7 +32,7 @@ from kd_plugin.views import as_in_the_release, rgb
 
 __all__ = ["Distiller", "Look"]
 
-_FOR_D = "--kd-balance: call kd(adversarial=loss) with the loss of D that distillation is added to"
+_FOR_D = "--kd-balance: call kd(adversarial=loss) with the loss of D that distillation is added to, or set it to 0"
 _FOR_G = "--kd-balance-g: call kd.for_generator(fake, adversarial=loss) with the loss of G that it is added to"
 _PATIENCE = 100  # steps of D, without one of G that asks for its terms
 _G_MEASURES = 16  # steps of G: measuring goes back through D and the teacher once more
@@ -248,6 +249,8 @@ class Distiller(nn.Module):
     ) -> Distilled:
         """G's terms, with their gradient through the frozen teacher into `fake`; zero where none is on.
 
+        In a run of several processes they are those of the joint batch.
+
         Args:
             fake: [N, C, H, W] in [-1, 1], attached to G's graph.
             real: [M, C, H, W] in [-1, 1], treated as `fake` is: both augmented or neither; needed by the matching term.
@@ -265,14 +268,14 @@ class Distiller(nn.Module):
             raise KDError("--kd-match: call kd.for_generator(fake, real=images) with real images, or set --kd-match=0")
         terms: dict[str, Tensor] = {}
         with torch.autocast(fake.device.type, enabled=False):
-            embeddings = self._embed(fake)
+            embeddings = gathered(self._embed(fake))
             if DIVERSITY in self._for_g:
                 texts = self._texts(embeddings)
                 assert texts is not None  # attach() asks for prompts where this term is on
                 terms[DIVERSITY] = self.diversity(embeddings, texts)
             if real is not None and MATCH in self._for_g:
                 with torch.no_grad():
-                    of_reals = self._embed_kept(real, keys).to(embeddings)
+                    of_reals = gathered(self._embed_kept(real, keys).to(embeddings))
                 terms[MATCH] = energy_distance(embeddings, of_reals)
             distilled = self._weighted(terms)
         distilled = dataclasses.replace(distilled, outputs=(fake,) if fake.requires_grad else ())

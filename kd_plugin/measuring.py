@@ -30,13 +30,21 @@ def gradient_ratio(distilled: Distilled, adversarial: Tensor) -> Tensor:
     """
     if not distilled.outputs:
         return torch.zeros((), device=adversarial.device)
-    return _pull(distilled.total, distilled.outputs) / _pull(adversarial, distilled.outputs)
+    return ratio_of(squared_pulls(distilled, adversarial))
 
 
-def _pull(loss: Tensor, outputs: tuple[Tensor, ...]) -> Tensor:
+def squared_pulls(distilled: Distilled, adversarial: Tensor) -> Tensor:
+    """The squared norms of both gradients, [2]. Those of several processes add up to those of the joint batch."""
+    return torch.stack([_squared_pull(loss, distilled.outputs) for loss in (distilled.total, adversarial)])
+
+
+def ratio_of(squares: Tensor) -> Tensor:
+    return (squares[0] / squares[1]).sqrt()
+
+
+def _squared_pull(loss: Tensor, outputs: tuple[Tensor, ...]) -> Tensor:
     gradients = torch.autograd.grad(loss, outputs, retain_graph=True, materialize_grads=True)
-    norm: Tensor = torch.linalg.vector_norm(torch.cat([gradient.float().flatten() for gradient in gradients]))
-    return norm
+    return torch.stack([gradient.float().square().sum() for gradient in gradients]).sum()
 
 
 class Transfer:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-__all__ = ["average_gradients", "summed", "world"]
+__all__ = ["average_gradients", "gathered", "summed", "world"]
 
 
 def world() -> int:
@@ -22,6 +23,20 @@ def summed(values: Tensor) -> Tensor:
     total = values.clone()
     dist.all_reduce(total)
     return total
+
+
+def gathered(rows: Tensor) -> Tensor:
+    """[N, E], equally many in each process, -> [world * N, E], those of all.
+
+    A gradient reaches this process's own rows, times the number of processes: averaged over them, as gradients are, it
+    is that of the joint batch.
+    """
+    if world() == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(world())]
+    dist.all_gather(parts, rows.detach().contiguous())
+    parts[dist.get_rank()] = rows + (world() - 1) * (rows - rows.detach())
+    return torch.cat(parts)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

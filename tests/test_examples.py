@@ -57,7 +57,7 @@ def test_dcgan(folder: Path, tmp_path: Path) -> None:
 
 
 def test_resnet_hinge(folder: Path) -> None:
-    history = run(resnet_hinge.main, folder, "--steps=12")
+    history = run(resnet_hinge.main, folder, "--steps=24")
     assert {"agkd", "cgkd", "scale", "diversity"} <= history[-1].keys()
     assert falls(history, "agkd")
 

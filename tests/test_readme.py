@@ -75,9 +75,11 @@ def test_the_lines_for_ones_own_gan_run() -> None:
         "real": torch.rand(4, 3, 32, 32),
         "fake": torch.rand(4, 3, 32, 32, requires_grad=True),
         "your_loss": lambda real, fake: (fake - real).mean(),
+        "your_loss_of_g": lambda fake: -fake.mean(),
     }
     exec(code.replace('teacher="clip"', 'teacher="demo"'), names)  # the same lines, without the download
     names["loss_d"].backward()
+    names["loss_g"].backward()
     assert network.b4["fc"].weight.grad.abs().sum() > 0
     assert all(parameter.grad is not None for group in names["opt_d"].param_groups for parameter in group["params"])
 

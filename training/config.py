@@ -232,7 +232,6 @@ def _require(holds: bool, name: str, value: Any, expected: str) -> None:
 
 # Sources: stylegan2-ada-pytorch (auto, stylegan2, paper*, cifar), DiffAugment-stylegan2-pytorch (low_shot);
 # `demo` is ours: chosen by looking at the pictures that five minutes on two CPU cores give (docs/design.md).
-KD = "kd."
 _ALL_THREE = "color,translation,cutout"
 
 # fmt: off
@@ -258,15 +257,12 @@ _TABLE: dict[str, tuple[Any, ...]] = {
     "ema_rampup":   (     None,        None,       None,       None,        None,     .05,      .1),
     "aug":          (  "noaug",       "ada",      "ada",      "ada",       "ada",   "ada", "noaug"),
     "diffaugment":  (_ALL_THREE,     "none",     "none",     "none",      "none",  "none", "translation"),
-    # Distillation; None: the default of KDConfig.
-    "kd.agkd":      (     None,        None,       None,       None,        None,    None,      12),
-    "kd.p":         (     None,        None,       None,       None,        None,    None,       0),
 }
 # fmt: on
 
 
 def preset_row(name: str, resolution: int, gpus: int = 1) -> dict[str, Any]:
-    """The values of a preset, those of the distillation as `kd.<field>`; `auto` depends on the rest.
+    """The values of a preset; `auto` depends on the rest.
 
     Raises:
         UserError: an unknown preset, with the nearest name.
@@ -276,8 +272,7 @@ def preset_row(name: str, resolution: int, gpus: int = 1) -> dict[str, Any]:
     if name not in _PRESETS:
         raise UserError(f"--cfg: unknown preset '{name}'{nearest(name, [*_PRESETS, 'auto'])}")
     column = _PRESETS.index(name)
-    row = {setting: values[column] for setting, values in _TABLE.items()}
-    return {setting: value for setting, value in row.items() if not (setting.startswith(KD) and value is None)}
+    return {setting: values[column] for setting, values in _TABLE.items()}
 
 
 def _auto(resolution: int, ranks: int) -> dict[str, Any]:
@@ -318,7 +313,6 @@ def resolve(
         data = given.get("data", base.get("data", _default("data")))
         name = given.get("cfg") or ("demo" if DemoSpec.parse(data) else _default("cfg"))
         row = preset_row(name, resolution, given.get("gpus", base.get("gpus", _default("gpus"))))
-        kd_saved |= {setting.removeprefix(KD): row.pop(setting) for setting in list(row) if setting.startswith(KD)}
         base |= {"cfg": name, "holdout": DEMO_HOLDOUT if DemoSpec.parse(data) else _default("holdout")} | row
     # Naming one of the two augmentations replaces a preset's other one.
     if given.get("diffaugment", "none") != "none":

@@ -89,8 +89,9 @@ def test_the_grid_of_reals_shows_the_training_images(run_train: RunTrain, tmp_pa
 
 
 def test_weight_zero_is_the_baseline_to_the_bit(run_train: RunTrain, tmp_path: Path) -> None:
+    zeros = ("--kd=demo", "--kd-agkd=0", "--kd-cgkd=0", "--kd-match=0")
     assert run_train(f"--outdir={tmp_path / 'plain'}").exit_code == 0
-    assert run_train(f"--outdir={tmp_path / 'zero'}", "--kd=demo", "--kd-agkd=0", "--kd-cgkd=0").exit_code == 0
+    assert run_train(f"--outdir={tmp_path / 'zero'}", *zeros).exit_code == 0
     assert run_train(f"--outdir={tmp_path / 'one'}", "--kd=demo").exit_code == 0
     plain, zero, one = (weights_of(next((tmp_path / name).iterdir())) for name in ("plain", "zero", "one"))
     assert_equal_weights(plain, zero)

@@ -117,12 +117,19 @@ def prompts() -> list[str]:
     return list(PROMPTS)
 
 
+# One thing at a time: no normalisation, no centring, no balance, and nothing on the generator.
+BARE = {"p": 0.7, "norm": "none", "centre": False, "balance": 0.0, "match": 0.0}
+
+
 @pytest.fixture
 def attach(discriminator: Discriminator, teacher: FakeTeacher) -> Callable[..., Distiller]:
-    """attach() to the fixtures' D and teacher; everything can be overridden."""
+    """attach() to the fixtures' D and teacher, with the bare terms of D; everything can be overridden."""
 
     def make(d: nn.Module = discriminator, **options: Any) -> Distiller:
-        return kd_plugin.attach(d, **{"teacher": teacher, "prompts": PROMPTS, **options})
+        bare = {} if options.keys() & {"config", "variant"} else dict(BARE)
+        if "losses" in options:
+            bare.pop("match", None)
+        return kd_plugin.attach(d, **{"teacher": teacher, "prompts": PROMPTS, **bare, **options})
 
     return make
 

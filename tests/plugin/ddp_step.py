@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import kd_plugin
+from kd_plugin.processes import summed
 from tests.plugin.conftest import PROMPTS, Discriminator, FakeTeacher
 
 ROWS, STEPS = 8, 4
@@ -29,9 +30,11 @@ def main(out: str, accumulate: bool) -> None:
         dist.init_process_group("gloo")
         d = DistributedDataParallel(inner)
     kd = kd_plugin.attach(
-        d, teacher=FakeTeacher(9), prompts=PROMPTS, head="linear", p=0.5, norm="standardise", centre=True, balance=0.5
-    )
+        d, teacher=FakeTeacher(9), prompts=PROMPTS, head="linear", p=0.5, norm="standardise", centre=True, balance=0.5,
+        match=1.0, diversity=0.5,
+    )  # fmt: skip
     optimizer = torch.optim.SGD([*d.parameters(), *kd.parameters()], lr=0.05)
+    shift = torch.zeros(3, 8, 8, requires_grad=True)  # all that the generator learns
     mine = slice(rank * ROWS // world, (rank + 1) * ROWS // world)
     draws = torch.Generator().manual_seed(1)
     for _ in range(STEPS):
@@ -47,7 +50,10 @@ def main(out: str, accumulate: bool) -> None:
             loss = (d_fake - d_real).mean()
             ((loss + kd(loss).total) / parts).backward()
         optimizer.step()
-    torch.save({"D": inner.state_dict(), "kd": kd.state_dict()}, out)
+        (gradient,) = torch.autograd.grad(kd.for_generator(fake + shift, real).total, shift)
+        with torch.no_grad():
+            shift -= summed(gradient) / world
+    torch.save({"D": inner.state_dict(), "kd": kd.state_dict(), "G": {"shift": shift.detach()}}, out)
     if world > 1:
         dist.barrier()
         os._exit(0)  # not torch's business any more: under load, gloo's threads were seen to abort while they go

@@ -13,10 +13,10 @@ from kd_plugin import KDConfig, KDError, LayerError, PromptError, TeacherError
 from kd_plugin.options import from_dict, to_dict
 
 
-def test_defaults_are_those_of_the_config(attach):
-    kd = attach()
+def test_defaults_are_those_of_the_config(discriminator, teacher, prompts):
+    kd = kd_plugin.attach(discriminator, teacher=teacher, prompts=prompts)
     assert to_dict(kd.config) == to_dict(KDConfig())
-    assert kd.weights == {"agkd": 1.0, "cgkd": 1.0}
+    assert kd.weights == {"agkd": 1.0, "cgkd": 1.0, "match": 1.0}
 
 
 def test_losses_replace_the_weights_of_the_config(attach):

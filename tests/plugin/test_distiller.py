@@ -51,16 +51,16 @@ def test_the_five_lines(discriminator, teacher, images):
         d_real = D(augment(real))
     with kd.capture("fake", clean=fake):
         d_fake = D(augment(fake.detach()))
-    kd_terms = kd()
-    loss_d = (d_fake - d_real).mean() + kd_terms.total
-    loss_d.backward()
+    loss_d = (d_fake - d_real).mean()
+    kd_terms = kd(loss_d)
+    (loss_d + kd_terms.total).backward()
     head = kd.head.weight.detach().clone()
     opt_d.step()
     assert not torch.equal(kd.head.weight, head)
     assert fake.grad is None
     kd.for_generator(fake).total.backward()
     assert fake.grad.abs().sum() > 0
-    assert set(kd_terms.terms) == {"agkd", "cgkd"}
+    assert set(kd_terms.terms) == {"agkd", "cgkd", "scale"}
     for value in kd_terms.terms.values():
         assert value.shape == ()
         assert value.dtype == torch.float32
