@@ -30,7 +30,13 @@ def test_the_warning_says_what_to_try():
     watch = TransferWatch()
     lines = [line for _ in range(TICKS) for line in watch.note(-0.05)]
     assert len(lines) == 1
-    for part in ("has learned nothing from the teacher so far", "-5.0%", "--kd-balance=1", "--gamma", "kd_plugin.probe"):
+    for part in (
+        "has learned nothing from the teacher so far",
+        "-5.0%",
+        "--kd-balance=1",
+        "--gamma",
+        "kd_plugin.probe",
+    ):
         assert part in lines[0]
 
 
