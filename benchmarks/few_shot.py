@@ -38,9 +38,9 @@ from dnnlib.errors import UserError
 
 NONE, CEILING = "none", "all images"  # without distillation, on few images and on many
 _PAPER = ("--kd-variant=paper", "--kd-diversity=0")  # a pass through the teacher for nothing that D is taught
-_STANDARD = ("--kd-match=0", "--kd-cgkd=0")  # AGKD on standardised embeddings, as the defaults are
-_CENTRED = ("--kd-match=0", "--kd-agkd=0")  # CGKD, centred
-_BOTH = ("--kd-match=0",)
+_BOTH = ("--kd-match=0",)  # the terms of D as the defaults have them
+_STANDARD = (*_BOTH, "--kd-cgkd=0")
+_CENTRED = (*_BOTH, "--kd-agkd=0")
 _MATCH = ("--kd-agkd=0", "--kd-cgkd=0")
 _SHUFFLED = "--kd-control=shuffle"
 

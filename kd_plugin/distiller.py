@@ -264,8 +264,6 @@ class Distiller(nn.Module):
         self._unasked = 0
         if not self._for_g:
             return Distilled(torch.zeros((), device=fake.device))
-        if MATCH in self._for_g and real is None:
-            raise KDError("--kd-match: call kd.for_generator(fake, real=images) with real images, or set --kd-match=0")
         terms: dict[str, Tensor] = {}
         with torch.autocast(fake.device.type, enabled=False):
             embeddings = gathered(self._embed(fake))
@@ -273,7 +271,9 @@ class Distiller(nn.Module):
                 texts = self._texts(embeddings)
                 assert texts is not None  # attach() asks for prompts where this term is on
                 terms[DIVERSITY] = self.diversity(embeddings, texts)
-            if real is not None and MATCH in self._for_g:
+            if MATCH in self._for_g:
+                if real is None:
+                    raise KDError("--kd-match: call kd.for_generator(fake, real=images), or set --kd-match=0")
                 with torch.no_grad():
                     of_reals = gathered(self._embed_kept(real, keys).to(embeddings))
                 terms[MATCH] = energy_distance(embeddings, of_reals)

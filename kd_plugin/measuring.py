@@ -35,6 +35,8 @@ def gradient_ratio(distilled: Distilled, adversarial: Tensor) -> Tensor:
 
 def squared_pulls(distilled: Distilled, adversarial: Tensor) -> Tensor:
     """The squared norms of both gradients, [2]. Those of several processes add up to those of the joint batch."""
+    if not distilled.outputs:
+        return adversarial.new_zeros(2, dtype=torch.float32)
     return torch.stack([_squared_pull(loss, distilled.outputs) for loss in (distilled.total, adversarial)])
 
 

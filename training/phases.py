@@ -100,10 +100,13 @@ class Phase:
     def loss(self, batch: Batch) -> Tensor:
         raise NotImplementedError
 
-    def report_pull(self, name: str, distilled: Distilled, adversarial: Tensor) -> None:
-        """How strongly distillation pulls; once a tick, since it costs two more backward passes."""
-        if distilled.outputs and name not in self.players.stats:
-            self.players.stats.report(name, gradient_ratio(distilled, adversarial))
+    def report(self, distilled: Distilled, adversarial: Tensor, pull: str) -> None:
+        """Its terms, and under the name `pull` how strongly it pulls: once a tick, that costs two backward passes."""
+        stats = self.players.stats
+        if distilled.outputs and pull not in stats:
+            stats.report(pull, gradient_ratio(distilled, adversarial))
+        for name, value in distilled.terms.items():
+            stats.report(f"Loss/KD/{name}", value)
 
     def step(self, batches: Sequence[Batch]) -> None:
         """Sums the gradients of the mean loss over `batches` (equal sizes), averages them over the processes, and
@@ -145,9 +148,7 @@ class Gmain(Phase):
             else:
                 real = players.augment(batch.real) if kd.config.match > 0 else None
                 distilled = kd.for_generator(seen, real, None, adversarial)
-            self.report_pull("Loss/KD/grad_ratio_G", distilled, adversarial)
-        for name, value in distilled.terms.items():
-            players.stats.report(f"Loss/KD/{name}", value)
+            self.report(distilled, adversarial, "Loss/KD/grad_ratio_G")
         return distilled.total
 
 
@@ -218,13 +219,10 @@ class Dmain(Phase):
         return loss if players.kd is None else loss + self._distil(players.kd, loss)
 
     def _distil(self, kd: AnyDistiller, adversarial: Tensor) -> Tensor:
-        stats = self.players.stats
         with self.players.kd_watch.running():
             distilled = kd(adversarial)
-            self.report_pull("Loss/KD/grad_ratio", distilled, adversarial)
-        for name, value in distilled.terms.items():
-            stats.report(f"Loss/KD/{name}", value)
-        stats.report("Loss/KD/total", distilled.total)
+            self.report(distilled, adversarial, "Loss/KD/grad_ratio")
+        self.players.stats.report("Loss/KD/total", distilled.total)
         return distilled.total
 
 

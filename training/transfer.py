@@ -27,8 +27,8 @@ class TransferWatch:
             lines.append(
                 "Warning:     the discriminator has learned nothing from the teacher so far (KD/explained "
                 f"{explained:.1%}): a constant would do as well, and what distillation does to this run is "
-                "regularisation. To try: --kd-balance=1, a lower --gamma, or more kimg; `python "
-                "-m kd_plugin.probe` says what this teacher knows about these images"
+                "regularisation. To try: --kd-balance=1, a lower --gamma, or more kimg; "
+                "`python -m kd_plugin.probe` says what this teacher knows about these images"
             )
         self._told = nothing
         return lines

@@ -67,6 +67,13 @@ def test_the_generators_terms_are_balanced_at_its_images(weight, attach, discrim
         kd.for_generator(fake, images(1))
 
 
+def test_where_nothing_can_be_measured_nothing_moves(attach, images):
+    kd = attach(losses={"match": 1.0}, balance_g=0.3)
+    distilled = kd.for_generator(images(2), images(1), adversarial=images(2).mean())  # fakes without a graph
+    assert float(distilled.terms["scale_g"]) == 1.0
+    assert torch.equal(distilled.total, distilled.terms["match"])
+
+
 def test_between_measurements_the_mean_stands():
     x = torch.ones(3, requires_grad=True)
     balance, resumed = (Balance(0.5, "", every=3) for _ in range(2))
