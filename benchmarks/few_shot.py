@@ -79,6 +79,7 @@ FORMS: dict[str, tuple[str, ...]] = {
     "before mbstd, balance 1": (*_STANDARD, "--kd-layer=b8.conv1", "--kd-balance=1"),
     "before mbstd and fc, balance 1": (*_STANDARD, "--kd-layer=b8.conv1,b4.fc", "--kd-balance=1"),
     "three layers, balance 1": (*_STANDARD, "--kd-layer=b16.conv1,b8.conv1,b4.fc", "--kd-balance=1"),
+    "standardised, balance 3, until 10": (*_STANDARD, "--kd-balance=3", "--kd-until=10"),
     "standardised, balance 3, until 20": (*_STANDARD, "--kd-balance=3", "--kd-until=20"),
     "CGKD centred, balance .3": _CENTRED,
     "CGKD centred, balance 1": (*_CENTRED, "--kd-balance=1"),

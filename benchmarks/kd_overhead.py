@@ -34,12 +34,13 @@ from training.session import Session
 PROMPTS = [f"a photo of a cat, number {i}" for i in range(32)]
 SETUPS: dict[str, dict[str, Any]] = {
     "no teacher": {},
-    "view seen": {"agkd": 1.0, "cgkd": 1.0},
-    "view clean": {"agkd": 1.0, "cgkd": 1.0, "view": "clean"},
-    "diversity": {"agkd": 0.0, "cgkd": 0.0, "diversity": 1.0},
-    "match": {"agkd": 0.0, "cgkd": 0.0, "match": 1.0},
+    "view seen": {"agkd": 1.0, "cgkd": 1.0, "match": 0.0},
+    "view clean": {"agkd": 1.0, "cgkd": 1.0, "match": 0.0, "view": "clean"},
+    "diversity": {"agkd": 0.0, "cgkd": 0.0, "match": 0.0, "diversity": 1.0},
+    "match": {"agkd": 0.0, "cgkd": 0.0},
+    "match, view clean": {"agkd": 0.0, "cgkd": 0.0, "view": "clean"},
 }
-CHANGED = {name: "Gmain" if name in ("diversity", "match") else "Dmain" for name in SETUPS if SETUPS[name]}
+CHANGED = {name: "Dmain" if name.startswith("view") else "Gmain" for name in SETUPS if SETUPS[name]}
 
 
 @click.command()
