@@ -8,10 +8,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 from tqdm import tqdm
@@ -49,7 +51,13 @@ _ABOUT = "\n".join(f"    {kind.form.format(n='N'):<15} {kind.about}" for kind in
 )
 @click.option("--network", metavar="SNAPSHOT", help="network-snapshot-*.safetensors, for its G_ema")
 @click.option("--fakes", metavar="ZIP|DIR", help="Generated images of any origin, instead of a network")
-@click.option("--data", required=True, metavar="ZIP|DIR|NAME", help="The images it was trained on")
+@click.option(
+    "--data",
+    required=True,
+    metavar="ZIP|DIR|NAME",
+    help="The images it was trained on; of a run with --holdout or --subset all, config.json beside the snapshot says "
+    "which it took",
+)
 @click.option(
     "--reference",
     metavar="ZIP|DIR|NAME",
@@ -93,12 +101,13 @@ def main(
     G = None if network is None else load_snapshot(network, where).G_ema
     use_labels = G is not None and G.c_dim > 0
 
-    def open_images(spec: str, flag: str = "--data") -> ImageDataset:
+    def open_images(spec: str, flag: str = "--data", **kept: int) -> ImageDataset:
         path = resolve_data(spec, flag)
-        return ImageDataset(path, resolution=resolution, use_labels=use_labels, mirror=mirror, flag=flag)
+        return ImageDataset(path, resolution=resolution, use_labels=use_labels, mirror=mirror, flag=flag, **kept)
 
-    train = open_images(data)
-    reference = reference or reference_of(data)
+    left_out = {} if network is None else trained_on(Path(network), data)
+    train = open_images(data, **left_out)
+    reference = reference or reference_of(data) or (data if left_out else None)
     reals = Reals(train if reference is None else open_images(reference, "--reference"), train)
     paths = any(metric.of_paths for metric in wanted)
     perceptual = load_perceptual(lpips, where) if paths and G is not None else None
@@ -120,6 +129,21 @@ def main(
         click.echo(json.dumps(result.to_json()))
     if sys.stdout.isatty():  # for people: figures that compare stand together, under what they were measured by
         click.echo(_table(results), err=True)
+
+
+def trained_on(network: Path, data: str) -> dict[str, int]:
+    """How the snapshot's run chose its images among those of `data`, as ImageDataset takes it; empty where it took all.
+
+    From the config.json beside the snapshot; one of a run on other images says nothing of these.
+    """
+    try:
+        saved: dict[str, Any] = json.loads((network.parent / "config.json").read_text(encoding="utf-8"))
+        holdout = 0 if reference_of(data) else saved["holdout"]  # fresh images took its place
+        chosen = {"max_size": saved["subset"], "holdout": holdout, "seed": saved["seed"]}
+        same = saved["data"] == data or os.path.samefile(saved["data"], data)
+    except (OSError, ValueError, KeyError, TypeError):  # a snapshot that was moved, or somebody else's file
+        return {}
+    return chosen if same and (holdout or chosen["max_size"] is not None) else {}
 
 
 def _table(results: Sequence[MetricResult]) -> str:

@@ -189,6 +189,31 @@ def test_the_nearest_training_images(images_path: Path, detector_path: Path, tmp
     assert "--nearest: " in refused.stderr
 
 
+def test_what_a_run_held_out_was_not_trained_on(snapshot: Path, images_path: Path, detector_path: Path) -> None:
+    """By the config.json beside the snapshot; where it is of other images, all of --data were trained on."""
+    flags = [f"--network={snapshot}", f"--data={images_path}", f"--detector={detector_path}", "--metrics=mem20"]
+    config = snapshot.parent / "config.json"
+    found = {}
+    for data, subset in ((images_path, None), (images_path, 10), (detector_path, None)):
+        config.write_text(json.dumps({"data": str(data), "holdout": 5, "subset": subset, "seed": 3}))
+        (line,) = run(*flags).stdout.splitlines()
+        found[data, subset] = json.loads(line)
+    config.unlink()
+    assert [line["results"]["mem20_held_out"] for line in found.values()] == [5, 40, 0]
+    assert {line["num_real"] for line in found.values()} == {50}
+    held_out = ImageDataset(images_path, holdout=5, held_out=True, seed=3)
+    train = ImageDataset(images_path, holdout=5, seed=3)
+    assert not held_out.isin(train).any()
+    G = evaluate.load_snapshot(snapshot, torch.device("cpu")).G_ema
+    (own,) = measure(
+        evaluate.GeneratedImages(G, train, seed=0, device=torch.device("cpu")),
+        Reals(ImageDataset(images_path), train),
+        load_detector(str(detector_path), torch.device("cpu")),
+        parse_metrics("mem20"),
+    )
+    assert found[images_path, None]["results"] == own.results
+
+
 def test_a_teacher_measures_the_demo_set() -> None:
     """Fresh drawings are as good as the reference; copies of the training images are told."""
     flags = ["--data=demo", "--reference=demo:300@1", "--detector=demo"]
