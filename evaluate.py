@@ -25,7 +25,8 @@ from torch_utils.device import pick_device
 from torch_utils.ranks import joined_ranks, local_device
 from training.checkpoint import load_snapshot
 from training.dataset import ImageDataset
-from training.fewshot_sets import reference_of, resolve_data
+from training.fewshot_sets import resolve_data
+from training.image_sets import open_reference, open_training_set
 from training.metrics import (
     EXAMPLES,
     KINDS,
@@ -101,14 +102,19 @@ def main(
     G = None if network is None else load_snapshot(network, where).G_ema
     use_labels = G is not None and G.c_dim > 0
 
-    def open_images(spec: str, flag: str = "--data", **kept: int) -> ImageDataset:
-        path = resolve_data(spec, flag)
-        return ImageDataset(path, resolution=resolution, use_labels=use_labels, mirror=mirror, flag=flag, **kept)
-
-    left_out = {} if network is None else trained_on(Path(network), data)
-    train = open_images(data, **left_out)
-    reference = reference or reference_of(data) or (data if left_out else None)
-    reals = Reals(train if reference is None else open_images(reference, "--reference"), train)
+    options: dict[str, Any] = {
+        "data": data,
+        "reference": reference,
+        "resolution": resolution,
+        "cond": use_labels,
+        "mirror": mirror,
+        "subset": None,
+        "holdout": 0,
+        "seed": 0,
+        **({} if network is None else chosen_by_run(Path(network), data)),
+    }
+    train = open_training_set(options)
+    reals = Reals(open_reference(options, train, mirror), train)
     paths = any(metric.of_paths for metric in wanted)
     perceptual = load_perceptual(lpips, where) if paths and G is not None else None
     if G is not None:
@@ -131,19 +137,18 @@ def main(
         click.echo(_table(results), err=True)
 
 
-def trained_on(network: Path, data: str) -> dict[str, int]:
-    """How the snapshot's run chose its images among those of `data`, as ImageDataset takes it; empty where it took all.
+def chosen_by_run(network: Path, data: str) -> dict[str, Any]:
+    """--subset, --holdout and --seed of the snapshot's run, by the config.json beside it.
 
-    From the config.json beside the snapshot; one of a run on other images says nothing of these.
+    Empty where that is missing, or is of a run on other images.
     """
     try:
-        saved: dict[str, Any] = json.loads((network.parent / "config.json").read_text(encoding="utf-8"))
-        holdout = 0 if reference_of(data) else saved["holdout"]  # fresh images took its place
-        chosen = {"max_size": saved["subset"], "holdout": holdout, "seed": saved["seed"]}
-        same = saved["data"] == data or os.path.samefile(saved["data"], data)
+        saved = json.loads((network.parent / "config.json").read_text(encoding="utf-8"))
+        if saved["data"] == data or os.path.samefile(saved["data"], data):
+            return {name: saved[name] for name in ("subset", "holdout", "seed")}
     except (OSError, ValueError, KeyError, TypeError):  # a snapshot that was moved, or somebody else's file
-        return {}
-    return chosen if same and (holdout or chosen["max_size"] is not None) else {}
+        pass
+    return {}
 
 
 def _table(results: Sequence[MetricResult]) -> str:

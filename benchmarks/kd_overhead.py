@@ -40,7 +40,7 @@ SETUPS: dict[str, dict[str, Any]] = {
     "match": {"agkd": 0.0, "cgkd": 0.0},
     "match, view clean": {"agkd": 0.0, "cgkd": 0.0, "view": "clean"},
 }
-CHANGED = {name: "Dmain" if name.startswith("view") else "Gmain" for name in SETUPS if SETUPS[name]}
+CHANGED = {name: "Dmain" if options["agkd"] else "Gmain" for name, options in SETUPS.items() if options}
 
 
 @click.command()

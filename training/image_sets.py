@@ -45,14 +45,18 @@ def open_held_out(options: Mapping[str, Any]) -> ImageDataset | None:
     )
 
 
-def open_reference(options: Mapping[str, Any]) -> ImageDataset:
-    """What metrics compare with: --reference; else fresh drawings with --data=demo; else all of --data, unmirrored.
+def open_reference(options: Mapping[str, Any], train: ImageDataset | None = None, mirror: bool = False) -> ImageDataset:
+    """What metrics compare with: --reference; else fresh drawings with --data=demo; else all of --data.
 
     So a run on a subset, or with images held out, is measured against the whole set (`_full` in the metrics' names).
+
+    Args:
+        options: as above.
+        train: the training set; given back where it is all of them: they need not be decoded and looked at twice.
+        mirror: whether these are mirrored too; the training's own is not asked.
     """
-    return ImageDataset(
-        resolve_data(options["reference"] or reference_of(options["data"]) or options["data"]),
-        resolution=options["resolution"],
-        use_labels=options["cond"],
-        flag="--reference" if options["reference"] else "--data",
-    )
+    flag = "--reference" if options["reference"] else "--data"
+    path = resolve_data(options["reference"] or reference_of(options["data"]) or options["data"], flag)
+    if train is not None and (train.path, train.mirror, len(train)) == (path, mirror, train.raw_length * (1 + mirror)):
+        return train
+    return ImageDataset(path, resolution=options["resolution"], use_labels=options["cond"], mirror=mirror, flag=flag)

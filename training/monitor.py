@@ -67,9 +67,7 @@ class MetricMonitor:
             raise UserError(f"--best: '{name}' is not among --metrics={options['metrics']}")
         try:
             detector = load_detector(options["detector"], device)
-            reference = open_reference(options)
-            if reference.fingerprint == train.fingerprint:
-                reference = train  # the same images need not be decoded and looked at twice
+            reference = open_reference(options, train)
             check(metrics, reference, detector)
         except UserError as error:
             raise UserError(f"{error}. To train without metrics give --metrics=none") from None

@@ -102,6 +102,8 @@ def test_held_out_images_are_no_training_images_and_change_no_subset(drawings: P
     few, same = (open_training_set(options(drawings, subset=10, holdout=holdout)) for holdout in (0, 9))
     assert few.isin(same).all()
     assert open_held_out(options(drawings)) is None
+    assert open_reference(options(drawings), whole) is whole  # not opened, decoded and looked at twice
+    assert open_reference(options(drawings), train) is not train
     reference = open_reference(options(drawings, holdout=9, subset=5, mirror=True))
     assert len(reference) == 24
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -189,16 +190,18 @@ def test_the_nearest_training_images(images_path: Path, detector_path: Path, tmp
     assert "--nearest: " in refused.stderr
 
 
-def test_what_a_run_held_out_was_not_trained_on(snapshot: Path, images_path: Path, detector_path: Path) -> None:
+def test_what_a_run_held_out_was_not_trained_on(
+    snapshot: Path, images_path: Path, detector_path: Path, tmp_path: Path
+) -> None:
     """By the config.json beside the snapshot; where it is of other images, all of --data were trained on."""
-    flags = [f"--network={snapshot}", f"--data={images_path}", f"--detector={detector_path}", "--metrics=mem20"]
-    config = snapshot.parent / "config.json"
+    network = shutil.copy(snapshot, tmp_path)
+    flags = [f"--network={network}", f"--data={images_path}", f"--detector={detector_path}", "--metrics=mem20"]
     found = {}
     for data, subset in ((images_path, None), (images_path, 10), (detector_path, None)):
-        config.write_text(json.dumps({"data": str(data), "holdout": 5, "subset": subset, "seed": 3}))
+        config = {"data": str(data), "holdout": 5, "subset": subset, "seed": 3}
+        (tmp_path / "config.json").write_text(json.dumps(config))
         (line,) = run(*flags).stdout.splitlines()
         found[data, subset] = json.loads(line)
-    config.unlink()
     assert [line["results"]["mem20_held_out"] for line in found.values()] == [5, 40, 0]
     assert {line["num_real"] for line in found.values()} == {50}
     held_out = ImageDataset(images_path, holdout=5, held_out=True, seed=3)
