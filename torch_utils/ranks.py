@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from torch_utils.launch import die_with_the_launcher
 __all__ = ["ALONE", "Job", "Ranks", "joined_ranks", "local_device", "unflatten_into"]
 
 T = TypeVar("T")
+# gloo's threads outlive their group, and need the interpreter to free the last message's tensors: sleeping lends it to
+# them. Where it ended before, they would abort the process.
+_LETTING_GO_SEC = 0.1
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,7 @@ def joined_ranks() -> Iterator[Ranks]:
         dist.barrier()
     finally:
         dist.destroy_process_group()
+        time.sleep(_LETTING_GO_SEC)
 
 
 def local_device(name: str) -> str:
