@@ -17,6 +17,7 @@ from kd_plugin.records import Distilled
 __all__ = ["Balance"]
 
 LEAST, MOST = 1e-6, 1e6  # of the factor: beyond, one of the two gradients has vanished
+EVERY = 16  # calls: measuring goes back through what made the outputs once more
 
 
 class Balance:
@@ -34,22 +35,22 @@ class Balance:
         fraction: above 0.
         how: how the caller is given the adversarial loss, for the message where it is not.
         term: the name under which the factor is reported.
-        every: measures in one of this many calls; between, the running mean stands.
+        every: after as many calls in a row, measures in one of them only; between, the running mean stands.
         decay: of the running mean, a measurement.
     """
 
-    def __init__(self, fraction: float, how: str, term: str = "scale", every: int = 1, decay: float = 0.9) -> None:
+    def __init__(self, fraction: float, how: str, term: str = "scale", every: int = EVERY, decay: float = 0.9) -> None:
         self.fraction, self.how, self.term, self.every, self.decay = fraction, how, term, every, decay
         self._calls = 0
-        self._ratio: Tensor | None = None  # the running mean, where the losses are; NaN before there is one
+        self._ratio = torch.tensor(math.nan)  # the running mean, where the losses are; NaN before there is one
 
     def state_dict(self) -> dict[str, Any]:
         """The running mean, None before there is one, and the calls. Waits for an accelerator."""
-        ratio = math.nan if self._ratio is None else float(self._ratio)
+        ratio = float(self._ratio)
         return {"ratio": None if math.isnan(ratio) else ratio, "calls": self._calls}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._ratio = None if state["ratio"] is None else torch.tensor(state["ratio"])
+        self._ratio = torch.tensor(math.nan if state["ratio"] is None else state["ratio"])
         self._calls = state["calls"]
 
     def __call__(self, distilled: Distilled, adversarial: Tensor | None) -> Distilled:
@@ -59,7 +60,7 @@ class Balance:
         """
         if adversarial is None:
             raise KDError(self.how)
-        if self._calls % self.every == 0 or self._ratio is None:
+        if self._calls < self.every or self._calls % self.every == 0:
             self._ratio = self._moved(ratio_of(summed(squared_pulls(distilled, adversarial))))
         self._calls += 1
         ratio = self._ratio.to(distilled.total.device)
@@ -70,6 +71,6 @@ class Balance:
 
     def _moved(self, now: Tensor) -> Tensor:
         """All of it on the device: a number that the CPU asked for would stop it once a step."""
-        before = torch.full_like(now, math.nan) if self._ratio is None else self._ratio.to(now)
+        before = self._ratio.to(now)
         moved = torch.where(before.isnan(), now, self.decay * before + (1 - self.decay) * now)
         return torch.where((now > 0) & now.isfinite(), moved, before)

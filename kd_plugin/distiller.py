@@ -35,7 +35,6 @@ __all__ = ["Distiller", "Look"]
 _FOR_D = "--kd-balance: call kd(adversarial=loss) with the loss of D that distillation is added to, or set it to 0"
 _FOR_G = "--kd-balance-g: call kd.for_generator(fake, adversarial=loss) with the loss of G that it is added to"
 _PATIENCE = 100  # steps of D, without one of G that asks for its terms
-_G_MEASURES = 16  # steps of G: measuring goes back through D and the teacher once more
 
 Look = Callable[[Tensor], object]  # calls D on images
 
@@ -91,7 +90,7 @@ class Distiller(nn.Module):
         self._borrowed = _Borrowed(tap, teacher, prompts)
         self._transfer = Transfer()
         self._balance = Balance(config.balance, _FOR_D) if config.balance > 0 else None
-        self._balance_g = Balance(config.balance_g, _FOR_G, "scale_g", _G_MEASURES) if config.balance_g > 0 else None
+        self._balance_g = Balance(config.balance_g, _FOR_G, "scale_g") if config.balance_g > 0 else None
         self._schedule = Schedule(config.warmup, config.until, config.every, config.p, seed)
         self._cache = EmbeddingCache(teacher.embed_dim)
         self._finite = FiniteCheck()

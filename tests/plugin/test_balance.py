@@ -74,15 +74,17 @@ def test_where_nothing_can_be_measured_nothing_moves(attach, images):
     assert torch.equal(distilled.total, distilled.terms["match"])
 
 
-def test_between_measurements_the_mean_stands():
+def test_after_the_first_calls_one_of_some_is_measured():
     x = torch.ones(3, requires_grad=True)
     balance, resumed = (Balance(0.5, "", every=3) for _ in range(2))
     scales = []
-    for call in range(7):
+    for call in range(8):
         scales.append(float(balance(Distilled((x * (call + 1)).sum(), {}, (x,)), x.sum()).terms["scale"]))
         resumed.load_state_dict(balance.state_dict())
         balance, resumed = resumed, balance
-    means = [1, 1, 1, 0.9 + 0.4, 0.9 + 0.4, 0.9 + 0.4, 0.9 * 1.3 + 0.7]  # measured: 1, 4, 7
+    means = [1.0]
+    for call in range(1, 8):
+        means.append(0.9 * means[-1] + 0.1 * (call + 1) if call in (1, 2, 3, 6) else means[-1])
     assert scales == pytest.approx([0.5 / mean for mean in means])
 
 
