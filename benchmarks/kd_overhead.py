@@ -3,8 +3,9 @@
     python -m benchmarks.kd_overhead --resolution=256 --batch=16 --teacher=random:ViT-B/32
 
 D's and G's main step without a teacher, with each view, and with each term on G; then what each part of the
-distillation takes. The runs take turns, in one process. `random:ViT-B/32` is a network of that size with random
-weights: it costs what the real one costs, and knows nothing.
+distillation takes, and how many operations it hands to the device (a GPU at small sizes waits for them). The runs
+take turns, in one process. `random:ViT-B/32` is a network of that size with random weights: it costs what the real one
+costs, and knows nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import click
 import torch
 
 from benchmarks.host import a_batch, session_of, wait
+from benchmarks.operations import operations
 from benchmarks.random_teachers import random_teacher, write_random_clip
 from dnnlib.cli import user_errors
 from kd_plugin import attach, load_teacher
@@ -40,6 +42,7 @@ SETUPS: dict[str, dict[str, Any]] = {
     "match": {"agkd": 0.0, "cgkd": 0.0},
     "match, view clean": {"agkd": 0.0, "cgkd": 0.0, "view": "clean"},
 }
+WARM_UP = 18  # rounds: a balance measures in each of its first 16 steps, and then seldom
 CHANGED = {name: "Dmain" if options["agkd"] else "Gmain" for name, options in SETUPS.items() if options}
 
 
@@ -75,29 +78,35 @@ def main(
     }
     parts["teacher alone"] = torch.no_grad()(lambda: loaded.embed_images(both))
     seconds: dict[str, list[float]] = {name: [] for name in parts}
-    for turn in range(rounds + 2):
+    for turn in range(rounds + WARM_UP):
         for name, part in parts.items():
             wait(session.device)
             begun = time.perf_counter()
             part()
             wait(session.device)
-            if turn >= 2:
+            if turn >= WARM_UP:
                 seconds[name].append(time.perf_counter() - begun)
-    _report({name: statistics.median(times) for name, times in seconds.items()})
+    counts = {name: operations(part) for name, part in parts.items()}
+    _report({name: statistics.median(times) for name, times in seconds.items()}, counts)
 
 
-def _report(seconds: dict[str, float]) -> None:
-    plain = {phase: seconds[f"{phase} no teacher"] for phase in ("Gmain", "Greg", "Dmain", "Dreg")}
-    iteration = plain["Gmain"] + plain["Dmain"] + plain["Greg"] / 4 + plain["Dreg"] / 16
-    click.echo(f"{'':28}{'ms':>9}{'of an iteration':>18}")
+def _report(seconds: dict[str, float], counts: dict[str, int]) -> None:
+    plain = [f"{phase} no teacher" for phase in ("Gmain", "Dmain", "Greg", "Dreg")]
+    iteration = sum(seconds[name] / every for name, every in zip(plain, (1, 1, 4, 16), strict=True))
+    click.echo(f"{'':28}{'ms':>9}{'of an iteration':>18}{'operations':>12}")
     for name, time_ in seconds.items():
-        click.echo(f"{name:28}{time_ * 1000:>9.2f}{'':>18}")
+        click.echo(f"{name:28}{time_ * 1000:>9.2f}{'':>18}{counts[name]:>12}")
     click.echo(f"{'iteration without KD':28}{iteration * 1000:>9.2f}{1:>18.1%}")
+
+    def added(what: str, *terms: str) -> None:
+        """The first of the terms, less the others."""
+        (time_, *times), (count, *others) = ([of[term] for term in terms] for of in (seconds, counts))
+        more = time_ - sum(times)
+        click.echo(f"{what:28}{more * 1000:>9.2f}{more / iteration:>18.1%}{count - sum(others):>12}")
+
     for name, phase in CHANGED.items():
-        more = seconds[f"{phase} {name}"] - plain[phase]
-        click.echo(f"{'added by ' + name:28}{more * 1000:>9.2f}{more / iteration:>18.1%}")
-    glue = seconds["Dmain view seen"] - plain["Dmain"] - seconds["teacher alone"]
-    click.echo(f"{'of it not the teacher (seen)':28}{glue * 1000:>9.2f}{glue / iteration:>18.1%}")
+        added(f"added by {name}", f"{phase} {name}", f"{phase} no teacher")
+    added("of it not the teacher (seen)", "Dmain view seen", "Dmain no teacher", "teacher alone")
 
 
 def _report_memory(spec: str) -> None:

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from kd_plugin.balance import Balance
 from kd_plugin.config import KDConfig
 from kd_plugin.errors import CaptureError, KDError, TeacherError
 from kd_plugin.finite import FiniteCheck
+from kd_plugin.heads import pooled
 from kd_plugin.losses import DIVERSITY, LOSSES, MATCH, DistillLoss, Diversity
 from kd_plugin.losses.energy import energy_distance
 from kd_plugin.measuring import Transfer
 from kd_plugin.processes import gathered
 from kd_plugin.prompts import PromptBank
-from kd_plugin.records import ROLES, Captured, DistillBatch, Distilled, Role
+from kd_plugin.records import ROLES, Captured, DistillBatch, Distilled, Pairs, Role
 from kd_plugin.schedule import Schedule
 from kd_plugin.spaces import Space
 from kd_plugin.tap import FeatureTap
@@ -188,19 +188,28 @@ class Distiller(nn.Module):
     def _terms(self, captured: Mapping[Role, Captured]) -> dict[str, Tensor]:
         """Each term, unweighted."""
         terms: dict[str, Tensor] = {}
-        for batch in self._batches(captured):
-            for name, loss in self.losses.items():
-                value = loss(self._transfer.observe(name, self._posed(loss, batch)))
-                terms[name] = terms[name] + value if name in terms else value
-            if self._diversity_on == "student" and batch.role == "fake":
-                assert batch.texts is not None  # attach() asks for prompts where this term is on
-                terms[DIVERSITY] = self.diversity(self.space.beside_texts(batch).student, batch.texts)
+        pairs, coin = self._pairs(captured), self._schedule.coin
+        sizes = [len(captured[role].features) for role in ROLES]
+        for name, loss in self.losses.items():
+            compared = self._compared(loss, pairs)
+            real, fake = torch.split(compared.student, sizes)
+            teacher_real, teacher_fake = torch.split(compared.teacher, sizes)
+            of_real = DistillBatch("real", real, teacher_real, teacher_fake, coin)
+            of_fake = DistillBatch("fake", fake, teacher_fake, teacher_real, coin)
+            terms[name] = loss(self._transfer.observe(name, of_real)) + loss(self._transfer.observe(name, of_fake))
+        if self._diversity_on == "student":
+            texts = self._texts(pairs.student)
+            assert texts is not None  # attach() asks for prompts where this term is on
+            _, fake = torch.split(self.space.beside_texts(pairs).student, sizes)
+            terms[DIVERSITY] = self.diversity(fake, texts)
         return terms
 
-    def _posed(self, loss: nn.Module, batch: DistillBatch) -> DistillBatch:
-        """Student and teacher in the space where this loss compares them."""
+    def _compared(self, loss: nn.Module, pairs: Pairs) -> Pairs:
+        """What this loss compares, [N, K] of both."""
         assert isinstance(loss, DistillLoss)
-        return self.space.beside_texts(batch) if loss.needs_texts else self.space.compared(batch)
+        pairs = self.space.beside_texts(pairs) if loss.needs_texts else self.space.compared(pairs)
+        texts = self._texts(pairs.student)
+        return Pairs(loss.compared(pairs.student, texts), loss.compared(pairs.teacher, texts))
 
     def explained(self) -> dict[str, float]:
         """The share of the teacher that the student explains, over the latest steps; see `Transfer.explained`."""
@@ -232,11 +241,11 @@ class Distiller(nn.Module):
         training = self.head.training
         student = self.head.eval()(tap.release().features)  # [N, E]; a spectral norm stands still in eval mode
         self.head.train(training)
-        embeddings = embeddings.to(student)
-        batch = DistillBatch("real", student, embeddings, embeddings, self._texts(student), coin=False)
+        pairs = Pairs(student, embeddings.to(student))
         transfer = Transfer(len(images), roles=("real",))
         for name, loss in self.losses.items():
-            transfer.observe(name, self._posed(loss, batch))
+            rows = self._compared(loss, pairs)
+            transfer.observe(name, DistillBatch("real", rows.student, rows.teacher, rows.teacher, coin=False))
         return transfer.explained(self.losses, self.weights)
 
     def for_generator(
@@ -292,7 +301,8 @@ class Distiller(nn.Module):
                 one.load_state_dict(kept)
 
     def _weighted(self, terms: dict[str, Tensor]) -> Distilled:
-        total = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
+        first, *others = (self.weights[name] * value for name, value in terms.items())
+        total = sum(others, first)
         return Distilled(total, {name: value.detach().float() for name, value in terms.items()})
 
     def _check_pairs(self, captured: Mapping[Role, Captured]) -> None:
@@ -305,21 +315,16 @@ class Distiller(nn.Module):
                 "give D equal batches, or --kd-p=0"
             )
 
-    def _batches(self, captured: Mapping[Role, Captured]) -> tuple[DistillBatch, DistillBatch]:
-        with parametrize.cached():  # a head's norm or orthogonality is worked out once for both
-            real, fake = (self.head(captured[role].features) for role in ROLES)  # [N, E], [M, E]
+    def _pairs(self, captured: Mapping[Role, Captured]) -> Pairs:
+        """Of the real images, and then the fakes: [N + M, E]. Everything row by row is done once for both."""
+        student = self.head(torch.cat([pooled(captured[role].features) for role in ROLES]))
         with torch.no_grad():
-            teacher_real, teacher_fake = self._embed_both(captured["real"], captured["fake"])
-            teacher_real, teacher_fake = teacher_real.to(real), teacher_fake.to(fake)
-            self.space.observe(torch.cat([teacher_real, teacher_fake]))
-        coin = self._schedule.coin
-        if self.config.control == "shuffle":  # batches are random, so a neighbour is a random other image
-            teacher_real, teacher_fake = teacher_real.roll(1, dims=0), teacher_fake.roll(1, dims=0)
-        texts = self._texts(real)
-        return (
-            DistillBatch("real", real, teacher_real, teacher_fake, texts, coin),
-            DistillBatch("fake", fake, teacher_fake, teacher_real, texts, coin),
-        )
+            teacher = self._embed_both(captured["real"], captured["fake"]).to(student)
+            self.space.observe(teacher)
+            if self.config.control == "shuffle":  # batches are random, so a neighbour is a random other image
+                parts = torch.split(teacher, [len(captured[role].features) for role in ROLES])
+                teacher = torch.cat([part.roll(1, dims=0) for part in parts])
+        return Pairs(student, teacher)
 
     def _texts(self, like: Tensor) -> Tensor | None:
         """[P, E] of the type and device of `like`."""
@@ -335,27 +340,29 @@ class Distiller(nn.Module):
             raise CaptureError("--kd-view=seen: D was given no image tensor [N, C, H, W]; use --kd-view=clean")
         return captured.seen
 
-    def _embed_both(self, real: Captured, fake: Captured) -> tuple[Tensor, Tensor]:
-        """The teacher's embeddings: in one call where the sizes agree; those of reals with keys from the cache.
+    def _embed_both(self, real: Captured, fake: Captured) -> Tensor:
+        """The teacher's, [N + M, E]: in one call where the sizes agree; those of reals with keys from the cache.
 
         Whatever the cache holds, the teacher is called with whole batches: the last bits of a row depend on how many
         there are, and a resumed run, whose cache is empty, must go on as it would have.
         """
         real_images, fake_images = self._shown(real), self._shown(fake)
         if real.keys is not None:
-            return self._embed_kept(real_images, real.keys), self._embed(fake_images)
+            fakes = self._embed(fake_images)
+            return torch.cat([self._embed_kept(real_images, real.keys).to(fakes), fakes])
         if real_images.shape[1:] != fake_images.shape[1:]:
-            return self._embed(real_images), self._embed(fake_images)
-        both = self._embed(torch.cat([real_images, fake_images]))
-        return both[: len(real_images)], both[len(real_images) :]
+            return torch.cat([self._embed(real_images), self._embed(fake_images)])
+        return self._embed(torch.cat([real_images, fake_images]))
 
     def _embed_kept(self, images: Tensor, keys: Tensor | None) -> Tensor:
-        """As `_embed`; of images with keys from the cache, on the CPU."""
+        """As `_embed`; of images with keys from the cache."""
         if keys is None:
             return self._embed(images)
         if new := self._cache.missing(keys):
             self._cache.put(keys[new], self._embed(images)[new])
-        return self._cache.get(keys)
+        rows = self._cache.get(keys)
+        # From pinned memory a copy to a GPU does not wait for what the GPU has to do before.
+        return rows.pin_memory().to(images.device, non_blocking=True) if images.is_cuda else rows.to(images.device)
 
     def _embed(self, images: Tensor) -> Tensor:
         """[N, C, H, W] in [-1, 1] -> [N, E], checked. Differentiable."""

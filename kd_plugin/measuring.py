@@ -62,7 +62,7 @@ class Transfer:
         self._batches: dict[tuple[str, Role], deque[DistillBatch]] = {}
 
     def observe(self, name: str, batch: DistillBatch) -> DistillBatch:
-        """Keeps references to detached embeddings, as the term of this name compares them: no copy, no computation."""
+        """Keeps references to the detached rows that the term of this name compares: no copy, no computation."""
         kept = self._batches.setdefault((name, batch.role), deque())
         kept.append(dataclasses.replace(batch, student=batch.student.detach()))
         while sum(len(old.student) for old in kept) - len(kept[0].student) >= self._rows:
@@ -84,9 +84,9 @@ class Transfer:
         for name, loss in losses.items():
             assert isinstance(loss, DistillLoss)
             for batches in (self._batches[name, role] for role in self._roles):
-                student = torch.cat([batch.student for batch in batches])  # [N, E]
+                student = torch.cat([batch.student for batch in batches])  # [N, K]
                 teacher = torch.cat([batch.teacher for batch in batches])
-                one, other = distances(loss, student, teacher, batches[-1].texts)
+                one, other = distances(loss, student, teacher)
                 off[name] += one
                 constant[name] += other
         shares = {name: share(off[name], constant[name]) for name in losses}
@@ -94,13 +94,9 @@ class Transfer:
         return {"total": total, **shares}
 
 
-def distances(loss: DistillLoss, student: Tensor, teacher: Tensor, texts: Tensor | None) -> tuple[float, float]:
-    """From the teacher's rows [N, E]: that of the student's, and that of the best constant."""
-    target = loss.compared(teacher, texts)  # [N, K]
-    return (
-        float(loss.distance(loss.compared(student, texts), target)),
-        float(loss.distance(loss.best_constant(target), target)),
-    )
+def distances(loss: DistillLoss, student: Tensor, teacher: Tensor) -> tuple[float, float]:
+    """From the teacher's rows [N, K]: that of the student's, and that of the best constant."""
+    return float(loss.distance(student, teacher)), float(loss.distance(loss.best_constant(teacher), teacher))
 
 
 def share(off: float, constant: float) -> float:

@@ -21,7 +21,7 @@ from kd_plugin.layers import list_layers
 from kd_plugin.losses import AGKD
 from kd_plugin.losses.base import correlations
 from kd_plugin.measuring import distances, share
-from kd_plugin.records import DistillBatch
+from kd_plugin.records import Pairs
 from kd_plugin.spaces import Space
 from kd_plugin.tap import FeatureTap, inside
 from kd_plugin.teachers.base import Teacher
@@ -234,9 +234,10 @@ class _Task:
             begun = time.perf_counter()
             rows = self.training[torch.randint(len(self.training), [2 * self.batch], generator=draws).to(self.training)]
             mirror = bool(torch.rand((), generator=draws) < 0.5)
-            value = loss(self._pair(own, tap, head, space, rows, mirror))
+            pairs = self._pairs(own, tap, head, space, rows, mirror)
+            value = loss.distance(pairs.student, pairs.teacher)
             optimizer.zero_grad()
-            value.backward()
+            torch.autograd.backward(value)
             optimizer.step()
             step += 1
             if step == 3:  # the first ones are slower than the others
@@ -247,21 +248,20 @@ class _Task:
             training, held_out = (self._share(own, tap, head, space, rows) for rows in (self.training, self.held_out))
         return Trial(layer, head_kind, training, held_out, step)
 
-    def _pair(
+    def _pairs(
         self, own: nn.Module, tap: FeatureTap, head: nn.Module, space: Space, rows: Tensor, mirror: bool
-    ) -> DistillBatch:
+    ) -> Pairs:
         images = self.images[rows].flip(3) if mirror else self.images[rows]
         with tap.capture("real"):
             for part in torch.split(images, self.batch):
                 own(*self.inputs(part))
         teacher = (self.mirrored if mirror else self.embeddings)[rows]
-        student = head(tap.release().features)
-        return space.compared(DistillBatch("real", student, teacher, teacher, None, coin=False))
+        return space.compared(Pairs(head(tap.release().features), teacher))
 
     def _share(self, own: nn.Module, tap: FeatureTap, head: nn.Module, space: Space, rows: Tensor) -> float:
         """1 - distance / distance of the best constant, which is that of these very images."""
-        pair = self._pair(own, tap, head, space, rows, mirror=False)
-        return share(*distances(AGKD(), pair.student, pair.teacher, None))
+        pairs = self._pairs(own, tap, head, space, rows, mirror=False)
+        return share(*distances(AGKD(), pairs.student, pairs.teacher))
 
 
 def _candidates(discriminator: nn.Module, images: Tensor, inputs: Inputs) -> list[str]:

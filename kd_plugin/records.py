@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-__all__ = ["ROLES", "Captured", "DistillBatch", "Distilled", "Role"]
+__all__ = ["ROLES", "Captured", "DistillBatch", "Distilled", "Pairs", "Role"]
 
 Role = Literal["real", "fake"]
 ROLES: tuple[Role, Role] = ("real", "fake")
@@ -32,13 +32,24 @@ class Captured:
 
 
 @dataclass(frozen=True)
-class DistillBatch:
-    """All that a distillation loss may look at, for one role.
+class Pairs:
+    """Of the same images, row by row.
 
-    student:       [N, E] projected discriminator features of this role's images, with gradient.
-    teacher:       [N, E] teacher embeddings of the same images, without gradient.
-    teacher_other: [M, E] teacher embeddings of the other role's images (for the crossed pairs).
-    texts:         [P, E] teacher embeddings of the prompts; None where no loss asked for them.
+    student: [N, E] projected discriminator features, with gradient.
+    teacher: [N, E] teacher embeddings, without.
+    """
+
+    student: Tensor
+    teacher: Tensor
+
+
+@dataclass(frozen=True)
+class DistillBatch:
+    """All that a distillation loss looks at, for one role: rows as its `compared` makes them of embeddings.
+
+    student:       [N, K] of this role's images, with gradient.
+    teacher:       [N, K] of the same images, without gradient.
+    teacher_other: [M, K] of the other role's images (for the crossed pairs).
     coin:          whether the crossed pairs count in this step (q < p, q uniform in [0, 1)).
     """
 
@@ -46,7 +57,6 @@ class DistillBatch:
     student: Tensor
     teacher: Tensor
     teacher_other: Tensor
-    texts: Tensor | None
     coin: bool
 
 

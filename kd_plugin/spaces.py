@@ -6,14 +6,12 @@ the rest. What tells the images apart is small beside it, and a loss on raw embe
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import Tensor, nn
 
 from kd_plugin.losses.base import row_normalised
-from kd_plugin.processes import summed
-from kd_plugin.records import DistillBatch
+from kd_plugin.processes import summed, world
+from kd_plugin.records import Pairs
 
 __all__ = ["NORMS", "RunningMoments", "Space"]
 
@@ -34,35 +32,37 @@ class RunningMoments(nn.Module):
     def __init__(self, width: int, full: bool, device: torch.device | str = "cpu") -> None:
         super().__init__()
         self.full = full
-        self.register_buffer("count", torch.zeros((), device=device))
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64, device=device))
+        self.count = self.updates = 0  # rows, and calls of update
         self.register_buffer("mean", torch.zeros(width, device=device))
         self.register_buffer("second", torch.zeros((width, width) if full else (width,), device=device))
 
-    count: Tensor
-    updates: Tensor
     mean: Tensor
     second: Tensor
 
     @torch.no_grad()
     def update(self, rows: Tensor) -> None:
-        """Takes in [N, E]."""
-        rows = rows.to(torch.float32 if rows.device.type == "mps" else torch.float64)
+        """Takes in [N, E], equally many in each process."""
         # Around the mean so far: sums of raw squares would lose the variance beside the mean.
-        away = rows - self.mean
-        first, second = away.sum(dim=0), away.T @ away if self.full else away.square().sum(dim=0)
-        sums = summed(torch.cat([rows.new_tensor([len(rows)]), first, second.flatten()]))
-        number, first = sums[0], sums[1 : len(self.mean) + 1] / sums[0]
-        second = sums[len(self.mean) + 1 :].view_as(self.second) / number - self._square(first)
-        share = torch.maximum(number / (self.count + number), number / WINDOW).clamp(max=1)
-        moved = (1 - share) * self.second + share * second + share * (1 - share) * self._square(first)
-        self.second.copy_(moved)
-        self.mean.add_(share * first)
-        self.count.add_(number)
-        self.updates.add_(1)
+        away = rows.to(torch.float32 if rows.device.type == "mps" else torch.float64) - self.mean
+        squares = away.T @ away if self.full else away.square().sum(dim=0)
+        sums = summed(torch.cat([away.sum(dim=0), squares.flatten()]))
+        first, second = sums[: len(self.mean)], sums[len(self.mean) :].view_as(self.second)
+        number = len(rows) * world()
+        self.count += number
+        self.updates += 1
+        share = min(max(number / self.count, number / WINDOW), 1.0)
+        # second <- (1 - share) second + share (E away^2 - share (E away)^2), and mean <- mean + share E away
+        self.second.mul_(1 - share).add_(second - self._square(first) * (share / number), alpha=share / number)
+        self.mean.add_(first, alpha=share / number)
 
     def _square(self, row: Tensor) -> Tensor:
         return torch.outer(row, row) if self.full else row.square()
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"count": self.count, "updates": self.updates}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.count, self.updates = state["count"], state["updates"]
 
 
 class Space(nn.Module):
@@ -108,43 +108,33 @@ class Space(nn.Module):
         self.moments.update(self._rows(teacher))
         if self.norm == "standardise":
             deviation = _floored(self.moments.second).sqrt()
-            self.into.copy_(1 / deviation)
-            self.back.copy_(deviation)
-        elif self.norm == "whiten" and (
-            int(self.moments.updates) <= REFRESH or int(self.moments.updates) % REFRESH == 0
-        ):
+            self.into, self.back = deviation.reciprocal(), deviation
+        elif self.norm == "whiten" and (self.moments.updates <= REFRESH or self.moments.updates % REFRESH == 0):
             variances, axes = torch.linalg.eigh(self.moments.second.cpu().double())
             deviations = _floored(variances).sqrt()
             self.into.copy_((axes / deviations) @ axes.T)
             self.back.copy_((axes * deviations) @ axes.T)
 
-    def compared(self, batch: DistillBatch) -> DistillBatch:
+    def compared(self, pairs: Pairs) -> Pairs:
         """For terms that compare embeddings with embeddings."""
-        return dataclasses.replace(
-            batch,
-            student=self._rows(batch.student),
-            teacher=self._target(batch.teacher),
-            teacher_other=self._target(batch.teacher_other),
-        )
+        return Pairs(self._rows(pairs.student), self._target(self._rows(pairs.teacher)))
 
-    def beside_texts(self, batch: DistillBatch) -> DistillBatch:
+    def beside_texts(self, pairs: Pairs) -> Pairs:
         """For terms that compare embeddings with texts."""
-        return dataclasses.replace(
-            batch,
-            student=self._centred(self._undone(self._rows(batch.student))),
-            teacher=self._centred(self._rows(batch.teacher)),
-            teacher_other=self._centred(self._rows(batch.teacher_other)),
-        )
+        return Pairs(self._undone(self._rows(pairs.student)), self._centred(self._rows(pairs.teacher)))
 
     def _rows(self, embeddings: Tensor) -> Tensor:
         return row_normalised(embeddings) if self.norm == "unit" else embeddings
 
-    def _target(self, teacher: Tensor) -> Tensor:
-        rows = self._rows(teacher)
+    def _target(self, rows: Tensor) -> Tensor:
         return _through(self.into.to(rows), rows - self._mean(rows)) if self._maps else rows
 
-    def _undone(self, student: Tensor) -> Tensor:
-        return _through(self.back.to(student), student) + self._mean(student) if self._maps else student
+    def _undone(self, rows: Tensor) -> Tensor:
+        """Out of the space, and centred."""
+        if not self._maps:
+            return self._centred(rows)
+        centred = _through(self.back.to(rows), rows)
+        return centred if self.centre else centred + self._mean(rows)
 
     def _centred(self, rows: Tensor) -> Tensor:
         return rows - self._mean(rows) if self.centre else rows
@@ -163,5 +153,5 @@ def _through(how: Tensor, rows: Tensor) -> Tensor:
 
 
 def _floored(variances: Tensor) -> Tensor:
-    variances = variances.clamp_min(0)
-    return (variances + FLOOR * variances.mean()).clamp_min(1e-12)
+    variances = variances.clamp_min(1e-12)
+    return variances.add(variances.mean(), alpha=FLOOR)

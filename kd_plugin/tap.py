@@ -154,7 +154,7 @@ class FeatureTap:
                     else "call D in the block (parts of D that torch.compile has compiled skip hooks: compile D whole)"
                 )
                 raise CaptureError(f"the layer '{name}' did not fire inside capture('{role}'): {why}")
-            parts.append(torch.cat(outputs))
+            parts.append(outputs[0] if len(outputs) == 1 else torch.cat(outputs))
             count = len(parts[0]) if count is None else count
             if len(parts[-1]) != count:
                 raise LayerError(

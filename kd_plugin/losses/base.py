@@ -19,10 +19,11 @@ SHORTEST_ROW = 1e-12
 class DistillLoss(nn.Module):
     """One term of the discriminator's loss: called once for the real and once for the fake images of a step.
 
-    It is a distance between a prediction, made from the student's embeddings, and a target, made from the teacher's.
+    It is a distance between a prediction, made by `compared` of the student's embeddings, and a target, made by it of
+    the teacher's; `compared` is called once for the images of both roles.
     """
 
-    needs_texts: ClassVar[bool] = False  # reads DistillBatch.texts
+    needs_texts: ClassVar[bool] = False  # `compared` reads the texts
     needs_other: ClassVar[bool] = False  # reads DistillBatch.teacher_other, row by row
 
     def __init__(self, distance: str = "l1") -> None:
@@ -33,13 +34,17 @@ class DistillLoss(nn.Module):
         super().__init__()
         self.measure = DISTANCES[distance]
 
-    def forward(self, batch: DistillBatch) -> Tensor:
-        """Returns a scalar with gradient into `batch.student` alone."""
+    def compared(self, embeddings: Tensor, texts: Tensor | None) -> Tensor:
+        """What is compared, [N, K], of the student's or the teacher's embeddings [N, E]; each row for itself.
+
+        Args:
+            texts: [P, E], the teacher's embeddings of the prompts; None where no term needs them.
+        """
         raise NotImplementedError
 
-    def compared(self, embeddings: Tensor, texts: Tensor | None) -> Tensor:
-        """What is compared, [N, K], of the student's or the teacher's embeddings [N, E]."""
-        raise NotImplementedError
+    def forward(self, batch: DistillBatch) -> Tensor:
+        """Returns a scalar with gradient into `batch.student` alone."""
+        return self.distance(batch.student, batch.teacher)
 
     def distance(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Between two [N, K]: a scalar."""
@@ -61,7 +66,7 @@ def row_normalised(rows: Tensor) -> Tensor:
     """
     rows = rows if rows.dtype == torch.float64 else rows.float()
     length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)  # [N, 1]
-    return rows / torch.where(length > SHORTEST_ROW, length, torch.ones_like(length))
+    return rows / torch.where(length > SHORTEST_ROW, length, 1.0)
 
 
 def correlations(embeddings: Tensor, texts: Tensor) -> Tensor:

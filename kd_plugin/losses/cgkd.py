@@ -6,7 +6,6 @@ from torch import Tensor
 
 from kd_plugin.errors import PromptError
 from kd_plugin.losses.base import LOSSES, DistillLoss, correlations
-from kd_plugin.records import DistillBatch
 
 __all__ = ["CGKD"]
 
@@ -23,9 +22,6 @@ class CGKD(DistillLoss):
     """
 
     needs_texts = True
-
-    def forward(self, batch: DistillBatch) -> Tensor:
-        return self.distance(self.compared(batch.student, batch.texts), self.compared(batch.teacher, batch.texts))
 
     def compared(self, embeddings: Tensor, texts: Tensor | None) -> Tensor:
         if texts is None or len(texts) < 2:

@@ -53,7 +53,7 @@ def _row_norms(prediction: Tensor, target: Tensor) -> Tensor:
     return torch.where(away, lengths, torch.zeros_like(lengths)).mean()
 
 
-DISTANCES.register("l1")(Distance(lambda a, b: (b - a).abs().mean(), _median))
+DISTANCES.register("l1")(Distance(lambda a, b: (a - b).abs().mean(), _median))
 DISTANCES.register("l2")(Distance(_row_norms, _geometric_median))
-DISTANCES.register("mse")(Distance(lambda a, b: (b - a).square().mean(), _mean))
-DISTANCES.register("sse")(Distance(lambda a, b: (b - a).square().sum(), _mean))
+DISTANCES.register("mse")(Distance(lambda a, b: (a - b).square().mean(), _mean))
+DISTANCES.register("sse")(Distance(lambda a, b: (a - b).square().sum(), _mean))

@@ -12,7 +12,7 @@ from torch import Tensor
 from kd_plugin import KDConfig, KDError
 from kd_plugin.losses import AGKD, CGKD, DISTANCES
 from kd_plugin.losses.base import correlations
-from tests.plugin.test_losses import batch, draw, finite_differences
+from tests.plugin.test_losses import batch, draw, finite_differences, value_of
 
 
 def loop(name: str, a: Tensor, b: Tensor) -> float:
@@ -64,10 +64,10 @@ def test_a_row_that_is_met_exactly_has_a_gradient_of_zero():
 @pytest.mark.parametrize("name", list(DISTANCES))
 def test_the_terms_are_made_of_them(name):
     b = batch(coin=True)
-    student, agkd = b.student.detach(), AGKD(name)(b)
+    student, agkd = b.student.detach(), value_of(AGKD(name), b)
     assert float(agkd.detach()) == pytest.approx(loop(name, student, b.teacher) + loop(name, student, b.teacher_other))
     expected = loop(name, correlations(student, b.texts), correlations(b.teacher, b.texts))
-    assert float(CGKD(name)(b).detach()) == pytest.approx(expected)
+    assert float(value_of(CGKD(name), b).detach()) == pytest.approx(expected)
 
 
 def test_each_term_gets_its_own(attach, discriminator, images, run):

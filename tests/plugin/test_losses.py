@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kd_plugin.errors import PromptError
 from kd_plugin.losses import AGKD, CGKD, LOSSES, Diversity
-from kd_plugin.losses.base import correlations, row_normalised
+from kd_plugin.losses.base import DistillLoss, correlations, row_normalised
 from kd_plugin.losses.energy import energy_distance
 from kd_plugin.records import DistillBatch
 
@@ -24,10 +24,25 @@ def draw(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def batch(coin: bool = False, **changes: Tensor | None) -> DistillBatch:
+@dataclass(frozen=True)
+class Given:
+    """Embeddings of a step, before a loss makes of them what it compares."""
+
+    student: Tensor
+    teacher: Tensor
+    teacher_other: Tensor
+    texts: Tensor | None
+    coin: bool
+
+
+def batch(coin: bool = False, **changes: Tensor | None) -> Given:
     student = draw(1, N, E).requires_grad_()
-    made = DistillBatch("real", student, draw(2, N, E), draw(3, N, E), draw(4, P, E), coin)
-    return replace(made, **changes)
+    return replace(Given(student, draw(2, N, E), draw(3, N, E), draw(4, P, E), coin), **changes)
+
+
+def value_of(loss: DistillLoss, given: Given) -> Tensor:
+    rows = [loss.compared(part, given.texts) for part in (given.student, given.teacher, given.teacher_other)]
+    return loss(DistillBatch("real", *rows, given.coin))
 
 
 def loop_l1(a: Tensor, b: Tensor) -> float:
@@ -44,12 +59,12 @@ def loop_correlations(embeddings: Tensor, texts: Tensor) -> list[list[float]]:
     return rows
 
 
-def brute_agkd(b: DistillBatch) -> float:
+def brute_agkd(b: Given) -> float:
     own = loop_l1(b.teacher, b.student)
     return own + (loop_l1(b.teacher_other, b.student) if b.coin else 0.0)
 
 
-def brute_cgkd(b: DistillBatch) -> float:
+def brute_cgkd(b: Given) -> float:
     teacher, student = loop_correlations(b.teacher, b.texts), loop_correlations(b.student, b.texts)
     return sum(abs(teacher[i][k] - student[i][k]) for i in range(N) for k in range(P)) / (N * P)
 
@@ -80,7 +95,7 @@ def finite_differences(function, at: Tensor, step: float = 1e-6) -> Tensor:
 @pytest.mark.parametrize(("loss", "brute"), [(AGKD(), brute_agkd), (CGKD(), brute_cgkd)])
 def test_discriminator_terms_are_the_formula(loss, brute, coin):
     b = batch(coin)
-    value = loss(b)
+    value = value_of(loss, b)
     assert value.shape == ()
     assert float(value.detach()) == pytest.approx(brute(replace(b, student=b.student.detach())), rel=1e-12)
     (gradient,) = torch.autograd.grad(value, b.student)
@@ -136,7 +151,7 @@ def test_diversity_extremes():
 
 
 def test_agkd_coin_adds_the_crossed_pairs():
-    own, both = AGKD()(batch(False)), AGKD()(batch(True))
+    own, both = value_of(AGKD(), batch(False)), value_of(AGKD(), batch(True))
     assert float((both - own).detach()) == pytest.approx(loop_l1(draw(3, N, E), draw(1, N, E)))
 
 
@@ -144,36 +159,36 @@ def test_swapping_real_and_fake_shows():
     """Without the coin the other role's embeddings do not count; exchanged for one's own they change the value."""
     b = batch(False, student=draw(1, N, E))
     swapped = replace(b, teacher=b.teacher_other, teacher_other=b.teacher)
-    assert float(AGKD()(b)) == float(AGKD()(replace(b, teacher_other=draw(9, N, E))))
+    assert float(value_of(AGKD(), b)) == float(value_of(AGKD(), replace(b, teacher_other=draw(9, N, E))))
     for loss in (AGKD(), CGKD()):
-        assert abs(float(loss(b) - loss(swapped))) > 1e-3
+        assert abs(float(value_of(loss, b) - value_of(loss, swapped))) > 1e-3
 
 
 def test_swapping_teacher_and_student_shows():
     """|I - D| is symmetric in value, so it is the gradient that tells: it must go to the student alone."""
     b = batch(True)
     swapped = replace(b, student=b.teacher, teacher=b.student)
-    assert (AGKD()(b) - AGKD()(swapped)).abs() > 1e-3  # through the crossed pairs
+    assert (value_of(AGKD(), b) - value_of(AGKD(), swapped)).abs() > 1e-3  # through the crossed pairs
     for loss in (AGKD(), CGKD()):
-        assert torch.autograd.grad(loss(b), b.student)[0].abs().sum() > 0
+        assert torch.autograd.grad(value_of(loss, b), b.student)[0].abs().sum() > 0
 
 
 def test_perfect_student_costs_nothing():
     b = batch(False)
     perfect = replace(b, student=b.teacher)
-    assert float(AGKD()(perfect)) == 0
-    assert float(CGKD()(perfect)) == 0
+    assert float(value_of(AGKD(), perfect)) == 0
+    assert float(value_of(CGKD(), perfect)) == 0
 
 
 def test_cgkd_ignores_the_scale_of_a_row():
     b = batch()
-    torch.testing.assert_close(CGKD()(replace(b, student=b.student * 7)), CGKD()(b))
+    torch.testing.assert_close(value_of(CGKD(), replace(b, student=b.student * 7)), value_of(CGKD(), b))
 
 
 @pytest.mark.parametrize("texts", [None, draw(4, 1, E)])
 def test_cgkd_needs_two_prompts(texts):
     with pytest.raises(PromptError, match=r"--kd-prompts: correlated distillation \(cgkd\) needs at least 2 prompts"):
-        CGKD()(batch(texts=texts))
+        value_of(CGKD(), batch(texts=texts))
 
 
 def test_zero_rows_are_safe():

@@ -27,8 +27,9 @@ def transfer_of(pairs: dict[Role, tuple[Tensor, Tensor]], batch: int = 8, keep: 
     transfer = Transfer(keep)
     for role, (student, teacher) in pairs.items():
         for s, t in zip(student.split(batch), teacher.split(batch), strict=True):
-            for name in BOTH:
-                transfer.observe(name, DistillBatch(role, s, t, t.flip(0), TEXTS, coin=True))
+            for name, loss in BOTH.items():
+                student_rows, teacher_rows = (loss.compared(rows, TEXTS) for rows in (s, t))
+                transfer.observe(name, DistillBatch(role, student_rows, teacher_rows, teacher_rows.flip(0), coin=True))
     return transfer
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from kd_plugin.losses import AGKD, CGKD
-from kd_plugin.records import DistillBatch
+from kd_plugin.losses.base import DistillLoss
+from kd_plugin.records import Pairs
 from kd_plugin.spaces import FLOOR, NORMS, RunningMoments, Space
 
 E, P = 5, 4
@@ -32,8 +33,8 @@ def space(norm: str, centre: bool = False, seen: Tensor | None = None) -> Space:
     return made
 
 
-def batch(student: Tensor, teacher: Tensor, texts: Tensor | None = None) -> DistillBatch:
-    return DistillBatch("real", student, teacher, teacher.flip(0), texts, coin=False)
+def distance(loss: DistillLoss, pairs: Pairs, texts: Tensor | None = None) -> float:
+    return float(loss.distance(loss.compared(pairs.student, texts), loss.compared(pairs.teacher, texts)))
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -59,18 +60,17 @@ def test_moments_forget():
 def test_standardised_targets_are_the_formula():
     teacher, all_rows = embeddings(1)[:8], embeddings(1)
     mean, variance = all_rows.mean(0), all_rows.var(0, correction=0)
-    found = space("standardise").compared(batch(draw(2, 8, E), teacher))
+    found = space("standardise").compared(Pairs(draw(2, 8, E), teacher))
     for i in range(8):
         for j in range(E):
             expected = (teacher[i, j] - mean[j]) / math.sqrt(variance[j] + FLOOR * variance.mean())
             assert float(found.teacher[i, j]) == pytest.approx(float(expected), rel=1e-9)
-    torch.testing.assert_close(found.teacher_other, found.teacher.flip(0))
     torch.testing.assert_close(found.student, draw(2, 8, E))  # the student predicts the standardised row
 
 
 def test_whitened_targets_are_uncorrelated():
     rows = embeddings(1, 3000)
-    white = space("whiten", seen=rows).compared(batch(rows, rows)).teacher
+    white = space("whiten", seen=rows).compared(Pairs(rows, rows)).teacher
     variances = np.linalg.eigvalsh(np.cov(rows.numpy().T, bias=True))
     found = np.linalg.eigvalsh(np.cov(white.numpy().T, bias=True))
     expected = np.sort(variances / (variances + FLOOR * variances.mean()))
@@ -78,8 +78,8 @@ def test_whitened_targets_are_uncorrelated():
 
 
 def test_unit_rows_on_both_sides():
-    found = space("unit").compared(batch(draw(2, 8, E) * 50, embeddings(3, 8)))
-    for rows in (found.student, found.teacher, found.teacher_other):
+    found = space("unit").compared(Pairs(draw(2, 8, E) * 50, embeddings(3, 8)))
+    for rows in (found.student, found.teacher):
         torch.testing.assert_close(rows.norm(dim=1), torch.ones(8, dtype=torch.float64))
 
 
@@ -88,10 +88,10 @@ def test_unit_rows_on_both_sides():
 def test_the_perfect_student_costs_nothing_in_any_space(norm, centre):
     """One answer of the student satisfies both kinds of term: it is consistent."""
     made, teacher, texts = space(norm, centre), embeddings(3, 8), draw(4, P, E)
-    target = made.compared(batch(teacher, teacher)).teacher
+    target = made.compared(Pairs(teacher, teacher)).teacher
     student = target if norm != "unit" else teacher
-    assert float(AGKD()(made.compared(batch(student, teacher)))) == pytest.approx(0, abs=1e-9)
-    assert float(CGKD()(made.beside_texts(batch(student, teacher, texts)))) == pytest.approx(0, abs=1e-9)
+    assert distance(AGKD(), made.compared(Pairs(student, teacher))) == pytest.approx(0, abs=1e-9)
+    assert distance(CGKD(), made.beside_texts(Pairs(student, teacher)), texts) == pytest.approx(0, abs=1e-9)
 
 
 def test_centred_correlations_are_the_formula():
@@ -106,14 +106,14 @@ def test_centred_correlations_are_the_formula():
             length = math.sqrt(sum(value * value for value in row))
             rows.append([value / length for value in row])
         expected += sum(abs(a - b) for a, b in zip(*rows, strict=True)) / (6 * P)
-    assert float(CGKD()(made.beside_texts(batch(student, teacher, texts)))) == pytest.approx(expected, rel=1e-9)
+    assert distance(CGKD(), made.beside_texts(Pairs(student, teacher)), texts) == pytest.approx(expected, rel=1e-9)
 
 
 def test_centring_takes_the_constant_out_of_correlations():
     texts, teacher = draw(4, P, E), embeddings(3, 200)
 
     def constant_part(made: Space) -> float:
-        rows = CGKD().compared(made.beside_texts(batch(teacher, teacher, texts)).teacher, texts)
+        rows = CGKD().compared(made.beside_texts(Pairs(teacher, teacher)).teacher, texts)
         return float(rows.mean(0).square().sum() / rows.square().sum(1).mean())
 
     assert constant_part(space("none")) > 0.5

@@ -1,0 +1,27 @@
+"""How many operations does a piece of work hand to the device? A GPU at small sizes waits for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = ["operations"]
+
+
+class _Counter(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not op.is_view and "_unsafe_view" not in str(op)  # views are a matter of the CPU
+        return op(*args, **(kwargs or {}))
+
+
+def operations(work: Callable[[], object]) -> int:
+    """Of one call, backward passes included, views not."""
+    with _Counter() as counter:
+        work()
+    return counter.count
