@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["operations"]
@@ -21,7 +22,8 @@ class _Counter(TorchDispatchMode):
 
 
 def operations(work: Callable[[], object]) -> int:
-    """Of one call, backward passes included, views not."""
-    with _Counter() as counter:
+    """Of one call, backward passes included, views not. Its random draws are always the same."""
+    with torch.random.fork_rng(devices=[]), _Counter() as counter:
+        torch.manual_seed(0)
         work()
     return counter.count
