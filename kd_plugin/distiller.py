@@ -188,8 +188,8 @@ class Distiller(nn.Module):
     def _terms(self, captured: Mapping[Role, Captured]) -> dict[str, Tensor]:
         """Each term, unweighted."""
         terms: dict[str, Tensor] = {}
-        pairs, coin = self._pairs(captured), self._schedule.coin
         sizes = [len(captured[role].features) for role in ROLES]
+        pairs, coin = self._pairs(captured, sizes), self._schedule.coin
         for name, loss in self.losses.items():
             compared = self._compared(loss, pairs)
             real, fake = torch.split(compared.student, sizes)
@@ -315,15 +315,14 @@ class Distiller(nn.Module):
                 "give D equal batches, or --kd-p=0"
             )
 
-    def _pairs(self, captured: Mapping[Role, Captured]) -> Pairs:
+    def _pairs(self, captured: Mapping[Role, Captured], sizes: list[int]) -> Pairs:
         """Of the real images, and then the fakes: [N + M, E]. Everything row by row is done once for both."""
         student = self.head(torch.cat([pooled(captured[role].features) for role in ROLES]))
         with torch.no_grad():
             teacher = self._embed_both(captured["real"], captured["fake"]).to(student)
             self.space.observe(teacher)
             if self.config.control == "shuffle":  # batches are random, so a neighbour is a random other image
-                parts = torch.split(teacher, [len(captured[role].features) for role in ROLES])
-                teacher = torch.cat([part.roll(1, dims=0) for part in parts])
+                teacher = torch.cat([part.roll(1, dims=0) for part in torch.split(teacher, sizes)])
         return Pairs(student, teacher)
 
     def _texts(self, like: Tensor) -> Tensor | None:
