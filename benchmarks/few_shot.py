@@ -264,34 +264,41 @@ def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
                 values.append(value)
             return _mean(values)
 
+        attributes = [mean("attr", "attr1k_coverage"), mean("attr", "attr1k_kinds")]
         yield (
             f"| {form} | {len(runs)} | {mean('distance')} | {_share(found, form)} | {mean('gap')} "
             f"| {mean('explained')} / {mean('explained_holdout')} | {mean('pull')} "
-            f"| {mean('attr', 'attr1k_coverage')}, {mean('attr', 'attr1k_kinds')} | {mean('mem', 'mem1k_auc')} |"
+            f"| {', '.join(filter(None, attributes))} | {mean('mem', 'mem1k_auc')} |"
         )
 
 
 def _share(found: dict[str, dict[int, dict[str, Any]]], form: str) -> str:
-    """Of mean distances, over the seeds that all three have; ± by leaving out one seed at a time (jackknife)."""
+    """Of mean distances, over the seeds that all three have; ± by leaving out one seed at a time (jackknife).
+
+    Empty where many images are no better than few: then there is nothing to close.
+    """
     runs = [found.get(name, {}) for name in (NONE, form, CEILING)]
     seeds = sorted(set.intersection(*(set(one) for one in runs)))
 
     def share(chosen: list[int]) -> float:
         none, own, ceiling = (statistics.mean(one[seed]["distance"] for seed in chosen) for one in runs)
-        return (none - own) / (none - ceiling)
+        return (none - own) / (none - ceiling) if none > ceiling else math.nan
 
     if len(seeds) < 2:
-        return f"{share(seeds):.2f}" if seeds else ""
+        return _number(share(seeds)) if seeds else ""
     others = [share([seed for seed in seeds if seed != left_out]) for left_out in seeds]
-    return f"{share(seeds):.2f} ± {math.sqrt((len(seeds) - 1) * statistics.pvariance(others)):.2f}"
+    return _number(share(seeds), math.sqrt((len(seeds) - 1) * statistics.pvariance(others)))
 
 
 def _mean(values: list[Any]) -> str:
     numbers = [value for value in values if value is not None]
-    if not numbers:
-        return ""
-    error = f" ± {statistics.stdev(numbers) / math.sqrt(len(numbers)):.2f}" if len(numbers) > 1 else ""
-    return f"{statistics.mean(numbers):.2f}{error}"
+    if len(numbers) < 2:
+        return _number(numbers[0]) if numbers else ""
+    return _number(statistics.mean(numbers), statistics.stdev(numbers) / math.sqrt(len(numbers)))
+
+
+def _number(value: float, *error: float) -> str:
+    return "" if any(map(math.isnan, (value, *error))) else " ± ".join(f"{part:.2f}" for part in (value, *error))
 
 
 if __name__ == "__main__":

@@ -42,6 +42,12 @@ def test_the_share_closed_is_of_the_means_over_common_seeds(tmp_path: Path) -> N
     assert found[form][4] == "0.30 ± 0.10 / 0.10 ± 0.00"
 
 
+def test_without_a_distance_none_is_closed(tmp_path: Path) -> None:
+    """Many images no better than few, which short runs show: a share of less than nothing would look like a success."""
+    rows = [row(form, seed, kid) for form, kid in ((NONE, 0.5), (CEILING, 0.6), ("match", 0.3)) for seed in (0, 1)]
+    assert [cells[2] for cells in list(table(tmp_path, *rows).values())[2:]] == ["", "", ""]
+
+
 def test_no_figure_is_no_number(tmp_path: Path) -> None:
     found = table(tmp_path, row("release", 0, 0.5))
     assert found["release"][:4] == ["1", "0.50", "", "0.50"]
