@@ -29,6 +29,7 @@ from benchmarks.operations import operations
 from benchmarks.random_teachers import random_teacher, write_random_clip
 from dnnlib.cli import user_errors
 from kd_plugin import attach, load_teacher
+from kd_plugin.balance import EVERY
 from kd_plugin.teachers.base import Teacher
 from training.phases import Phase, make_phases
 from training.session import Session
@@ -42,7 +43,7 @@ SETUPS: dict[str, dict[str, Any]] = {
     "match": {"agkd": 0.0, "cgkd": 0.0},
     "match, view clean": {"agkd": 0.0, "cgkd": 0.0, "view": "clean"},
 }
-WARM_UP = 18  # rounds: a balance measures in each of its first 16 steps, and then seldom
+WARM_UP = EVERY + 2  # rounds: a balance measures in each of its first steps, and then seldom
 CHANGED = {name: "Dmain" if options["agkd"] else "Gmain" for name, options in SETUPS.items() if options}
 
 

@@ -15,51 +15,13 @@ from torch import Tensor
 from benchmarks.host import session_of
 from dnnlib.cli import user_errors
 from kd_plugin import load_teacher
-from kd_plugin.heads import make_head, student_width
-from kd_plugin.losses import AGKD
-from kd_plugin.measuring import distances, share
-from kd_plugin.records import Pairs
-from kd_plugin.spaces import Space
-from kd_plugin.tap import FeatureTap
-from kd_plugin.teachers.base import Teacher
+from kd_plugin.pupil import Pupil
 from training.augment.diffaugment import DiffAugment
 from training.drawings.family import draw
 from training.pixels import to_float
 
 UNSEEN, SERIES, BATCH = 500, 900, 32
-
-
-class Pupil:
-    """D, its tap and a linear head, learning from a teacher."""
-
-    def __init__(self, layers: str, teacher: Teacher, known: Tensor) -> None:
-        self.d = session_of(32, cfg="demo", device="cpu").D.requires_grad_(True)
-        self.tap = FeatureTap(self.d, layers.split(","))
-        width = sum(student_width(module) or 0 for module in self.tap.layers.values())
-        self.head = make_head("linear", width, teacher.embed_dim, seed=0)
-        self.teacher, self.loss = teacher, AGKD()
-        self.space = Space("standardise", False, teacher.embed_dim)
-        self.space.observe(teacher.embed_images(known))
-        self.adam = torch.optim.Adam([*self.d.parameters(), *self.head.parameters()], lr=2e-3, betas=(0.0, 0.99))
-
-    def pairs(self, images: Tensor) -> Pairs:
-        with self.tap.capture("real"):
-            self.d(images, torch.zeros(len(images), 0))
-        student = self.head(self.tap.release().features)
-        with torch.no_grad():
-            return self.space.compared(Pairs(student, self.teacher.embed_images(images)))
-
-    def learn(self, images: Tensor) -> None:
-        pairs = self.pairs(images)
-        self.adam.zero_grad()
-        torch.autograd.backward(self.loss.distance(pairs.student, pairs.teacher))
-        self.adam.step()
-
-    @torch.no_grad()
-    def share(self, images: Tensor) -> float:
-        parts = [self.pairs(part) for part in torch.split(images, BATCH)]
-        student, teacher = (torch.cat(rows) for rows in zip(*((p.student, p.teacher) for p in parts), strict=True))
-        return share(*distances(self.loss, student, teacher))
+LEARNING_RATE = 2e-3  # StyleGAN2's
 
 
 def drawings(count: int, series: int) -> Tensor:
@@ -75,11 +37,15 @@ def drawings(count: int, series: int) -> Tensor:
 def main(count: int, policy: str, steps: int, layers: str) -> None:
     teacher = load_teacher("demo")
     known, unseen = drawings(count, SERIES + 1), drawings(UNSEEN, SERIES)
-    pupil, augment = Pupil(layers, teacher, known), DiffAugment(policy)
+    look = torch.no_grad()(teacher.embed_images)
+    d = session_of(32, cfg="demo", device="cpu").D
+    pupil = Pupil(d, layers, "linear", look(known), lambda x: (x, torch.zeros(len(x), 0)), BATCH, lr=LEARNING_RATE)
+    augment = DiffAugment(policy)
     torch.manual_seed(0)
     for _ in range(steps):
-        pupil.learn(augment(known[torch.randint(count, [BATCH])]))
-    of_known, of_unseen = (pupil.share(images) for images in (known[:UNSEEN], unseen))
+        images = augment(known[torch.randint(count, [BATCH])])
+        pupil.learn(images, look(images))
+    of_known, of_unseen = (pupil.share(images, look(images)) for images in (known[:UNSEEN], unseen))
     click.echo(f"| {count} | {policy} | {steps} | {of_known:.2f} | {of_unseen:.2f} |")
 
 

@@ -6,24 +6,19 @@ explained there is knowledge, what is explained only in training is memory.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kd_plugin.errors import KDError
-from kd_plugin.heads import make_head, student_width
+from kd_plugin.heads import student_width
 from kd_plugin.layers import list_layers
-from kd_plugin.losses import AGKD
 from kd_plugin.losses.base import correlations
-from kd_plugin.measuring import distances, share
-from kd_plugin.records import Pairs
-from kd_plugin.spaces import Space
-from kd_plugin.tap import FeatureTap, inside
+from kd_plugin.pupil import Inputs, Pupil
+from kd_plugin.tap import inside
 from kd_plugin.teachers.base import Teacher
 from kd_plugin.telling import telling_prompts
 from kd_plugin.views import rgb
@@ -32,13 +27,10 @@ __all__ = ["Knowledge", "Report", "Trial", "probe_teacher"]
 
 HELD_OUT = 0.2  # of the images
 LEAST_IMAGES = 10
-LEARNING = {"lr": 1e-3, "betas": (0.0, 0.99), "eps": 1e-8}  # half of StyleGAN2's: not all nets scale their weights
 MOST_STEPS, LEAST_STEPS = 300, 5  # of a trial
 BLOCKS = 3  # of the discriminator, from the end, whose last layers are tried
 RELIABLE = 0.5  # below, the teacher tells images apart hardly better than an image from its own mirrored, shifted self
 NOTHING = 0.01  # share explained on held-out images up to which nothing was learned
-
-Inputs = Callable[[Tensor], tuple[Any, ...]]  # images [N, C, H, W] -> what D is called with
 
 
 @dataclass(frozen=True)
@@ -221,47 +213,26 @@ class _Task:
 
     def attempt(self, discriminator: nn.Module, layer: str, head_kind: str, clock: _Clock) -> Trial:
         """Trains a copy of D for distillation alone."""
-        own = copy.deepcopy(inside(discriminator)).train().requires_grad_(True)
-        tap = FeatureTap(own, layer.split(","))
-        width = sum(student_width(module) or 0 for module in tap.layers.values())
-        head = make_head(head_kind, width, self.embeddings.shape[1], self.seed).to(self.images.device)
-        space = Space("standardise", False, self.embeddings.shape[1], self.images.device)
-        space.observe(self.embeddings[self.training])
-        optimizer = torch.optim.Adam([*own.parameters(), *head.parameters()], **LEARNING)  # type: ignore[arg-type]
-        loss, draws = AGKD(), torch.Generator().manual_seed(self.seed)
+        pupil = Pupil(
+            discriminator, layer, head_kind, self.embeddings[self.training], self.inputs, self.batch, self.seed
+        )
+        draws = torch.Generator().manual_seed(self.seed)
         step = 0
         while step < clock.steps:
             begun = time.perf_counter()
             rows = self.training[torch.randint(len(self.training), [2 * self.batch], generator=draws).to(self.training)]
-            mirror = bool(torch.rand((), generator=draws) < 0.5)
-            pairs = self._pairs(own, tap, head, space, rows, mirror)
-            value = loss.distance(pairs.student, pairs.teacher)
-            optimizer.zero_grad()
-            torch.autograd.backward(value)
-            optimizer.step()
+            if torch.rand((), generator=draws) < 0.5:
+                loss = pupil.learn(self.images[rows].flip(3), self.mirrored[rows])
+            else:
+                loss = pupil.learn(self.images[rows], self.embeddings[rows])
             step += 1
             if step == 3:  # the first ones are slower than the others
-                float(value.detach())  # an accelerator has finished
+                float(loss)  # an accelerator has finished
                 clock.note(time.perf_counter() - begun)
-        own.eval()
-        with torch.no_grad():
-            training, held_out = (self._share(own, tap, head, space, rows) for rows in (self.training, self.held_out))
+        training, held_out = (
+            pupil.share(self.images[rows], self.embeddings[rows]) for rows in (self.training, self.held_out)
+        )
         return Trial(layer, head_kind, training, held_out, step)
-
-    def _pairs(
-        self, own: nn.Module, tap: FeatureTap, head: nn.Module, space: Space, rows: Tensor, mirror: bool
-    ) -> Pairs:
-        images = self.images[rows].flip(3) if mirror else self.images[rows]
-        with tap.capture("real"):
-            for part in torch.split(images, self.batch):
-                own(*self.inputs(part))
-        teacher = (self.mirrored if mirror else self.embeddings)[rows]
-        return space.compared(Pairs(head(tap.release().features), teacher))
-
-    def _share(self, own: nn.Module, tap: FeatureTap, head: nn.Module, space: Space, rows: Tensor) -> float:
-        """1 - distance / distance of the best constant, which is that of these very images."""
-        pairs = self._pairs(own, tap, head, space, rows, mirror=False)
-        return share(*distances(AGKD(), pairs.student, pairs.teacher))
 
 
 def _candidates(discriminator: nn.Module, images: Tensor, inputs: Inputs) -> list[str]:

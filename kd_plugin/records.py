@@ -33,10 +33,10 @@ class Captured:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Of the same images, row by row.
+    """Of the same images, row by row: embeddings, or what a loss makes of them to compare.
 
     student: [N, E] projected discriminator features, with gradient.
-    teacher: [N, E] teacher embeddings, without.
+    teacher: [N, E] the teacher's, without.
     """
 
     student: Tensor

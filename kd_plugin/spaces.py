@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugin.losses.base import row_normalised
-from kd_plugin.processes import summed, world
+from kd_plugin.processes import summed
 from kd_plugin.records import Pairs
 
 __all__ = ["NORMS", "RunningMoments", "Space"]
@@ -32,37 +32,41 @@ class RunningMoments(nn.Module):
     def __init__(self, width: int, full: bool, device: torch.device | str = "cpu") -> None:
         super().__init__()
         self.full = full
-        self.count = self.updates = 0  # rows, and calls of update
+        self.updates = 0  # on the host: asking the device for it would stop it once a step
+        self.register_buffer("count", torch.zeros((), device=device))  # rows, up to WINDOW
         self.register_buffer("mean", torch.zeros(width, device=device))
         self.register_buffer("second", torch.zeros((width, width) if full else (width,), device=device))
 
+    count: Tensor
     mean: Tensor
     second: Tensor
 
     @torch.no_grad()
     def update(self, rows: Tensor) -> None:
-        """Takes in [N, E], equally many in each process."""
+        """Takes in [N, E]."""
         # Around the mean so far: sums of raw squares would lose the variance beside the mean.
         away = rows.to(torch.float32 if rows.device.type == "mps" else torch.float64) - self.mean
         squares = away.T @ away if self.full else away.square().sum(dim=0)
-        sums = summed(torch.cat([away.sum(dim=0), squares.flatten()]))
-        first, second = sums[: len(self.mean)], sums[len(self.mean) :].view_as(self.second)
-        number = len(rows) * world()
-        self.count += number
+        sums = summed(torch.cat([away.sum(dim=0), squares.flatten(), away.new_full((1,), len(rows))]))
+        first, squares, number = sums.split_with_sizes([len(self.mean), self.second.numel(), 1])
         self.updates += 1
-        share = min(max(number / self.count, number / WINDOW), 1.0)
-        # second <- (1 - share) second + share (E away^2 - share (E away)^2), and mean <- mean + share E away
-        self.second.mul_(1 - share).add_(second - self._square(first) * (share / number), alpha=share / number)
-        self.mean.add_(first, alpha=share / number)
+        self.count.add_(number[0]).clamp_(max=WINDOW)
+        # share of these rows: number / weight. The mean moves by share E away, the second moment to
+        # (1 - share) second + share E away^2 - (share E away)^2.
+        weight = torch.maximum(self.count, number)
+        moved = first / weight
+        squares = squares.view_as(self.second).addcmul(self.second, number, value=-1)
+        self.second.add_(squares / weight - self._square(moved))
+        self.mean.add_(moved)
 
     def _square(self, row: Tensor) -> Tensor:
         return torch.outer(row, row) if self.full else row.square()
 
     def get_extra_state(self) -> dict[str, int]:
-        return {"count": self.count, "updates": self.updates}
+        return {"updates": self.updates}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
-        self.count, self.updates = state["count"], state["updates"]
+        self.updates = state["updates"]
 
 
 class Space(nn.Module):

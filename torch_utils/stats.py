@@ -34,9 +34,8 @@ class Stats:
 
     def report(self, name: str, values: Tensor) -> None:
         """Adds every element of `values` to the figure called `name`."""
-        values = values.detach().to(torch.float64 if values.device.type == "cpu" else torch.float32)
-        sums = [values, values.square()] if values.ndim == 0 else [values.sum(), values.square().sum()]
-        moments = torch.stack(sums)
+        values = values.detach().flatten().to(torch.float64 if values.device.type == "cpu" else torch.float32)
+        moments = torch.stack([values.sum(), values.dot(values)])
         self._moments[name] = self._moments[name] + moments if name in self._moments else moments
         self._counts[name] = self._counts.get(name, 0) + values.numel()
 

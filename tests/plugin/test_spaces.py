@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kd_plugin import spaces
 from kd_plugin.losses import AGKD, CGKD
 from kd_plugin.losses.base import DistillLoss
 from kd_plugin.records import Pairs
@@ -46,6 +47,39 @@ def test_moments_are_those_of_all_rows(full):
     covariance = np.cov(rows.numpy().T, bias=True)
     np.testing.assert_allclose(moments.mean, rows.mean(0), rtol=1e-12)
     np.testing.assert_allclose(moments.second, covariance if full else np.diag(covariance), rtol=1e-4, atol=1e-9)
+
+
+def test_processes_with_unequal_batches_have_the_moments_of_all(monkeypatch):
+    """As where the last batch of an epoch is short: each takes in its own rows, and the sums of both."""
+    parts = embeddings(1, 8).split([5, 3])
+    travelling = []
+    monkeypatch.setattr(spaces, "summed", lambda sums: travelling.append(sums) or sums)
+    for part in parts:
+        RunningMoments(E, full=False).double().update(part)
+    monkeypatch.setattr(spaces, "summed", lambda sums: sum(travelling))
+    for part in parts:
+        moments = RunningMoments(E, full=False).double()
+        moments.update(part)
+        np.testing.assert_allclose(moments.mean, embeddings(1, 8).mean(0), rtol=1e-12)
+        np.testing.assert_allclose(moments.second, embeddings(1, 8).var(0, correction=0), rtol=1e-9)
+        assert float(moments.count) == 8
+
+
+def test_crossed_pairs_meet_in_the_space_of_their_own(attach, discriminator, images, run, teacher):
+    """With the coin: each image's feature, its own standardised embedding, and that of the other role's image."""
+    options = {"losses": {"agkd": 1.0}, "norm": "standardise"}
+    runs = [run(attach(p=p, **options), discriminator, images(1), images(2)) for p in (0, 1)]
+    own, both = (float(distilled.total.detach()) for distilled in runs)
+    rows = [discriminator.b4["fc"](discriminator.b4["conv"](images(s)).tanh().mean(dim=(2, 3))) for s in (1, 2)]
+    answers = torch.cat([teacher.embed_images(images(s)) for s in (1, 2)]).double()
+    variances = answers.var(0, correction=0)
+    targets = ((answers - answers.mean(0)) / (variances + FLOOR * variances.mean()).sqrt()).split(4)
+    expected = [
+        sum(float((row - target).abs().mean()) for row, target in zip(rows, asked, strict=True))
+        for asked in (targets, targets[::-1])
+    ]
+    assert own == pytest.approx(expected[0], rel=1e-4)
+    assert both == pytest.approx(sum(expected), rel=1e-4)
 
 
 def test_moments_forget():
