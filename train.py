@@ -56,8 +56,12 @@ PROMPTS_USED = "kd_prompts_used"  # in config.json: for the reader, not an optio
 @named_option(
     "--kd-probe",
     group="Distillation",
-    is_flag=True,
-    help="Say in about a minute what the discriminator can learn from the teacher about these images, and stop",
+    metavar="[SECONDS]",
+    type=click.FloatRange(min=0, min_open=True),
+    is_flag=False,
+    flag_value=60,
+    help="Say what the discriminator can learn from the teacher about these images, tried for this long, and stop",
+    show_default="60",
 )
 @click.option("--config", "config_file", metavar="FILE", help="A run's config.json, to run again; flags go over it")
 @click.option(
@@ -69,7 +73,12 @@ PROMPTS_USED = "kd_prompts_used"  # in config.json: for the reader, not an optio
 @click.option("-n", "--dry-run", is_flag=True, help="Check everything, print config.json and stop")
 @user_errors
 def main(
-    config_file: str | None, resume: str | None, dry_run: bool, kd_variant: str | None, kd_probe: bool, **flags: Any
+    config_file: str | None,
+    resume: str | None,
+    dry_run: bool,
+    kd_variant: str | None,
+    kd_probe: float | None,
+    **flags: Any,
 ) -> None:
     given = {name: value for name, value in flags.items() if value is not None}
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
@@ -79,8 +88,8 @@ def main(
     if started_by_torchrun:
         host_given["gpus"] = world_of_torchrun(host_given.get("gpus"))
     config, dataset = configure(host_given, kd_given, config_file, kd_variant)
-    if kd_probe:
-        for line in probe_lines(Session.build(config, dataset)):
+    if kd_probe is not None:
+        for line in probe_lines(Session.build(config, dataset), kd_probe, lambda line: click.echo(line, err=True)):
             click.echo(line)
         return
     if dry_run:

@@ -58,6 +58,7 @@ FORMS: dict[str, tuple[str, ...]] = {
     "match, balance .3": (*_MATCH, "--kd-balance-g=0.3"),
     "AGKD (paper)": (*_PAPER, "--kd-cgkd=0"),
     "CGKD (paper)": (*_PAPER, "--kd-agkd=0"),
+    "CGKD (paper), shuffled": (*_PAPER, "--kd-agkd=0", _SHUFFLED),
     "AGKD + CGKD (paper)": _PAPER,
     "diversity": ("--kd-variant=paper", "--kd-agkd=0", "--kd-cgkd=0"),
     "paper": ("--kd-variant=paper",),

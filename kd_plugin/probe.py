@@ -99,7 +99,9 @@ def main(arguments: list[str] | None = None) -> None:
             torch.manual_seed(0)
             d = make(resolution).to(device)
             for _, teacher in load_teachers(spec, device):
-                for line in probe_teacher(d, teacher, images, batch=batch, seconds=seconds).lines():
+                for line in probe_teacher(
+                    d, teacher, images, batch=batch, seconds=seconds, say=lambda line: click.echo(line, err=True)
+                ).lines():
                     click.echo(line)
         except KDError as error:
             click.echo(f"Error: {error}", err=True)

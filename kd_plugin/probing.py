@@ -27,7 +27,8 @@ __all__ = ["Knowledge", "Report", "Trial", "probe_teacher"]
 
 HELD_OUT = 0.2  # of the images
 LEAST_IMAGES = 10
-MOST_STEPS, LEAST_STEPS = 300, 5  # of a trial
+MOST_STEPS, LEAST_STEPS = 600, 50  # of a trial; fewer tell nothing
+HEADS = ("mlp", "orthogonal")  # tried at the best layer, beside the linear one
 BLOCKS = 3  # of the discriminator, from the end, whose last layers are tried
 RELIABLE = 0.5  # below, the teacher tells images apart hardly better than an image from its own mirrored, shifted self
 NOTHING = 0.01  # share explained on held-out images up to which nothing was learned
@@ -62,10 +63,11 @@ class Knowledge:
 class Report:
     """What `probe_teacher` found.
 
-    trials:     in the order in which they were made.
+    trials:     in the order in which they were made; those that fitted into the time.
     prompts:    the texts that tell these images apart; empty for a teacher without a text side.
     flat:       share of the correlations with these prompts that is the same for all images; None without prompts.
     step_cost:  seconds of the teacher's pass over a step's images (real and fake), and of D's own step on them.
+    needed:     seconds that all trials of the least length take.
     """
 
     teacher: str
@@ -75,33 +77,48 @@ class Report:
     prompts: tuple[str, ...]
     flat: float | None
     step_cost: tuple[float, float]
+    needed: float
 
     @property
-    def best(self) -> Trial:
-        return max(self.trials, key=lambda trial: trial.held_out)
+    def best(self) -> Trial | None:
+        return max(self.trials, key=lambda trial: trial.held_out, default=None)
+
+    @property
+    def tells_apart(self) -> bool:
+        return self.knowledge.reliability >= RELIABLE
 
     @property
     def verdict(self) -> str:
         """One sentence."""
-        if self.knowledge.reliability < RELIABLE and self.best.held_out <= NOTHING:
-            return f"{self.teacher} knows nothing about these images: to it they are nearly all the same"
-        if self.best.held_out <= NOTHING:
+        best = self.best
+        if best is None:
             return (
-                f"in {self.best.steps} steps this discriminator learned nothing from {self.teacher} that holds on "
-                "images it has not seen; try more --seconds, another teacher, or more images: else distillation is "
-                "mere regularisation"
+                f"{self.teacher} {'tells' if self.tells_apart else 'hardly tells'} these images apart; what this "
+                f"discriminator can learn of it was not tried: that takes {self.needed:.0f} seconds (--seconds, in "
+                "train.py --kd-probe)"
             )
-        return f"the discriminator can learn {self.best.held_out:.0%} of what {self.teacher} says of such images"
+        if best.held_out > NOTHING:
+            return f"the discriminator can learn {best.held_out:.0%} of what {self.teacher} says of such images"
+        if not self.tells_apart:
+            return f"{self.teacher} knows nothing about these images: to it they are nearly all the same"
+        return (
+            f"in {best.steps} steps this discriminator learned nothing from {self.teacher} that holds on images it has "
+            "not seen; more seconds or more images may help, else let the teacher teach the generator alone"
+        )
 
     def flags(self) -> tuple[str, ...]:
-        """Of `train.py`, or, without the dashes, options of `attach`: what the trials speak for."""
-        flags = [f"--kd-layer={self.best.layer}", f"--kd-head={self.best.head}"]
-        flags += ["--kd-norm=standardise", "--kd-balance=1", "--kd-p=0"]
-        if not self.prompts:
-            flags.append("--kd-cgkd=0")
-        elif self.flat is not None and self.flat > 0.5:
-            flags.append("--kd-centre")
-        return tuple(flags)
+        """Of `train.py`, or, without the dashes, options of `attach`: what the trials speak for.
+
+        Where nothing could be learned they turn off the terms of D, which leaves the matching of the generator; a
+        teacher that does not tell the images apart has nothing to teach it either.
+        """
+        best = self.best
+        if best is None or (best.held_out <= NOTHING and not self.tells_apart):
+            return ()
+        if best.held_out <= NOTHING:
+            return "--kd-agkd=0", "--kd-cgkd=0"
+        texts = "--kd-prompts=auto" if self.prompts else "--kd-cgkd=0"
+        return f"--kd-layer={best.layer}", f"--kd-head={best.head}", texts
 
     def lines(self) -> list[str]:
         """For people to read."""
@@ -112,9 +129,13 @@ class Report:
             f"{known.directions:.0f} directions",
             f"             reliability {known.reliability:.2f} (1: it tells images apart; 0: no better than an image "
             "from itself, mirrored and shifted)",
-            f"Learnable:   share of the teacher that the discriminator explains, after {self.trials[0].steps} steps",
-            f"             {'layer':<24}{'head':<12}{'training':>9}{'held out':>10}",
         ]
+        if self.trials:
+            steps = self.trials[0].steps
+            found += [
+                f"Learnable:   share of the teacher that the discriminator explains, after {steps} steps",
+                f"             {'layer':<24}{'head':<12}{'training':>9}{'held out':>10}",
+            ]
         for trial in self.trials:
             mark = "  <- best" if trial is self.best else ""
             found.append(
@@ -131,7 +152,7 @@ class Report:
             f"discriminator {own * 1000:.0f} ms",
             f"Verdict:     {self.verdict}",
         ]
-        if self.best.held_out > NOTHING:
+        if self.flags():
             found.append(f"To try:      {' '.join(self.flags())}")
         return found
 
@@ -146,6 +167,7 @@ def probe_teacher(
     seconds: float = 60.0,
     steps: int | None = None,
     seed: int = 0,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """
     Args:
@@ -154,9 +176,10 @@ def probe_teacher(
         images: [N, C, H, W] in [-1, 1], on D's device; a fifth of them is held out.
         inputs: what D is called with on images: (images,), or with labels.
         batch: images a step.
-        seconds: for all trials together, about.
-        steps: of each trial; by default as many as the time allows, at most 300.
+        seconds: for all trials together, about; those for which 50 steps do not fit are left out.
+        steps: of each trial; by default as many as the time allows, at most 600.
         seed: of the split, of the heads, and of the order of the images.
+        say: called with a line before each thing that takes time.
 
     Raises:
         KDError: fewer than 10 images, or D has no layer that can be tapped.
@@ -165,14 +188,22 @@ def probe_teacher(
         raise KDError(f"{len(images)} images are too few to hold some out; give at least {LEAST_IMAGES}")
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).to(images.device)
     held_out = max(int(len(images) * HELD_OUT), 2)
+    say(f"{teacher.name} looks at {len(images)} images, each three times")
     embeddings, mirrored = (_embed(teacher, shown, batch) for shown in (images, images.flip(3)))
+    knowledge = _knowledge(teacher, images, embeddings, batch)
     task = _Task(images, embeddings, mirrored, order[held_out:], order[:held_out], inputs, batch, seed)
 
     layers = _candidates(discriminator, images[:2], inputs)
-    clock = _Clock(seconds, len(layers) + 2, steps)
-    trials = [task.attempt(discriminator, layer, "linear", clock) for layer in layers]
-    best = max(trials, key=lambda trial: trial.held_out)
-    trials += [task.attempt(discriminator, best.layer, head, clock) for head in ("mlp", "orthogonal")]
+    step = task.seconds_of_a_step(discriminator, layers[0])
+    asked = len(layers) + len(HEADS)
+    fitting, longest = what_fits(seconds, step, asked)
+    fitting, steps = (fitting, longest) if steps is None else (asked, steps)
+    trials: list[Trial] = []
+    if fitting:
+        say(f"{fitting} trials of {steps} steps, about {fitting * steps * step:.0f} seconds")
+        trials = [task.attempt(discriminator, layer, "linear", steps) for layer in layers[:fitting]]
+        best = max(trials, key=lambda trial: trial.held_out)
+        trials += [task.attempt(discriminator, best.layer, head, steps) for head in HEADS[: fitting - len(trials)]]
 
     prompts: tuple[str, ...] = ()
     flat = None
@@ -181,23 +212,15 @@ def probe_teacher(
         with torch.no_grad():
             rows = correlations(embeddings, teacher.embed_texts(prompts).to(embeddings))
         flat = _constant(rows)
-    knowledge = _knowledge(teacher, images, embeddings, batch)
-    cost = (_seconds(lambda: _embed(teacher, images[: 2 * batch], 2 * batch)), clock.step)
-    return Report(teacher.name, len(images), knowledge, tuple(trials), prompts, flat, cost)
+    cost = (_seconds(lambda: _embed(teacher, images[: 2 * batch], 2 * batch)), 2 * step)
+    needed = asked * LEAST_STEPS * step
+    return Report(teacher.name, len(images), knowledge, tuple(trials), prompts, flat, cost, needed)
 
 
-class _Clock:
-    """How many steps a trial may take, known once the first steps were timed."""
-
-    def __init__(self, seconds: float, trials: int, steps: int | None) -> None:
-        self._each, self._fixed = seconds / trials, steps
-        self.step = 0.0  # seconds
-        self.steps = steps or LEAST_STEPS
-
-    def note(self, step: float) -> None:
-        if not self.step:
-            self.step = step
-            self.steps = self._fixed or min(max(int(self._each / max(step, 1e-9)), LEAST_STEPS), MOST_STEPS)
+def what_fits(seconds: float, step: float, candidates: int) -> tuple[int, int]:
+    """How many trials, and of how many steps; rather fewer trials than too few steps."""
+    trials = min(int(seconds / (LEAST_STEPS * step)), candidates)
+    return trials, min(int(seconds / (trials * step)), MOST_STEPS) if trials else 0
 
 
 @dataclass(frozen=True)
@@ -211,28 +234,28 @@ class _Task:
     batch: int
     seed: int
 
-    def attempt(self, discriminator: nn.Module, layer: str, head_kind: str, clock: _Clock) -> Trial:
+    def attempt(self, discriminator: nn.Module, layer: str, head: str, steps: int) -> Trial:
         """Trains a copy of D for distillation alone."""
-        pupil = Pupil(
-            discriminator, layer, head_kind, self.embeddings[self.training], self.inputs, self.batch, self.seed
-        )
+        pupil = self._pupil(discriminator, layer, head)
         draws = torch.Generator().manual_seed(self.seed)
-        step = 0
-        while step < clock.steps:
-            begun = time.perf_counter()
-            rows = self.training[torch.randint(len(self.training), [2 * self.batch], generator=draws).to(self.training)]
+        for _ in range(steps):
+            rows = self.training[torch.randint(len(self.training), [self.batch], generator=draws).to(self.training)]
             if torch.rand((), generator=draws) < 0.5:
-                loss = pupil.learn(self.images[rows].flip(3), self.mirrored[rows])
+                pupil.learn(self.images[rows].flip(3), self.mirrored[rows])
             else:
-                loss = pupil.learn(self.images[rows], self.embeddings[rows])
-            step += 1
-            if step == 3:  # the first ones are slower than the others
-                float(loss)  # an accelerator has finished
-                clock.note(time.perf_counter() - begun)
+                pupil.learn(self.images[rows], self.embeddings[rows])
         training, held_out = (
             pupil.share(self.images[rows], self.embeddings[rows]) for rows in (self.training, self.held_out)
         )
-        return Trial(layer, head_kind, training, held_out, step)
+        return Trial(layer, head, training, held_out, steps)
+
+    def seconds_of_a_step(self, discriminator: nn.Module, layer: str) -> float:
+        pupil, rows = self._pupil(discriminator, layer, "linear"), self.training[: self.batch]
+        return _seconds(lambda: pupil.learn(self.images[rows], self.embeddings[rows]))
+
+    def _pupil(self, discriminator: nn.Module, layer: str, head: str) -> Pupil:
+        known = self.embeddings[self.training]
+        return Pupil(discriminator, layer, head, known, self.inputs, self.batch, self.seed)
 
 
 def _candidates(discriminator: nn.Module, images: Tensor, inputs: Inputs) -> list[str]:
@@ -279,8 +302,11 @@ def _embed(teacher: Teacher, images: Tensor, batch: int) -> Tensor:
 
 
 def _seconds(work: Callable[[], Tensor]) -> float:
-    """Of one call after one to warm up."""
+    """Of the faster of two calls, after one to warm up."""
     work()
-    begun = time.perf_counter()
-    float(work().sum())
-    return time.perf_counter() - begun
+    times = []
+    for _ in range(2):
+        begun = time.perf_counter()
+        float(work().sum())
+        times.append(time.perf_counter() - begun)
+    return min(times)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -16,12 +16,16 @@ __all__ = ["MOST_IMAGES", "probe_lines"]
 MOST_IMAGES = 500
 
 
-def probe_lines(session: Session, steps: int | None = None) -> Iterator[str]:
+def probe_lines(
+    session: Session, seconds: float, say: Callable[[str], None], steps: int | None = None
+) -> Iterator[str]:
     """The report on each teacher, for people.
 
     Args:
         session: as it would be trained.
-        steps: of each trial; None: as many as fit into a minute.
+        seconds: for the trials with each teacher.
+        say: called with what is being done.
+        steps: of each trial; None: as many as the time allows.
 
     Raises:
         UserError: the run has no teacher.
@@ -36,5 +40,7 @@ def probe_lines(session: Session, steps: int | None = None) -> Iterator[str]:
 
     batch = session.config.micro_batch
     for teacher in session.kd.teachers:
-        report = probe_teacher(session.D, teacher, images, inputs=inputs, batch=batch, steps=steps)
+        report = probe_teacher(
+            session.D, teacher, images, inputs=inputs, batch=batch, seconds=seconds, steps=steps, say=say
+        )
         yield from report.lines()

@@ -94,7 +94,7 @@ def test_view_clean_in_a_run_equals_itself_without_a_cache(
 def test_the_probe_before_a_run(
     run_train: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train.probe_lines", lambda session: probe_lines(session, steps=4))
+    monkeypatch.setattr("train.probe_lines", lambda *args: probe_lines(*args, steps=4))
     result = run_train("--kd=demo", "--kd-probe")
     assert result.exit_code == 0, result.output
     assert "Verdict:" in result.output

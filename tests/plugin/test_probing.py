@@ -11,7 +11,7 @@ from torch import Tensor
 import kd_plugin
 from kd_plugin import KDError
 from kd_plugin.probe import StandIn, main
-from kd_plugin.probing import probe_teacher
+from kd_plugin.probing import probe_teacher, what_fits
 from training.drawings import DemoSpec, write_demo_set
 
 
@@ -25,6 +25,15 @@ class Colours:
 
     def embed_texts(self, texts: object) -> Tensor:
         raise AssertionError
+
+
+class Tint(Colours):
+    """Knows the mean colour: of a mirrored or moved image the same."""
+
+    name, embed_dim = "tint", 3
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(2, 3))
 
 
 class Hash(Colours):
@@ -54,6 +63,7 @@ def test_what_can_be_learned_is_found() -> None:
     d = discriminator()
     before = {name: value.clone() for name, value in d.state_dict().items()}
     report = probe_teacher(d, Colours(), patches(), batch=8, steps=150)
+    assert report.best is not None
     assert report.best.held_out > 0.2
     assert report.best.training >= report.best.held_out
     assert report.knowledge.reliability > 0.3
@@ -72,10 +82,45 @@ def test_what_can_be_learned_is_found() -> None:
 
 def test_a_teacher_that_knows_nothing_is_called_so() -> None:
     report = probe_teacher(discriminator(), Hash(), patches(), batch=8, steps=40)
+    assert report.best is not None
     assert report.best.held_out <= 0.01
     assert abs(report.knowledge.reliability) < 0.3
     assert report.verdict == "hash knows nothing about these images: to it they are nearly all the same"
     assert not any(line.startswith("To try") for line in report.lines())
+
+
+def test_where_nothing_transfers_the_generator_is_left() -> None:
+    report = probe_teacher(discriminator(), Tint(), patches(20), batch=8, steps=1)
+    assert report.best is not None
+    assert report.best.held_out <= 0.01
+    assert "in 1 steps this discriminator learned nothing from tint" in report.verdict
+    assert report.flags() == ("--kd-agkd=0", "--kd-cgkd=0")
+
+
+def test_a_slow_discriminator_is_not_judged_by_a_few_steps() -> None:
+    """Five steps of each would say that nothing can be learned, and take longer than was asked for."""
+    said: list[str] = []
+    report = probe_teacher(discriminator(), Tint(), patches(20), batch=8, seconds=1e-3, say=said.append)
+    assert report.trials == ()
+    assert report.best is None
+    assert report.flags() == ()
+    assert report.needed > 1e-3
+    assert report.verdict.startswith("tint tells these images apart; what this discriminator can learn of it was not")
+    assert f"takes {report.needed:.0f} seconds (--seconds, in train.py --kd-probe)" in report.verdict
+    lines = "\n".join(report.lines())
+    assert "Learnable" not in lines
+    assert "Cost:" in lines
+    assert said == ["tint looks at 20 images, each three times"]
+
+
+def test_trials_are_as_long_as_the_time_allows() -> None:
+    assert what_fits(60, 0.0625, 6) == (6, 160)
+    assert what_fits(60, 0.0078125, 6) == (6, 600)
+    assert what_fits(60, 0.5, 6) == (2, 60)  # 20 steps of each would tell nothing
+    assert what_fits(60, 3, 6) == (0, 0)
+    said: list[str] = []
+    probe_teacher(discriminator(), Tint(), patches(20), batch=4, steps=2, say=said.append)
+    assert said[1].startswith("6 trials of 2 steps, about ")
 
 
 def test_prompts_of_a_teacher_that_reads(make_teacher) -> None:
@@ -83,6 +128,7 @@ def test_prompts_of_a_teacher_that_reads(make_teacher) -> None:
     assert 2 <= len(report.prompts) <= 32
     assert 0 < report.flat < 1
     assert any(line.startswith("Prompts:") for line in report.lines())
+    assert not any("cgkd" in flag for flag in report.flags()) or report.flags() == ("--kd-agkd=0", "--kd-cgkd=0")
 
 
 def test_labels(make_teacher) -> None:
