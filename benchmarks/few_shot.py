@@ -59,6 +59,7 @@ FORMS: dict[str, tuple[str, ...]] = {
     "AGKD (paper)": (*_PAPER, "--kd-cgkd=0"),
     "CGKD (paper)": (*_PAPER, "--kd-agkd=0"),
     "CGKD (paper), shuffled": (*_PAPER, "--kd-agkd=0", _SHUFFLED),
+    "match + CGKD (paper)": (*_PAPER, "--kd-agkd=0", "--kd-match=1"),
     "AGKD + CGKD (paper)": _PAPER,
     "diversity": ("--kd-variant=paper", "--kd-agkd=0", "--kd-cgkd=0"),
     "paper": ("--kd-variant=paper",),
