@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from dnnlib.files import is_called, make_run_dir, require_writable, write_atomic
 from kd_plugin.config import VARIANTS, KDConfig
 from kd_plugin.flags import GroupedCommand, add_flags, named_option
 from kd_plugin.options import to_dict
+from kd_plugin.probing import SECONDS
 from kd_plugin.teachers import split_spec
 from torch_utils.device import pick_device
 from torch_utils.launch import launch
@@ -59,9 +61,9 @@ PROMPTS_USED = "kd_prompts_used"  # in config.json: for the reader, not an optio
     metavar="[SECONDS]",
     type=click.FloatRange(min=0, min_open=True),
     is_flag=False,
-    flag_value=60,
-    help="Say what the discriminator can learn from the teacher about these images, tried for this long, and stop",
-    show_default="60",
+    flag_value=SECONDS,
+    help=f"Say what the discriminator can learn from the teacher about these images, tried for {SECONDS:.0f} seconds "
+    "where no other time is given, and stop",
 )
 @click.option("--config", "config_file", metavar="FILE", help="A run's config.json, to run again; flags go over it")
 @click.option(
@@ -89,7 +91,7 @@ def main(
         host_given["gpus"] = world_of_torchrun(host_given.get("gpus"))
     config, dataset = configure(host_given, kd_given, config_file, kd_variant)
     if kd_probe is not None:
-        for line in probe_lines(Session.build(config, dataset), kd_probe, lambda line: click.echo(line, err=True)):
+        for line in probe_lines(Session.build(config, dataset), kd_probe, partial(click.echo, err=True)):
             click.echo(line)
         return
     if dry_run:

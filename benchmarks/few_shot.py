@@ -91,7 +91,6 @@ FORMS: dict[str, tuple[str, ...]] = {
     "CGKD centred, auto prompts, balance 1": (*_CENTRED, "--kd-prompts=auto", "--kd-balance=1"),
     "CGKD centred, before mbstd, balance 1": (*_CENTRED, "--kd-layer=b8.conv1", "--kd-balance=1"),
     "CGKD, balance 3": (*_CENTRED, "--kd-centre=0", "--kd-balance=3"),
-    "CGKD, balance 3, shuffled": (*_CENTRED, "--kd-centre=0", "--kd-balance=3", _SHUFFLED),
     "match + CGKD, balance 3": ("--kd-agkd=0", "--kd-centre=0", "--kd-balance=3"),
     "both, standardised, centred, balance .3": _BOTH,
     "both, standardised, centred, balance 1": (*_BOTH, "--kd-balance=1"),

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from kd_plugin.errors import KDError
 from kd_plugin.pictures import read_pictures
-from kd_plugin.probing import probe_teacher
+from kd_plugin.probing import MOST_IMAGES, SECONDS, probe_teacher
 from kd_plugin.teachers import load_teachers
 from kd_plugin.teachers.module import load_attribute
 
@@ -77,9 +78,9 @@ def main(arguments: list[str] | None = None) -> None:
     @click.option("--data", required=True, metavar="ZIP|DIR", help="Images")
     @click.option("--kd", "spec", default="clip", show_default=True, metavar="SPEC", help="Teacher, as for train.py")
     @click.option("--resolution", default=64, show_default=True, help="Of the images the discriminator sees, in pixels")
-    @click.option("--images", "most", default=500, show_default=True, help="Look at no more than this many")
+    @click.option("--images", "most", default=MOST_IMAGES, show_default=True, help="Look at no more than this many")
     @click.option("--batch", default=16, show_default=True, help="Images a step")
-    @click.option("--seconds", default=60.0, show_default=True, help="For the training of all candidates")
+    @click.option("--seconds", default=SECONDS, show_default=True, help="For the training of all candidates")
     @click.option(
         "--discriminator",
         metavar="MODULE:ATTRIBUTE",
@@ -98,10 +99,9 @@ def main(arguments: list[str] | None = None) -> None:
             make = StandIn if discriminator is None else load_attribute(discriminator, "--discriminator")
             torch.manual_seed(0)
             d = make(resolution).to(device)
+            say = partial(click.echo, err=True)
             for _, teacher in load_teachers(spec, device):
-                for line in probe_teacher(
-                    d, teacher, images, batch=batch, seconds=seconds, say=lambda line: click.echo(line, err=True)
-                ).lines():
+                for line in probe_teacher(d, teacher, images, batch=batch, seconds=seconds, say=say).lines():
                     click.echo(line)
         except KDError as error:
             click.echo(f"Error: {error}", err=True)

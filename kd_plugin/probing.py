@@ -20,13 +20,15 @@ from kd_plugin.losses.base import correlations
 from kd_plugin.pupil import Inputs, Pupil
 from kd_plugin.tap import inside
 from kd_plugin.teachers.base import Teacher
-from kd_plugin.telling import telling_prompts
+from kd_plugin.teachers.precision import least_seconds
+from kd_plugin.telling import prompts_telling_apart
 from kd_plugin.views import rgb
 
 __all__ = ["Knowledge", "Report", "Trial", "probe_teacher"]
 
 HELD_OUT = 0.2  # of the images
-LEAST_IMAGES = 10
+LEAST_IMAGES, MOST_IMAGES = 10, 500  # more than this tell no more
+SECONDS = 60.0
 MOST_STEPS, LEAST_STEPS = 600, 50  # of a trial; fewer tell nothing
 HEADS = ("mlp", "orthogonal")  # tried at the best layer, beside the linear one
 BLOCKS = 3  # of the discriminator, from the end, whose last layers are tried
@@ -164,7 +166,7 @@ def probe_teacher(
     *,
     inputs: Inputs = lambda x: (x,),
     batch: int = 16,
-    seconds: float = 60.0,
+    seconds: float = SECONDS,
     steps: int | None = None,
     seed: int = 0,
     say: Callable[[str], None] = lambda line: None,
@@ -182,22 +184,27 @@ def probe_teacher(
         say: called with a line before each thing that takes time.
 
     Raises:
-        KDError: fewer than 10 images, or D has no layer that can be tapped.
+        KDError: fewer than 10 images, no time, or D has no layer that can be tapped.
     """
     if len(images) < LEAST_IMAGES:
         raise KDError(f"{len(images)} images are too few to hold some out; give at least {LEAST_IMAGES}")
+    if seconds <= 0:
+        raise KDError(f"--seconds: {seconds} was given, it must be above 0")
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).to(images.device)
     held_out = max(int(len(images) * HELD_OUT), 2)
     say(f"{teacher.name} looks at {len(images)} images, each three times")
-    embeddings, mirrored = (_embed(teacher, shown, batch) for shown in (images, images.flip(3)))
-    knowledge = _knowledge(teacher, images, embeddings, batch)
+    embeddings = _embed(teacher, images, 2 * batch)
+    begun = time.perf_counter()
+    mirrored = _embed(teacher, images.flip(3), 2 * batch)
+    float(mirrored.sum())  # an accelerator has finished
+    pass_cost = (time.perf_counter() - begun) * 2 * batch / len(images)
+    knowledge = _knowledge(teacher, images, embeddings, 2 * batch)
     task = _Task(images, embeddings, mirrored, order[held_out:], order[:held_out], inputs, batch, seed)
 
     layers = _candidates(discriminator, images[:2], inputs)
     step = task.seconds_of_a_step(discriminator, layers[0])
     asked = len(layers) + len(HEADS)
-    fitting, longest = what_fits(seconds, step, asked)
-    fitting, steps = (fitting, longest) if steps is None else (asked, steps)
+    fitting, steps = what_fits(seconds, step, asked) if steps is None else (asked, steps)
     trials: list[Trial] = []
     if fitting:
         say(f"{fitting} trials of {steps} steps, about {fitting * steps * step:.0f} seconds")
@@ -208,12 +215,11 @@ def probe_teacher(
     prompts: tuple[str, ...] = ()
     flat = None
     if teacher.vocabulary != ():
-        prompts = tuple(telling_prompts(teacher, images.split(batch)))  # type: ignore[no-untyped-call]
+        prompts = tuple(prompts_telling_apart(teacher, embeddings))
         with torch.no_grad():
             rows = correlations(embeddings, teacher.embed_texts(prompts).to(embeddings))
         flat = _constant(rows)
-    cost = (_seconds(lambda: _embed(teacher, images[: 2 * batch], 2 * batch)), 2 * step)
-    needed = asked * LEAST_STEPS * step
+    cost, needed = (pass_cost, 2 * step), asked * LEAST_STEPS * step
     return Report(teacher.name, len(images), knowledge, tuple(trials), prompts, flat, cost, needed)
 
 
@@ -251,7 +257,7 @@ class _Task:
 
     def seconds_of_a_step(self, discriminator: nn.Module, layer: str) -> float:
         pupil, rows = self._pupil(discriminator, layer, "linear"), self.training[: self.batch]
-        return _seconds(lambda: pupil.learn(self.images[rows], self.embeddings[rows]))
+        return least_seconds(lambda: float(pupil.learn(self.images[rows], self.embeddings[rows])), times=2)
 
     def _pupil(self, discriminator: nn.Module, layer: str, head: str) -> Pupil:
         known = self.embeddings[self.training]
@@ -299,14 +305,3 @@ def _constant(rows: Tensor) -> float:
 def _embed(teacher: Teacher, images: Tensor, batch: int) -> Tensor:
     with torch.no_grad():
         return torch.cat([teacher.embed_images(rgb(part)) for part in torch.split(images, batch)])
-
-
-def _seconds(work: Callable[[], Tensor]) -> float:
-    """Of the faster of two calls, after one to warm up."""
-    work()
-    times = []
-    for _ in range(2):
-        begun = time.perf_counter()
-        float(work().sum())
-        times.append(time.perf_counter() - begun)
-    return min(times)

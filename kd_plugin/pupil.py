@@ -54,16 +54,17 @@ class Pupil:
         self._space = Space("standardise", False, known.shape[1], known.device)
         self._space.observe(known)
         self._loss, self._inputs, self._batch = AGKD(), inputs, batch
-        self._optimizer = torch.optim.Adam(
-            [*self._d.parameters(), *self._head.parameters()], lr=lr, betas=(0.0, 0.99), eps=1e-8
-        )
+        self._parameters = [*self._d.parameters(), *self._head.parameters()]
+        self._optimizer = torch.optim.Adam(self._parameters, lr=lr, betas=(0.0, 0.99), eps=1e-8)
 
     def learn(self, images: Tensor, embeddings: Tensor) -> Tensor:
         """One step on [N, C, H, W] and the teacher's embeddings of them; its loss."""
         pairs = self._pairs(images, embeddings)
         loss = self._loss.distance(pairs.student, pairs.teacher)
-        self._optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        # Not a backward pass, which would add to whatever else `inputs` may have used.
+        gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
         self._optimizer.step()
         return loss.detach()
 

@@ -13,7 +13,7 @@ from kd_plugin.losses.base import row_normalised
 from kd_plugin.teachers.base import Teacher
 from kd_plugin.views import rgb
 
-__all__ = ["known_texts", "shipped_vocabulary", "telling_prompts"]
+__all__ = ["known_texts", "prompts_telling_apart", "shipped_vocabulary", "telling_prompts"]
 
 SPENT = 1e-3  # of the first text's spread: what is left of a text whose spread others already explain
 
@@ -63,20 +63,35 @@ def telling_prompts(
     Raises:
         PromptError: a teacher without a text side, fewer than two texts, or no image.
     """
+    texts = _enough(teacher, texts)
+    batches = [teacher.embed_images(rgb(batch)) for batch in images]
+    if not batches or not sum(len(batch) for batch in batches):
+        raise PromptError("prompts are chosen by the images, but there is no image")
+    return prompts_telling_apart(teacher, torch.cat(batches), count, among, texts)
+
+
+def prompts_telling_apart(
+    teacher: Teacher, embeddings: Tensor, count: int = 32, among: int = 200, texts: Sequence[str] | None = None
+) -> list[str]:
+    """As `telling_prompts`, of images that the teacher has looked at: [N, E], N of at least 1."""
+    texts = _enough(teacher, texts)
+    with torch.no_grad():
+        embedded = row_normalised(teacher.embed_texts(texts))  # [V, E]
+        cosines = row_normalised(embeddings.to(embedded)) @ embedded.T  # [N, V]
+    near = cosines.mean(dim=0).topk(min(among, len(texts))).indices  # [among]
+    chosen = _pivots(cosines[:, near].double(), count)
+    return [texts[int(near[place])] for place in chosen]
+
+
+def _enough(teacher: Teacher, texts: Sequence[str] | None) -> Sequence[str]:
+    """`texts`, by default those that the teacher knows."""
     texts = known_texts(teacher) if texts is None else texts
     if len(texts) < 2:
         raise PromptError(
             f"--kd-prompts=auto: teacher '{teacher.name}' knows {len(texts)} of the texts to choose from; give "
             "--kd-prompts=FILE"
         )
-    batches = [row_normalised(teacher.embed_images(rgb(batch))) for batch in images]
-    if not batches or not sum(len(batch) for batch in batches):
-        raise PromptError("prompts are chosen by the images, but there is no image")
-    embedded = row_normalised(teacher.embed_texts(texts))  # [V, E]
-    cosines = torch.cat(batches).to(embedded) @ embedded.T  # [N, V]
-    near = cosines.mean(dim=0).topk(min(among, len(texts))).indices  # [among]
-    chosen = _pivots(cosines[:, near].double(), count)
-    return [texts[int(near[place])] for place in chosen]
+    return texts
 
 
 def _pivots(columns: Tensor, count: int) -> list[int]:

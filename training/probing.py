@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from dnnlib.errors import UserError
-from kd_plugin import probe_teacher
+from kd_plugin.probing import MOST_IMAGES, probe_teacher
 from training.session import Session
 
-__all__ = ["MOST_IMAGES", "probe_lines"]
-
-MOST_IMAGES = 500
+__all__ = ["probe_lines"]
 
 
 def probe_lines(

@@ -63,7 +63,7 @@ def _gain(parameter: Tensor) -> float:
 
 
 def least_seconds(work: Callable[[], object], times: int = 3) -> float:
-    """The least of a few calls after one to warm up, on a CPU."""
+    """The least of a few calls after one to warm up; on an accelerator, `work` waits for it."""
     work()
     taken = []
     for _ in range(times):

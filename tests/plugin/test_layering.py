@@ -12,7 +12,6 @@ import kd_plugin
 ROOT = Path(kd_plugin.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 HOST = {"training", "torch_utils", "dnnlib"}
-TRAINS_COPIES = {"pupil.py"}  # of its own: a backward pass there is nobody else's
 
 
 def violations(source: str) -> list[str]:
@@ -36,10 +35,7 @@ def violations(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_file_keeps_to_its_layer(path):
-    found = violations(path.read_text(encoding="utf-8"))
-    if path.name in TRAINS_COPIES:
-        found = [line for line in found if not line.endswith("runs a backward pass")]
-    assert found == []
+    assert violations(path.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize(

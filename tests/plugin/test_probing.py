@@ -142,6 +142,27 @@ def test_labels(make_teacher) -> None:
     assert report.trials
 
 
+def test_no_time() -> None:
+    with pytest.raises(KDError, match="--seconds: -1 was given, it must be above 0"):
+        probe_teacher(discriminator(), Colours(), patches(20), seconds=-1)
+
+
+def test_the_teacher_looks_at_each_image_three_times(make_teacher) -> None:
+    """As it is, mirrored, and moved; what the prompts and the cost need is known by then."""
+    teacher, shown = make_teacher(), []
+    embed = teacher.embed_images
+    teacher.embed_images = lambda images: shown.append(len(images)) or embed(images)
+    probe_teacher(discriminator(), teacher, patches(20), batch=8, steps=1)
+    assert sum(shown) == 3 * 20
+
+
+def test_nothing_else_gets_gradients() -> None:
+    """What D is called with may depend on parameters of somebody else."""
+    shift = torch.zeros(1, requires_grad=True)
+    probe_teacher(discriminator(), Tint(), patches(20), batch=8, steps=1, inputs=lambda x: (x + shift,))
+    assert shift.grad is None
+
+
 def test_too_few_images() -> None:
     with pytest.raises(KDError, match="9 images are too few to hold some out; give at least 10"):
         probe_teacher(discriminator(), Colours(), patches(9))
