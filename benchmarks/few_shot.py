@@ -41,21 +41,24 @@ _PAPER = ("--kd-variant=paper", "--kd-diversity=0")  # a pass through the teache
 _BOTH = ("--kd-match=0",)  # the terms of D as the defaults have them
 _STANDARD = (*_BOTH, "--kd-cgkd=0")
 _CENTRED = (*_BOTH, "--kd-agkd=0")
-_MATCH = ("--kd-agkd=0", "--kd-cgkd=0")
+_ALONE = ("--kd-agkd=0", "--kd-cgkd=0")
+_AS_WEIGHTED = "--kd-balance-g=0"
+_MATCH = (*_ALONE, _AS_WEIGHTED)
 _SHUFFLED = "--kd-control=shuffle"
 
 # What each run adds to `train.py --cfg=demo`.
 FORMS: dict[str, tuple[str, ...]] = {
     NONE: (),
     CEILING: (),
-    "default": (),
-    "default, scrambled teacher": ("--kd-control=scramble",),
     "match": _MATCH,
     "match, scrambled teacher": (*_MATCH, "--kd-control=scramble"),
     "match, teacher of drawings": (*_MATCH, "--kd=demo"),  # for the study on photos, of which it knows nothing
     "match, scrambled teacher of drawings": (*_MATCH, "--kd=demo", "--kd-control=scramble"),
-    "match, balance 1": (*_MATCH, "--kd-balance-g=1"),
-    "match, balance .3": (*_MATCH, "--kd-balance-g=0.3"),
+    "match, at least 1": _ALONE,
+    "match, at least 1, scrambled teacher": (*_ALONE, "--kd-control=scramble"),
+    "match, at least 3": (*_ALONE, "--kd-balance-g=3"),
+    "match + both": (_AS_WEIGHTED,),
+    "match + both, at least 1": (),
     "AGKD (paper)": (*_PAPER, "--kd-cgkd=0"),
     "CGKD (paper)": (*_PAPER, "--kd-agkd=0"),
     "CGKD (paper), shuffled": (*_PAPER, "--kd-agkd=0", _SHUFFLED),
@@ -91,7 +94,7 @@ FORMS: dict[str, tuple[str, ...]] = {
     "CGKD centred, auto prompts, balance 1": (*_CENTRED, "--kd-prompts=auto", "--kd-balance=1"),
     "CGKD centred, before mbstd, balance 1": (*_CENTRED, "--kd-layer=b8.conv1", "--kd-balance=1"),
     "CGKD, balance 3": (*_CENTRED, "--kd-centre=0", "--kd-balance=3"),
-    "match + CGKD, balance 3": ("--kd-agkd=0", "--kd-centre=0", "--kd-balance=3"),
+    "match + CGKD, balance 3": ("--kd-agkd=0", "--kd-centre=0", "--kd-balance=3", _AS_WEIGHTED),
     "both, standardised, centred, balance .3": _BOTH,
     "both, standardised, centred, balance 1": (*_BOTH, "--kd-balance=1"),
     "both, standardised, centred, balance 1, shuffled": (*_BOTH, "--kd-balance=1", _SHUFFLED),

@@ -61,7 +61,7 @@ def train(
         opt_d.step()
 
         loss_g = F.softplus(-D(fake)).mean()
-        matched = kd.for_generator(fake, real)  # kd
+        matched = kd.for_generator(fake, real, loss_g)  # kd
         opt_g.zero_grad()
         (loss_g + matched.total).backward()
         opt_g.step()

@@ -6,7 +6,7 @@ with kd.capture("real"): d_real = D(augment(real))
 with kd.capture("fake"): d_fake = D(augment(fake.detach()))
 loss_d = loss_d + kd(loss_d).total
 
-and, where the generator shall learn too, loss_g = loss_g + kd.for_generator(fake, real).total
+and, where the generator shall learn too, loss_g = loss_g + kd.for_generator(fake, real, loss_g).total
 """
 
 from kd_plugin.attaching import AnyDistiller, attach

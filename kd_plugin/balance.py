@@ -35,12 +35,22 @@ class Balance:
         fraction: above 0.
         how: how the caller is given the adversarial loss, for the message where it is not.
         term: the name under which the factor is reported.
+        lowers: whether terms that pull harder than `fraction` are scaled down too; else it is the least pull only.
         every: after as many calls in a row, measures in one of them only; between, the running mean stands.
         decay: of the running mean, a measurement.
     """
 
-    def __init__(self, fraction: float, how: str, term: str = "scale", every: int = EVERY, decay: float = 0.9) -> None:
+    def __init__(
+        self,
+        fraction: float,
+        how: str,
+        term: str = "scale",
+        lowers: bool = True,
+        every: int = EVERY,
+        decay: float = 0.9,
+    ) -> None:
         self.fraction, self.how, self.term, self.every, self.decay = fraction, how, term, every, decay
+        self._least = LEAST if lowers else 1.0
         self._calls = 0
         self._ratio = torch.tensor(math.nan)  # the running mean, where the losses are; NaN before there is one
 
@@ -64,7 +74,7 @@ class Balance:
             self._ratio = self._moved(ratio_of(summed(squared_pulls(distilled, adversarial))))
         self._calls += 1
         ratio = self._ratio.to(distilled.total.device)
-        scale = torch.where(ratio.isnan(), 1.0, (self.fraction / ratio).clamp(LEAST, MOST))
+        scale = torch.where(ratio.isnan(), 1.0, (self.fraction / ratio).clamp(self._least, MOST))
         return dataclasses.replace(
             distilled, total=distilled.total * scale, terms={**distilled.terms, self.term: scale.float()}
         )

@@ -66,7 +66,10 @@ class KDConfig:
         metavar="FRACTION",
     )
     balance_g: float = option(
-        0.0, "The same for the terms of the generator (diversity, match), at its images", metavar="FRACTION"
+        1.0,
+        "Scale the terms of the generator (diversity, match) up where their gradient at its images is less than this "
+        "fraction of the adversarial one; 0: weights as given",
+        metavar="FRACTION",
     )
     warmup: float = option(0.0, "The terms of D grow to their weights over the first KIMG", metavar="KIMG")
     until: float = option(

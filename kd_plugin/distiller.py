@@ -33,7 +33,9 @@ from kd_plugin.views import as_in_the_release, rgb
 __all__ = ["Distiller", "Look"]
 
 _FOR_D = "--kd-balance: call kd(adversarial=loss) with the loss of D that distillation is added to, or set it to 0"
-_FOR_G = "--kd-balance-g: call kd.for_generator(fake, adversarial=loss) with the loss of G that it is added to"
+_FOR_G = (
+    "--kd-balance-g: call kd.for_generator(fake, real, loss) with the loss of G that it is added to, or set it to 0"
+)
 _PATIENCE = 100  # steps of D, without one of G that asks for its terms
 
 Look = Callable[[Tensor], object]  # calls D on images
@@ -90,7 +92,7 @@ class Distiller(nn.Module):
         self._borrowed = _Borrowed(tap, teacher, prompts)
         self._transfer = Transfer()
         self._balance = Balance(config.balance, _FOR_D) if config.balance > 0 else None
-        self._balance_g = Balance(config.balance_g, _FOR_G, "scale_g") if config.balance_g > 0 else None
+        self._balance_g = Balance(config.balance_g, _FOR_G, "scale_g", lowers=False) if config.balance_g > 0 else None
         self._schedule = Schedule(config.warmup, config.until, config.every, config.p, seed)
         self._cache = EmbeddingCache(teacher.embed_dim)
         self._finite = FiniteCheck()
@@ -181,7 +183,7 @@ class Distiller(nn.Module):
             flags = " and ".join(f"--kd-{name}" for name in self._for_g)
             warnings.warn(
                 f"{_PATIENCE} steps of D, and {flags} did nothing: in G's step add "
-                "kd.for_generator(fake, real).total to its loss, or set the weight to 0",
+                "kd.for_generator(fake, real, loss).total to its loss, or set the weight to 0",
                 stacklevel=3,
             )
 
@@ -252,8 +254,8 @@ class Distiller(nn.Module):
         self,
         fake: Tensor,
         real: Tensor | None = None,
-        keys: Tensor | None = None,
         adversarial: Tensor | None = None,
+        keys: Tensor | None = None,
     ) -> Distilled:
         """G's terms, with their gradient through the frozen teacher into `fake`; zero where none is on.
 
@@ -262,8 +264,8 @@ class Distiller(nn.Module):
         Args:
             fake: [N, C, H, W] in [-1, 1], attached to G's graph.
             real: [M, C, H, W] in [-1, 1], treated as `fake` is: both augmented or neither; needed by the matching term.
-            keys: [M], of real images that are not augmented; as in `capture`: the teacher looks at each once.
             adversarial: the loss of G on these images; needed where `balance_g` is on.
+            keys: [M], of real images that are not augmented; as in `capture`: the teacher looks at each once.
 
         Raises:
             KDError: the matching term needs real images, or the balance a loss, and none came.
@@ -281,7 +283,9 @@ class Distiller(nn.Module):
                 terms[DIVERSITY] = self.diversity(embeddings, texts)
             if MATCH in self._for_g:
                 if real is None:
-                    raise KDError("--kd-match: call kd.for_generator(fake, real=images), or set --kd-match=0")
+                    raise KDError(
+                        "--kd-match: call kd.for_generator(fake, real, loss) with real images, or set --kd-match=0"
+                    )
                 with torch.no_grad():
                     of_reals = gathered(self._embed_kept(real, keys).to(embeddings))
                 terms[MATCH] = energy_distance(embeddings, of_reals)

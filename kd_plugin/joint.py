@@ -68,11 +68,11 @@ class JointDistiller(nn.Module):
         self,
         fake: Tensor,
         real: Tensor | None = None,
-        keys: Tensor | None = None,
         adversarial: Tensor | None = None,
+        keys: Tensor | None = None,
     ) -> Distilled:
         """See `Distiller.for_generator`."""
-        parts = [distiller.for_generator(fake, real, keys, adversarial) for _, distiller in self._all()]
+        parts = [distiller.for_generator(fake, real, adversarial, keys) for _, distiller in self._all()]
         return dataclasses.replace(self._sum(parts), outputs=next((p.outputs for p in parts if p.outputs), ()))
 
     def explained(self) -> dict[str, float]:

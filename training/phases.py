@@ -144,10 +144,10 @@ class Gmain(Phase):
         players = self.players
         with players.kd_watch.running():
             if kd.config.view == "clean":
-                distilled = kd.for_generator(fake, batch.real, batch.indices, adversarial)
+                distilled = kd.for_generator(fake, batch.real, adversarial, batch.indices)
             else:
                 real = players.augment(batch.real) if kd.config.match > 0 else None
-                distilled = kd.for_generator(seen, real, None, adversarial)
+                distilled = kd.for_generator(seen, real, adversarial)
             self.report(distilled, adversarial, "Loss/KD/grad_ratio_G")
         return distilled.total
 

@@ -56,14 +56,24 @@ def test_a_vanished_gradient_moves_nothing():
     assert float(balance(weak, x.sum()).terms["scale"]) == MOST
 
 
-@pytest.mark.parametrize("weight", [0.01, 300.0])
-def test_the_generators_terms_are_balanced_at_its_images(weight, attach, discriminator, images):
-    kd = attach(losses={"diversity": weight, "match": 2 * weight}, balance_g=0.3)
+def test_the_generators_terms_pull_at_least_so_hard_at_its_images(attach, discriminator, images):
+    def pull(weight, balance_g):
+        kd = attach(losses={"diversity": weight, "match": 2 * weight}, balance_g=balance_g)
+        fake = images(2).requires_grad_()
+        adversarial = -discriminator(fake).mean()
+        distilled = kd.for_generator(fake, images(1), adversarial=adversarial)
+        return float(gradient_ratio(distilled, adversarial))
+
+    plain = pull(1.0, 0)
+    assert pull(1.0, 4 * plain) == pytest.approx(4 * plain, rel=1e-4)
+    assert pull(0.01, plain) == pytest.approx(plain, rel=1e-4)
+    assert pull(1.0, plain / 4) == pytest.approx(plain, rel=1e-4)  # what pulls harder is left as it is
+
+
+def test_without_the_generators_loss(attach, images):
+    kd = attach(losses={"match": 1.0}, balance_g=0.3)
     fake = images(2).requires_grad_()
-    adversarial = -discriminator(fake).mean()
-    distilled = kd.for_generator(fake, images(1), adversarial=adversarial)
-    assert float(gradient_ratio(distilled, adversarial)) == pytest.approx(0.3, rel=1e-4)
-    with pytest.raises(KDError, match=r"--kd-balance-g: call kd.for_generator\(fake, adversarial=loss\)"):
+    with pytest.raises(KDError, match=r"--kd-balance-g: call kd.for_generator\(fake, real, loss\)"):
         kd.for_generator(fake, images(1))
 
 

@@ -58,7 +58,8 @@ def test_the_five_lines(discriminator, teacher, images):
     opt_d.step()
     assert not torch.equal(kd.head.weight, head)
     assert fake.grad is None
-    kd.for_generator(fake).total.backward()
+    loss_g = -D(augment(fake)).mean()
+    kd.for_generator(fake, real, loss_g).total.backward()
     assert fake.grad.abs().sum() > 0
     assert set(kd_terms.terms) == {"agkd", "cgkd", "scale"}
     for value in kd_terms.terms.values():
@@ -285,15 +286,15 @@ def test_both_terms_of_the_generator_are_added(attach, images):
 def test_matching_looks_at_each_real_image_once(attach, teacher, images):
     kd = attach(losses={"match": 1.0})
     keys = torch.tensor([3, 1, 4, 9])
-    first = kd.for_generator(images(2).requires_grad_(), images(1), keys)
-    again = kd.for_generator(images(2).requires_grad_(), images(1), keys)
+    first = kd.for_generator(images(2).requires_grad_(), images(1), keys=keys)
+    again = kd.for_generator(images(2).requires_grad_(), images(1), keys=keys)
     assert first.terms == again.terms
     assert [call.tolist() == images(1).tolist() for call in teacher.calls] == [False, True, False]
 
 
 def test_matching_needs_real_images(attach, images):
     kd = attach(losses={"match": 1.0})
-    with pytest.raises(KDError, match=r"--kd-match: call kd.for_generator\(fake, real=images\)"):
+    with pytest.raises(KDError, match=r"--kd-match: call kd.for_generator\(fake, real, loss\)"):
         kd.for_generator(images(2).requires_grad_())
 
 
@@ -309,7 +310,7 @@ def test_a_term_of_the_generator_that_nobody_asks_for(attach, images):
     for _ in range(94):  # and the five above
         kd()
     with pytest.warns(
-        UserWarning, match=r"--kd-match did nothing: in G's step add kd.for_generator\(fake, real\).total"
+        UserWarning, match=r"--kd-match did nothing: in G's step add kd.for_generator\(fake, real, loss\).total"
     ):
         kd()
 
