@@ -63,6 +63,7 @@ FORMS: dict[str, tuple[str, ...]] = {
     "CGKD (paper)": (*_PAPER, "--kd-agkd=0"),
     "CGKD (paper), shuffled": (*_PAPER, "--kd-agkd=0", _SHUFFLED),
     "match + CGKD (paper)": (*_PAPER, "--kd-agkd=0", "--kd-match=1"),
+    "match + CGKD (paper), at least 1": (*_PAPER, "--kd-agkd=0", "--kd-match=1", "--kd-balance-g=1"),
     "AGKD + CGKD (paper)": _PAPER,
     "diversity": ("--kd-variant=paper", "--kd-agkd=0", "--kd-cgkd=0"),
     "paper": ("--kd-variant=paper",),
