@@ -42,7 +42,7 @@ _BOTH = ("--kd-match=0",)  # the terms of D as the defaults have them
 _STANDARD = (*_BOTH, "--kd-cgkd=0")
 _CENTRED = (*_BOTH, "--kd-agkd=0")
 _ALONE = ("--kd-agkd=0", "--kd-cgkd=0")
-_AS_WEIGHTED = "--kd-balance-g=0"
+_AS_WEIGHTED = "--kd-match-pull=0"
 _MATCH = (*_ALONE, _AS_WEIGHTED)
 _SHUFFLED = "--kd-control=shuffle"
 
@@ -56,14 +56,14 @@ FORMS: dict[str, tuple[str, ...]] = {
     "match, scrambled teacher of drawings": (*_MATCH, "--kd=demo", "--kd-control=scramble"),
     "match, at least 1": _ALONE,
     "match, at least 1, scrambled teacher": (*_ALONE, "--kd-control=scramble"),
-    "match, at least 3": (*_ALONE, "--kd-balance-g=3"),
+    "match, at least 3": (*_ALONE, "--kd-match-pull=3"),
     "match + both": (_AS_WEIGHTED,),
     "match + both, at least 1": (),
     "AGKD (paper)": (*_PAPER, "--kd-cgkd=0"),
     "CGKD (paper)": (*_PAPER, "--kd-agkd=0"),
     "CGKD (paper), shuffled": (*_PAPER, "--kd-agkd=0", _SHUFFLED),
     "match + CGKD (paper)": (*_PAPER, "--kd-agkd=0", "--kd-match=1"),
-    "match + CGKD (paper), at least 1": (*_PAPER, "--kd-agkd=0", "--kd-match=1", "--kd-balance-g=1"),
+    "match + CGKD (paper), at least 1": (*_PAPER, "--kd-agkd=0", "--kd-match=1", "--kd-match-pull=1"),
     "AGKD + CGKD (paper)": _PAPER,
     "diversity": ("--kd-variant=paper", "--kd-agkd=0", "--kd-cgkd=0"),
     "paper": ("--kd-variant=paper",),

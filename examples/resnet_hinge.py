@@ -119,10 +119,10 @@ def train(
                 ((adversarial + distilled.total) / MICRO_BATCHES).backward()
             opt_d.step()
         fake, y_fake = fakes(batch)
-        loss_g = -D(fake, y_fake).mean()
-        diversity = kd.for_generator(fake, adversarial=loss_g)  # kd
+        diversity = kd.for_generator(fake)  # kd
+        loss_g = -D(fake, y_fake).mean() + diversity.total
         opt_g.zero_grad()
-        (loss_g + diversity.total).backward()
+        loss_g.backward()
         opt_g.step()
         terms = {**distilled.terms, **diversity.terms}
         history.append({"G": loss_g.item(), "D": adversarial.item(), **{k: v.item() for k, v in terms.items()}})

@@ -58,17 +58,17 @@ class KDConfig:
         "of the real images",
         metavar="WEIGHT",
     )
+    match_pull: float = option(
+        1.0,
+        "Scale the matching term up where its gradient at the generator's images is less than this fraction of the "
+        "adversarial one; 0: its weight as given",
+        metavar="FRACTION",
+    )
     p: float = option(0.0, "Probability that a step also matches the crossed pairs", metavar="[0,1]")
     balance: float = option(
         0.3,
         "Scale the terms of D so that their gradient at the tapped feature is this fraction of the adversarial one; "
         "0: weights as given",
-        metavar="FRACTION",
-    )
-    balance_g: float = option(
-        1.0,
-        "Scale the terms of the generator (diversity, match) up where their gradient at its images is less than this "
-        "fraction of the adversarial one; 0: weights as given",
         metavar="FRACTION",
     )
     warmup: float = option(0.0, "The terms of D grow to their weights over the first KIMG", metavar="KIMG")
@@ -135,7 +135,7 @@ class KDConfig:
             raise KDError(f"--kd-template: '{self.template}' must hold {{}} once, where the class name goes")
         if not self.layers:
             raise KDError("--kd-layer: no layer was named; give one, such as b4.fc")
-        for name, fraction in (("balance", self.balance), ("balance-g", self.balance_g)):
+        for name, fraction in (("balance", self.balance), ("match-pull", self.match_pull)):
             if not (math.isfinite(fraction) and fraction >= 0):
                 raise KDError(f"--kd-{name}: {fraction} is not a fraction; give a number of at least 0, such as 0.3")
         if not 0 <= self.p <= 1:
@@ -226,7 +226,7 @@ _SHARED = {
     "centre": False,
     "view": "seen",
     "match": 0.0,
-    "balance_g": 0.0,
+    "match_pull": 0.0,
 }  # by all published forms
 
 

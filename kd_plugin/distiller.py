@@ -33,8 +33,8 @@ from kd_plugin.views import as_in_the_release, rgb
 __all__ = ["Distiller", "Look"]
 
 _FOR_D = "--kd-balance: call kd(adversarial=loss) with the loss of D that distillation is added to, or set it to 0"
-_FOR_G = (
-    "--kd-balance-g: call kd.for_generator(fake, real, loss) with the loss of G that it is added to, or set it to 0"
+_FOR_MATCH = (
+    "--kd-match-pull: call kd.for_generator(fake, real, loss) with the loss of G that it is added to, or set it to 0"
 )
 _PATIENCE = 100  # steps of D, without one of G that asks for its terms
 
@@ -92,7 +92,8 @@ class Distiller(nn.Module):
         self._borrowed = _Borrowed(tap, teacher, prompts)
         self._transfer = Transfer()
         self._balance = Balance(config.balance, _FOR_D) if config.balance > 0 else None
-        self._balance_g = Balance(config.balance_g, _FOR_G, "scale_g", lowers=False) if config.balance_g > 0 else None
+        pulled = MATCH in self._for_g and config.match_pull > 0
+        self._balance_match = Balance(config.match_pull, _FOR_MATCH, "scale_match", lowers=False) if pulled else None
         self._schedule = Schedule(config.warmup, config.until, config.every, config.p, seed)
         self._cache = EmbeddingCache(teacher.embed_dim)
         self._finite = FiniteCheck()
@@ -167,10 +168,8 @@ class Distiller(nn.Module):
         captured = self._borrowed.tap.drain()
         self._check_pairs(captured)
         with torch.autocast(captured["real"].features.device.type, enabled=False):
-            distilled = self._weighted(self._terms(captured))
-        distilled = dataclasses.replace(
-            distilled, outputs=tuple(output for seen in captured.values() for output in seen.outputs)
-        )
+            outputs = tuple(output for seen in captured.values() for output in seen.outputs)
+            distilled = self._weighted(self._terms(captured), outputs)
         if self._balance is not None:
             distilled = self._balance(distilled, adversarial)
         factor = self._schedule.factor(len(captured["real"].features))
@@ -264,7 +263,7 @@ class Distiller(nn.Module):
         Args:
             fake: [N, C, H, W] in [-1, 1], attached to G's graph.
             real: [M, C, H, W] in [-1, 1], treated as `fake` is: both augmented or neither; needed by the matching term.
-            adversarial: the loss of G on these images; needed where `balance_g` is on.
+            adversarial: the loss of G on these images; needed by the matching term where `match_pull` is on.
             keys: [M], of real images that are not augmented; as in `capture`: the teacher looks at each once.
 
         Raises:
@@ -272,15 +271,16 @@ class Distiller(nn.Module):
             TeacherError: embeddings that are not finite or not [N, E].
         """
         self._unasked = 0
+        distilled = Distilled(torch.zeros((), device=fake.device))
         if not self._for_g:
-            return Distilled(torch.zeros((), device=fake.device))
-        terms: dict[str, Tensor] = {}
+            return distilled
+        outputs = (fake,) if fake.requires_grad else ()
         with torch.autocast(fake.device.type, enabled=False):
             embeddings = gathered(self._embed(fake))
             if DIVERSITY in self._for_g:
                 texts = self._texts(embeddings)
                 assert texts is not None  # attach() asks for prompts where this term is on
-                terms[DIVERSITY] = self.diversity(embeddings, texts)
+                distilled += self._weighted({DIVERSITY: self.diversity(embeddings, texts)}, outputs)
             if MATCH in self._for_g:
                 if real is None:
                     raise KDError(
@@ -288,26 +288,25 @@ class Distiller(nn.Module):
                     )
                 with torch.no_grad():
                     of_reals = gathered(self._embed_kept(real, keys).to(embeddings))
-                terms[MATCH] = energy_distance(embeddings, of_reals)
-            distilled = self._weighted(terms)
-        distilled = dataclasses.replace(distilled, outputs=(fake,) if fake.requires_grad else ())
-        return distilled if self._balance_g is None else self._balance_g(distilled, adversarial)
+                matched = self._weighted({MATCH: energy_distance(embeddings, of_reals)}, outputs)
+                distilled += matched if self._balance_match is None else self._balance_match(matched, adversarial)
+        return distilled
 
     def get_extra_state(self) -> dict[str, Any]:
         """Where the schedule and the balance stand (loadable with weights_only=True)."""
-        balances = [None if one is None else one.state_dict() for one in (self._balance, self._balance_g)]
+        balances = [None if one is None else one.state_dict() for one in (self._balance, self._balance_match)]
         return {**self._schedule.state_dict(), "balances": balances}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self._schedule.load_state_dict(state)
-        for one, kept in zip((self._balance, self._balance_g), state["balances"], strict=True):
+        for one, kept in zip((self._balance, self._balance_match), state["balances"], strict=True):
             if one is not None and kept is not None:
                 one.load_state_dict(kept)
 
-    def _weighted(self, terms: dict[str, Tensor]) -> Distilled:
+    def _weighted(self, terms: dict[str, Tensor], outputs: tuple[Tensor, ...]) -> Distilled:
         first, *others = (self.weights[name] * value for name, value in terms.items())
         total = sum(others, first)
-        return Distilled(total, {name: value.detach().float() for name, value in terms.items()})
+        return Distilled(total, {name: value.detach().float() for name, value in terms.items()}, outputs)
 
     def _check_pairs(self, captured: Mapping[Role, Captured]) -> None:
         """Crossed pairs go row by row. Checked on every step, not only where the coin falls so: errors come early."""

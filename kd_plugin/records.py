@@ -73,3 +73,7 @@ class Distilled:
     total: Tensor
     terms: dict[str, Tensor] = field(default_factory=dict)
     outputs: tuple[Tensor, ...] = ()
+
+    def __add__(self, other: Distilled) -> Distilled:
+        """Of terms measured at the same outputs."""
+        return Distilled(self.total + other.total, {**self.terms, **other.terms}, self.outputs or other.outputs)

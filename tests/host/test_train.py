@@ -141,7 +141,7 @@ def test_what_is_not_used_as_given_is_said(run_train: RunTrain, drawings: Path) 
             "--kd-until=0.1",
             "--kd-diversity=1",
             "--kd-match=0.5",
-            "--kd-balance-g=0.5",
+            "--kd-match-pull=0.5",
             "--kd-every=3",
         ),
         ("--kd=demo+0.5*demo", "--kd-norm=standardise", "--batch-gpu=2", "--kd-layer=b8.conv1,b4.fc"),

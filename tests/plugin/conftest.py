@@ -118,7 +118,7 @@ def prompts() -> list[str]:
 
 
 # One thing at a time: no normalisation, no centring, no balance, and nothing on the generator.
-BARE = {"p": 0.7, "norm": "none", "centre": False, "balance": 0.0, "balance_g": 0.0, "match": 0.0}
+BARE = {"p": 0.7, "norm": "none", "centre": False, "balance": 0.0, "match_pull": 0.0, "match": 0.0}
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def main(out: str, accumulate: bool) -> None:
         d = DistributedDataParallel(inner)
     kd = kd_plugin.attach(
         d, teacher=FakeTeacher(9), prompts=PROMPTS, head="linear", p=0.5, norm="standardise", centre=True, balance=0.5,
-        match=1.0, diversity=0.5, balance_g=40.0,
+        match=1.0, diversity=0.5, match_pull=40.0,
     )  # fmt: skip
     optimizer = torch.optim.SGD([*d.parameters(), *kd.parameters()], lr=0.05)
     shift = torch.zeros(3, 8, 8, requires_grad=True)  # all that the generator learns
@@ -53,7 +53,7 @@ def main(out: str, accumulate: bool) -> None:
         made = fake + shift
         loss_g = -inner(made).mean()
         distilled = kd.for_generator(made, real, loss_g)
-        assert distilled.terms["scale_g"] > 1
+        assert distilled.terms["scale_match"] > 1
         (gradient,) = torch.autograd.grad(loss_g + distilled.total, shift)
         with torch.no_grad():
             shift -= summed(gradient) / world

@@ -56,9 +56,9 @@ def test_a_vanished_gradient_moves_nothing():
     assert float(balance(weak, x.sum()).terms["scale"]) == MOST
 
 
-def test_the_generators_terms_pull_at_least_so_hard_at_its_images(attach, discriminator, images):
-    def pull(weight, balance_g):
-        kd = attach(losses={"diversity": weight, "match": 2 * weight}, balance_g=balance_g)
+def test_the_matching_term_pulls_at_least_so_hard_at_the_generators_images(attach, discriminator, images):
+    def pull(weight, match_pull):
+        kd = attach(losses={"match": weight}, match_pull=match_pull)
         fake = images(2).requires_grad_()
         adversarial = -discriminator(fake).mean()
         distilled = kd.for_generator(fake, images(1), adversarial=adversarial)
@@ -70,17 +70,29 @@ def test_the_generators_terms_pull_at_least_so_hard_at_its_images(attach, discri
     assert pull(1.0, plain / 4) == pytest.approx(plain, rel=1e-4)  # what pulls harder is left as it is
 
 
+def test_the_diversity_term_is_not_held_at_a_pull(attach, discriminator, images):
+    """It has no end: held up, it would push fakes apart for ever."""
+    fake, weights = images(2).requires_grad_(), {"diversity": 0.01}
+    adversarial = -discriminator(fake).mean()
+    alone = attach(losses=weights, match_pull=50.0).for_generator(fake)  # no loss of G is asked for
+    assert torch.equal(alone.total, 0.01 * alone.terms["diversity"])
+    both = attach(losses={"match": 1.0, **weights}, match_pull=50.0).for_generator(fake, images(1), adversarial)
+    expected = alone.total + both.terms["scale_match"] * both.terms["match"]
+    torch.testing.assert_close(both.total, expected)
+    assert both.terms["scale_match"] > 1
+
+
 def test_without_the_generators_loss(attach, images):
-    kd = attach(losses={"match": 1.0}, balance_g=0.3)
+    kd = attach(losses={"match": 1.0}, match_pull=0.3)
     fake = images(2).requires_grad_()
-    with pytest.raises(KDError, match=r"--kd-balance-g: call kd.for_generator\(fake, real, loss\)"):
+    with pytest.raises(KDError, match=r"--kd-match-pull: call kd.for_generator\(fake, real, loss\)"):
         kd.for_generator(fake, images(1))
 
 
 def test_where_nothing_can_be_measured_nothing_moves(attach, images):
-    kd = attach(losses={"match": 1.0}, balance_g=0.3)
+    kd = attach(losses={"match": 1.0}, match_pull=0.3)
     distilled = kd.for_generator(images(2), images(1), adversarial=images(2).mean())  # fakes without a graph
-    assert float(distilled.terms["scale_g"]) == 1.0
+    assert float(distilled.terms["scale_match"]) == 1.0
     assert torch.equal(distilled.total, distilled.terms["match"])
 
 
@@ -102,8 +114,8 @@ def test_after_the_first_calls_one_of_some_is_measured():
 def test_no_fraction(fraction):
     with pytest.raises(KDError, match=r"--kd-balance: .* is not a fraction"):
         KDConfig(balance=fraction)
-    with pytest.raises(KDError, match=r"--kd-balance-g: .* is not a fraction"):
-        KDConfig(balance_g=fraction)
+    with pytest.raises(KDError, match=r"--kd-match-pull: .* is not a fraction"):
+        KDConfig(match_pull=fraction)
 
 
 def test_the_control_teaches_another_images_embedding(attach, discriminator, images, run, teacher):
