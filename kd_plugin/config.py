@@ -10,6 +10,7 @@ from typing import Any
 from kd_plugin.errors import KDError, nearest
 from kd_plugin.losses import DISTANCES, reads_texts
 from kd_plugin.options import option
+from kd_plugin.records import ROLES, Role
 from kd_plugin.spaces import NORMS
 
 __all__ = ["HEADS", "VARIANTS", "VIEWS", "KDConfig", "check_weight", "variant_values"]
@@ -18,6 +19,7 @@ HEADS = ("auto", "identity", "linear", "mlp", "orthogonal")
 VIEWS = ("seen", "clean")
 CONTROLS = ("none", "shuffle", "scramble")
 PLACES = ("generator", "student", "off")  # where the diversity term acts
+TAUGHT = ("both", "real", "fake")  # images on which D is taught
 PREPROCESSES = ("teacher", "release")
 PRECISIONS = ("auto", "fp32", "bf16")  # of a teacher that has a choice
 
@@ -64,6 +66,7 @@ class KDConfig:
         "adversarial one; 0: its weight as given",
         metavar="FRACTION",
     )
+    on: str = option("both", "The images on which the terms of D are formed", choices=TAUGHT)
     p: float = option(0.0, "Probability that a step also matches the crossed pairs", metavar="[0,1]")
     balance: float = option(
         0.3,
@@ -147,6 +150,7 @@ class KDConfig:
             ("norm", NORMS),
             ("control", CONTROLS),
             ("diversity_on", PLACES),
+            ("on", TAUGHT),
             ("preprocess", PREPROCESSES),
             ("view", VIEWS),
             ("precision", PRECISIONS),
@@ -163,6 +167,11 @@ class KDConfig:
     def needs_texts(self) -> bool:
         """Whether a term compares images with prompts."""
         return any(weight > 0 and reads_texts(name) for name, weight in self.weights.items())
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """Those whose images the terms of D are formed on."""
+        return tuple(role for role in ROLES if self.on in ("both", role))
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -219,6 +228,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 _SHARED = {
+    "on": "both",
     "balance": 0.0,
     "warmup": 0.0,
     "until": 0.0,
