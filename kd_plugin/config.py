@@ -10,7 +10,6 @@ from typing import Any
 from kd_plugin.errors import KDError, nearest
 from kd_plugin.losses import DISTANCES, reads_texts
 from kd_plugin.options import option
-from kd_plugin.records import ROLES, Role
 from kd_plugin.spaces import NORMS
 
 __all__ = ["HEADS", "VARIANTS", "VIEWS", "KDConfig", "check_weight", "variant_values"]
@@ -19,7 +18,6 @@ HEADS = ("auto", "identity", "linear", "mlp", "orthogonal")
 VIEWS = ("seen", "clean")
 CONTROLS = ("none", "shuffle", "scramble")
 PLACES = ("generator", "student", "off")  # where the diversity term acts
-TAUGHT = ("both", "real", "fake")  # images on which D is taught
 PREPROCESSES = ("teacher", "release")
 PRECISIONS = ("auto", "fp32", "bf16")  # of a teacher that has a choice
 
@@ -66,7 +64,6 @@ class KDConfig:
         "adversarial one; 0: its weight as given",
         metavar="FRACTION",
     )
-    on: str = option("both", "The images on which the terms of D are formed", choices=TAUGHT)
     p: float = option(0.0, "Probability that a step also matches the crossed pairs", metavar="[0,1]")
     balance: float = option(
         0.3,
@@ -150,7 +147,6 @@ class KDConfig:
             ("norm", NORMS),
             ("control", CONTROLS),
             ("diversity_on", PLACES),
-            ("on", TAUGHT),
             ("preprocess", PREPROCESSES),
             ("view", VIEWS),
             ("precision", PRECISIONS),
@@ -167,11 +163,6 @@ class KDConfig:
     def needs_texts(self) -> bool:
         """Whether a term compares images with prompts."""
         return any(weight > 0 and reads_texts(name) for name, weight in self.weights.items())
-
-    @property
-    def roles(self) -> tuple[Role, ...]:
-        """Those whose images the terms of D are formed on."""
-        return tuple(role for role in ROLES if self.on in ("both", role))
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -228,7 +219,6 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 _SHARED = {
-    "on": "both",
     "balance": 0.0,
     "warmup": 0.0,
     "until": 0.0,

@@ -90,7 +90,7 @@ class Distiller(nn.Module):
         self._for_g = [name for name, on in on_g.items() if on]
         self._unasked = 0  # steps of D since G's terms were asked for
         self._borrowed = _Borrowed(tap, teacher, prompts)
-        self._transfer = Transfer(roles=config.roles)
+        self._transfer = Transfer()
         self._balance = Balance(config.balance, _FOR_D) if config.balance > 0 else None
         pulled = MATCH in self._for_g and config.match_pull > 0
         self._balance_match = Balance(config.match_pull, _FOR_MATCH, "scale_match", lowers=False) if pulled else None
@@ -150,7 +150,7 @@ class Distiller(nn.Module):
         return self._borrowed.tap.capture(role, clean, keys if self.config.view == "clean" else None)
 
     def forward(self, adversarial: Tensor | None = None) -> Distilled:
-        """D's terms of this step, summed over the roles it is taught on; zero in a step left out. One coin a step.
+        """D's terms of this step, each summed over real and fake; zero in a step left out. One coin is drawn a step.
 
         Args:
             adversarial: the loss of D so far, of the captured calls; needed where `balance` is on.
@@ -195,13 +195,9 @@ class Distiller(nn.Module):
             compared = self._compared(loss, pairs)
             real, fake = torch.split(compared.student, sizes)
             teacher_real, teacher_fake = torch.split(compared.teacher, sizes)
-            batches = (
-                DistillBatch("real", real, teacher_real, teacher_fake, coin),
-                DistillBatch("fake", fake, teacher_fake, teacher_real, coin),
-            )
-            taught = [self._transfer.observe(name, batch) for batch in batches if batch.role in self.config.roles]
-            first, *others = (loss(batch) for batch in taught)
-            terms[name] = sum(others, first)
+            of_real = DistillBatch("real", real, teacher_real, teacher_fake, coin)
+            of_fake = DistillBatch("fake", fake, teacher_fake, teacher_real, coin)
+            terms[name] = loss(self._transfer.observe(name, of_real)) + loss(self._transfer.observe(name, of_fake))
         if self._diversity_on == "student":
             texts = self._texts(pairs.student)
             assert texts is not None  # attach() asks for prompts where this term is on
