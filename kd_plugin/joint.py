@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -60,9 +59,7 @@ class JointDistiller(nn.Module):
 
     def forward(self, adversarial: Tensor | None = None) -> Distilled:
         """See `Distiller.forward`."""
-        parts = [distiller(adversarial) for _, distiller in self._all()]
-        # The first one's outputs lie before those that the others see: gradients there are those of all.
-        return dataclasses.replace(self._sum(parts), outputs=next((p.outputs for p in parts if p.outputs), ()))
+        return self._sum([distiller(adversarial) for _, distiller in self._all()])
 
     def for_generator(
         self,
@@ -72,8 +69,7 @@ class JointDistiller(nn.Module):
         keys: Tensor | None = None,
     ) -> Distilled:
         """See `Distiller.for_generator`."""
-        parts = [distiller.for_generator(fake, real, adversarial, keys) for _, distiller in self._all()]
-        return dataclasses.replace(self._sum(parts), outputs=next((p.outputs for p in parts if p.outputs), ()))
+        return self._sum([distiller.for_generator(fake, real, adversarial, keys) for _, distiller in self._all()])
 
     def explained(self) -> dict[str, float]:
         """See `Distiller.explained`; `total` is the mean over the teachers by their weights."""
@@ -96,7 +92,8 @@ class JointDistiller(nn.Module):
                 terms[name] = terms.get(name, torch.zeros_like(value)) + share * value
                 terms[f"{name}/{teacher.name}"] = value
         total = torch.stack([share * part.total for share, part in zip(self.shares, parts, strict=True)]).sum()
-        return Distilled(total, terms)
+        # The first one's outputs lie before those that the others see: gradients there are those of all.
+        return Distilled(total, terms, next((part.outputs for part in parts if part.outputs), ()))
 
     def _mean(self, shares: Sequence[dict[str, float]]) -> dict[str, float]:
         there = [(w, t.name, s) for w, t, s in zip(self.shares, self.teachers, shares, strict=True) if s]
