@@ -60,6 +60,7 @@ FORMS: dict[str, tuple[str, ...]] = {
     "match + both": (_AS_WEIGHTED,),
     "match + both, at least 1": (),
     "AGKD (paper)": (*_PAPER, "--kd-cgkd=0"),
+    "AGKD (paper), shuffled": (*_PAPER, "--kd-cgkd=0", _SHUFFLED),
     "CGKD (paper)": (*_PAPER, "--kd-agkd=0"),
     "CGKD (paper), shuffled": (*_PAPER, "--kd-agkd=0", _SHUFFLED),
     "match + CGKD (paper)": (*_PAPER, "--kd-agkd=0", "--kd-match=1"),
