@@ -63,6 +63,7 @@ FORMS: dict[str, tuple[str, ...]] = {
     "AGKD (paper), shuffled": (*_PAPER, "--kd-cgkd=0", _SHUFFLED),
     "CGKD (paper)": (*_PAPER, "--kd-agkd=0"),
     "CGKD (paper), shuffled": (*_PAPER, "--kd-agkd=0", _SHUFFLED),
+    "match + AGKD (paper), at least 1": (*_PAPER, "--kd-cgkd=0", "--kd-match=1", "--kd-match-pull=1"),
     "match + CGKD (paper)": (*_PAPER, "--kd-agkd=0", "--kd-match=1"),
     "match + CGKD (paper), at least 1": (*_PAPER, "--kd-agkd=0", "--kd-match=1", "--kd-match-pull=1"),
     "AGKD + CGKD (paper)": _PAPER,
