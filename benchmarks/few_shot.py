@@ -38,6 +38,9 @@ from dnnlib.errors import UserError
 
 NONE, CEILING = "none", "all images"  # without distillation, on few images and on many
 _PAPER = ("--kd-variant=paper", "--kd-diversity=0")  # a pass through the teacher for nothing that D is taught
+_AGKD = (*_PAPER, "--kd-cgkd=0")
+_CGKD = (*_PAPER, "--kd-agkd=0")
+_BESIDE_MATCHING = ("--kd-match=1", "--kd-match-pull=1")
 _BOTH = ("--kd-match=0",)  # the terms of D as the defaults have them
 _STANDARD = (*_BOTH, "--kd-cgkd=0")
 _CENTRED = (*_BOTH, "--kd-agkd=0")
@@ -59,24 +62,23 @@ FORMS: dict[str, tuple[str, ...]] = {
     "match, at least 3": (*_ALONE, "--kd-match-pull=3"),
     "match + both": (_AS_WEIGHTED,),
     "match + both, at least 1": (),
-    "AGKD (paper)": (*_PAPER, "--kd-cgkd=0"),
-    "AGKD (paper), shuffled": (*_PAPER, "--kd-cgkd=0", _SHUFFLED),
-    "CGKD (paper)": (*_PAPER, "--kd-agkd=0"),
-    "CGKD (paper), shuffled": (*_PAPER, "--kd-agkd=0", _SHUFFLED),
-    "match + AGKD (paper), at least 1": (*_PAPER, "--kd-cgkd=0", "--kd-match=1", "--kd-match-pull=1"),
-    "match + CGKD (paper)": (*_PAPER, "--kd-agkd=0", "--kd-match=1"),
-    "match + CGKD (paper), at least 1": (*_PAPER, "--kd-agkd=0", "--kd-match=1", "--kd-match-pull=1"),
+    "AGKD (paper)": _AGKD,
+    "AGKD (paper), shuffled": (*_AGKD, _SHUFFLED),
+    "CGKD (paper)": _CGKD,
+    "CGKD (paper), shuffled": (*_CGKD, _SHUFFLED),
+    "match + AGKD (paper), at least 1": (*_AGKD, *_BESIDE_MATCHING),
+    "match + CGKD (paper)": (*_CGKD, "--kd-match=1"),
+    "match + CGKD (paper), at least 1": (*_CGKD, *_BESIDE_MATCHING),
     "AGKD + CGKD (paper)": _PAPER,
     "diversity": ("--kd-variant=paper", "--kd-agkd=0", "--kd-cgkd=0"),
     "paper": ("--kd-variant=paper",),
     "release": ("--kd-variant=release",),
     "orthogonal": ("--kd-variant=orthogonal",),
-    "AGKD 12, p 0": (*_PAPER, "--kd-agkd=12", "--kd-cgkd=0", "--kd-p=0"),
-    "AGKD 12, p 0, shuffled": (*_PAPER, "--kd-agkd=12", "--kd-cgkd=0", "--kd-p=0", _SHUFFLED),
+    "AGKD 12, p 0": (*_AGKD, "--kd-agkd=12", "--kd-p=0"),
+    "AGKD 12, p 0, shuffled": (*_AGKD, "--kd-agkd=12", "--kd-p=0", _SHUFFLED),
     "standardised, balance .3": _STANDARD,
     "standardised, balance 1": (*_STANDARD, "--kd-balance=1"),
     "standardised, balance 3": (*_STANDARD, "--kd-balance=3"),
-    "standardised, balance 3, shuffled": (*_STANDARD, "--kd-balance=3", _SHUFFLED),
     "standardised, balance 1, shuffled": (*_STANDARD, "--kd-balance=1", _SHUFFLED),
     "standardised, balance 1, p .7": (*_STANDARD, "--kd-balance=1", "--kd-p=0.7"),
     "whitened, balance 1": (*_STANDARD, "--kd-norm=whiten", "--kd-balance=1"),
@@ -88,20 +90,16 @@ FORMS: dict[str, tuple[str, ...]] = {
     "before mbstd and fc, balance 1": (*_STANDARD, "--kd-layer=b8.conv1,b4.fc", "--kd-balance=1"),
     "three layers, balance 1": (*_STANDARD, "--kd-layer=b16.conv1,b8.conv1,b4.fc", "--kd-balance=1"),
     "standardised, balance 3, until 10": (*_STANDARD, "--kd-balance=3", "--kd-until=10"),
-    "standardised, balance 3, until 20": (*_STANDARD, "--kd-balance=3", "--kd-until=20"),
     "CGKD centred, balance .3": _CENTRED,
     "CGKD centred, balance 1": (*_CENTRED, "--kd-balance=1"),
     "CGKD centred, balance 1, shuffled": (*_CENTRED, "--kd-balance=1", _SHUFFLED),
-    "CGKD centred, balance 3, until 20": (*_CENTRED, "--kd-balance=3", "--kd-until=20"),
     "CGKD centred, mse, balance 1": (*_CENTRED, "--kd-cgkd-distance=mse", "--kd-balance=1"),
-    "CGKD centred, auto prompts, balance 1": (*_CENTRED, "--kd-prompts=auto", "--kd-balance=1"),
     "CGKD centred, before mbstd, balance 1": (*_CENTRED, "--kd-layer=b8.conv1", "--kd-balance=1"),
     "CGKD, balance 3": (*_CENTRED, "--kd-centre=0", "--kd-balance=3"),
     "match + CGKD, balance 3": ("--kd-agkd=0", "--kd-centre=0", "--kd-balance=3", _AS_WEIGHTED),
     "both, standardised, centred, balance .3": _BOTH,
     "both, standardised, centred, balance 1": (*_BOTH, "--kd-balance=1"),
     "both, standardised, centred, balance 1, shuffled": (*_BOTH, "--kd-balance=1", _SHUFFLED),
-    "both, standardised, centred, balance 1, p .7": (*_BOTH, "--kd-balance=1", "--kd-p=0.7"),
 }
 LAST = 4  # snapshots whose figures are averaged
 
