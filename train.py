@@ -214,12 +214,13 @@ def config_json(session: Session) -> str:
 def closing(session: Session, run_dir: Path) -> list[str]:
     """What to look at, and what to type next."""
     kimg = session.nimg // 1000
+    distils = session.config.kd.enabled
     snapshot = run_dir / f"network-snapshot-{kimg:06d}.safetensors"
     lines = [
         f"Finished at {session.nimg / 1000:.1f} kimg. Look at",
         f"    {run_dir / f'fakes{kimg:06d}.png'}    what the generator makes (reals.png: the training images)",
-        f"    {run_dir / 'chart.png'}    D's scores, and what distillation did",
-        f"    {run_dir / 'views.png'}    what D and the teacher are shown",
+        f"    {run_dir / 'chart.png'}    D's scores{', and what distillation did' if distils else ''}",
+        f"    {run_dir / 'views.png'}    what D {'and the teacher are' if distils else 'is'} shown",
         "and type next, for more images,",
         f"    python generate.py --network={snapshot} --seeds=0-31 --trunc=0.7",
     ]

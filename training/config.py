@@ -305,6 +305,10 @@ def resolve(
         resolution: of the training images, in pixels.
         saved: the content of a config.json (--config); it stands where the preset's column would.
         variant: of the distillation, a name in kd_plugin.VARIANTS; its values go over the preset's.
+
+    Raises:
+        UserError: options of the distillation, and no teacher. `--kd=none` said aloud takes them: a baseline is the
+            same command with another teacher.
     """
     given = dict(given)
     base: dict[str, Any] = {**saved} if saved is not None else {}
@@ -320,6 +324,14 @@ def resolve(
     if given.get("aug", "noaug") != "noaug":
         base["diffaugment"] = "none"
     kd = from_dict(KDConfig, {**kd_saved, **variant_values(variant), **kd_given}, what="distillation option")
+    if not kd.enabled and "teacher" not in kd_given and (kd_given or variant):
+        said = [flag_of(KDConfig.__dataclass_fields__[name], "kd-") for name in kd_given] + ["--kd-variant"] * (
+            variant is not None
+        )
+        raise UserError(
+            f"{said[0]}: there is no teacher, so nothing would be distilled; give --kd, such as --kd=clip, or "
+            "--kd=none for the baseline"
+        )
     return from_dict(TrainConfig, {**base, **given, "kd": kd}, what="option")
 
 

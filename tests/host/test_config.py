@@ -17,7 +17,7 @@ PRESET_NAMES = ["low_shot", "auto", "stylegan2", "paper256", "paper512", "paper1
 
 
 def test_flags_go_over_the_preset() -> None:
-    config = resolve({"data": "cats.zip", "gamma": 3.0}, {"agkd": 0.5}, resolution=256)
+    config = resolve({"data": "cats.zip", "gamma": 3.0}, {"teacher": "demo", "agkd": 0.5}, resolution=256)
     assert (config.cfg, config.gamma, config.kimg, config.kd.agkd) == ("low_shot", 3.0, 300, 0.5)
 
 
@@ -91,6 +91,18 @@ def test_distillation_options_are_checked_too() -> None:
         resolve({}, {"p": 1.2}, 64)
     with pytest.raises(KDError, match=r"--kd-agkd: -1.0 is not a weight"):
         resolve({}, {"agkd": -1.0}, 64)
+
+
+def test_options_of_a_distillation_that_has_no_teacher() -> None:
+    with pytest.raises(
+        UserError, match=r"--kd-balance: there is no teacher, so nothing .*; give --kd, such as --kd=clip"
+    ):
+        resolve({}, {"balance": 0.5}, 64)
+    with pytest.raises(UserError, match=r"--kd-variant: there is no teacher"):
+        resolve({}, {}, 64, variant="paper")
+    assert resolve({}, {"teacher": "none", "balance": 0.5}, 64).kd.balance == 0.5
+    saved = to_dict(resolve({"data": "x.zip"}, {"teacher": "demo"}, 64))
+    assert resolve({}, {"balance": 0.5}, 64, saved).kd.teacher == "demo"
 
 
 def test_unknown_names_in_a_saved_config() -> None:
