@@ -37,7 +37,8 @@ from dnnlib.cli import user_errors
 from dnnlib.errors import UserError
 
 NONE, CEILING = "none", "all images"  # without distillation, on few images and on many
-_PAPER = ("--kd-variant=paper", "--kd-diversity=0")  # a pass through the teacher for nothing that D is taught
+_WHOLE = ("--kd-variant=paper",)
+_PAPER = (*_WHOLE, "--kd-diversity=0")  # a pass through the teacher for nothing that D is taught
 _AGKD = (*_PAPER, "--kd-cgkd=0")
 _CGKD = (*_PAPER, "--kd-agkd=0")
 _BESIDE_MATCHING = ("--kd-match=1", "--kd-match-pull=1")
@@ -70,13 +71,12 @@ FORMS: dict[str, tuple[str, ...]] = {
     "match + CGKD (paper)": (*_CGKD, "--kd-match=1"),
     "match + CGKD (paper), at least 1": (*_CGKD, *_BESIDE_MATCHING),
     "AGKD + CGKD (paper)": _PAPER,
-    "diversity": ("--kd-variant=paper", "--kd-agkd=0", "--kd-cgkd=0"),
-    "paper": ("--kd-variant=paper",),
+    "diversity": (*_WHOLE, "--kd-agkd=0", "--kd-cgkd=0"),
+    "paper": _WHOLE,
     "release": ("--kd-variant=release",),
     "orthogonal": ("--kd-variant=orthogonal",),
     "AGKD 12, p 0": (*_AGKD, "--kd-agkd=12", "--kd-p=0"),
     "AGKD 12, p 0, shuffled": (*_AGKD, "--kd-agkd=12", "--kd-p=0", _SHUFFLED),
-    "standardised, balance .3": _STANDARD,
     "standardised, balance 1": (*_STANDARD, "--kd-balance=1"),
     "standardised, balance 3": (*_STANDARD, "--kd-balance=3"),
     "standardised, balance 1, shuffled": (*_STANDARD, "--kd-balance=1", _SHUFFLED),
@@ -90,7 +90,6 @@ FORMS: dict[str, tuple[str, ...]] = {
     "before mbstd and fc, balance 1": (*_STANDARD, "--kd-layer=b8.conv1,b4.fc", "--kd-balance=1"),
     "three layers, balance 1": (*_STANDARD, "--kd-layer=b16.conv1,b8.conv1,b4.fc", "--kd-balance=1"),
     "standardised, balance 3, until 10": (*_STANDARD, "--kd-balance=3", "--kd-until=10"),
-    "CGKD centred, balance .3": _CENTRED,
     "CGKD centred, balance 1": (*_CENTRED, "--kd-balance=1"),
     "CGKD centred, balance 1, shuffled": (*_CENTRED, "--kd-balance=1", _SHUFFLED),
     "CGKD centred, mse, balance 1": (*_CENTRED, "--kd-cgkd-distance=mse", "--kd-balance=1"),
@@ -98,8 +97,6 @@ FORMS: dict[str, tuple[str, ...]] = {
     "CGKD, balance 3": (*_CENTRED, "--kd-centre=0", "--kd-balance=3"),
     "match + CGKD, balance 3": ("--kd-agkd=0", "--kd-centre=0", "--kd-balance=3", _AS_WEIGHTED),
     "both, standardised, centred, balance .3": _BOTH,
-    "both, standardised, centred, balance 1": (*_BOTH, "--kd-balance=1"),
-    "both, standardised, centred, balance 1, shuffled": (*_BOTH, "--kd-balance=1", _SHUFFLED),
 }
 LAST = 4  # snapshots whose figures are averaged
 

@@ -325,12 +325,10 @@ def resolve(
         base["diffaugment"] = "none"
     kd = from_dict(KDConfig, {**kd_saved, **variant_values(variant), **kd_given}, what="distillation option")
     if not kd.enabled and "teacher" not in kd_given and (kd_given or variant):
-        said = [flag_of(KDConfig.__dataclass_fields__[name], "kd-") for name in kd_given] + ["--kd-variant"] * (
-            variant is not None
-        )
+        first = next((item for item in dataclasses.fields(KDConfig) if item.name in kd_given), None)
         raise UserError(
-            f"{said[0]}: there is no teacher, so nothing would be distilled; give --kd, such as --kd=clip, or "
-            "--kd=none for the baseline"
+            f"{flag_of(first, 'kd-') if first else '--kd-variant'}: there is no teacher, so nothing would be "
+            "distilled; give --kd, such as --kd=clip, or --kd=none for the baseline"
         )
     return from_dict(TrainConfig, {**base, **given, "kd": kd}, what="option")
 
