@@ -24,9 +24,9 @@ from dnnlib.files import require_writable
 from torch_utils.device import pick_device
 from torch_utils.ranks import joined_ranks, local_device
 from training.checkpoint import load_snapshot
-from training.dataset import ImageDataset
-from training.fewshot_sets import resolve_data
-from training.image_sets import open_reference, open_training_set
+from training.data.dataset import ImageDataset
+from training.data.fewshot_sets import resolve_data
+from training.data.image_sets import open_reference, open_training_set
 from training.metrics import (
     EXAMPLES,
     KINDS,

@@ -18,7 +18,7 @@ from dnnlib.files import require_writable
 from torch_utils.device import pick_device
 from training.checkpoint import load_snapshot
 from training.networks import Generator
-from training.snapshots import save_grid, save_image, to_pixels
+from training.report.image_grid import save_grid, save_image, to_pixels
 
 
 @click.command(help=__doc__, context_settings={"max_content_width": 120, "show_default": True})

@@ -18,7 +18,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["kd_plugin", "kd_plugin.*"]),
-    package_data={"kd_plugin": ["py.typed", "vocabulary.txt", "teachers/*.npz"]},
+    package_data={"kd_plugin": ["py.typed", "prompts/vocabulary.txt", "teachers/*.npz"]},
     install_requires=[
         "torch>=2.4",
         "numpy>=1.26",

@@ -23,23 +23,23 @@ import torch
 from dnnlib.cli import user_errors
 from dnnlib.errors import UserError
 from dnnlib.files import is_called, make_run_dir, require_writable, write_atomic
-from kd_plugin.config import VARIANTS, KDConfig
-from kd_plugin.flags import GroupedCommand, add_flags, named_option
-from kd_plugin.options import to_dict
-from kd_plugin.probing import SECONDS
+from kd_plugin.config.click_flags import GroupedCommand, add_flags, named_option
+from kd_plugin.config.kd import VARIANTS, KDConfig
+from kd_plugin.config.schema import to_dict
+from kd_plugin.probe.trial import SECONDS
 from kd_plugin.teachers import split_spec
 from torch_utils.device import pick_device
 from torch_utils.launch import launch
 from torch_utils.ranks import Ranks, joined_ranks
 from training.checkpoint import load_snapshot, load_state, runs_with_state
 from training.config import TrainConfig, differing_fields, resolve, with_precision
-from training.dataset import ImageDataset
-from training.describe import describe
+from training.data.dataset import ImageDataset
+from training.data.image_sets import open_training_set
 from training.drawings import DemoSpec
-from training.image_sets import open_training_set
-from training.logbook import Logbook
 from training.loop import run
 from training.probing import probe_lines
+from training.report.describe import describe
+from training.report.logbook import Logbook
 from training.session import Session
 
 LATEST = "latest"

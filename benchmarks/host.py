@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.worker import LEARNING_RATE
 from training.config import TrainConfig, resolve
-from training.image_sets import open_training_set
+from training.data.image_sets import open_training_set
 from training.phases import Batch
 from training.session import Session
 

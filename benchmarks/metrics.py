@@ -20,8 +20,8 @@ from benchmarks.host import wait
 from dnnlib.cli import user_errors
 from torch_utils.device import pick_device
 from torch_utils.ranks import Job
-from training.dataset import ImageDataset
-from training.fewshot_sets import resolve_data
+from training.data.dataset import ImageDataset
+from training.data.fewshot_sets import resolve_data
 from training.metrics import ImageFolder, Reals, evaluate, load_detector, parse_metrics
 
 

@@ -15,10 +15,10 @@ from torch import Tensor
 from benchmarks.host import session_of
 from dnnlib.cli import user_errors
 from kd_plugin import load_teacher
-from kd_plugin.pupil import Pupil
+from kd_plugin.probe.pupil import Pupil
 from training.augment.diffaugment import DiffAugment
+from training.data.pixels import to_float
 from training.drawings.family import draw
-from training.pixels import to_float
 
 UNSEEN, SERIES, BATCH = 500, 900, 32
 LEARNING_RATE = 2e-3  # StyleGAN2's

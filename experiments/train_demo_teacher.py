@@ -29,10 +29,10 @@ from dnnlib.files import write_atomic
 from kd_plugin.teachers import clip_package, demo
 from kd_plugin.teachers.base import Teacher
 from kd_plugin.teachers.preprocess import Preprocess, resize_and_crop
+from training.data.pixels import to_float as to_images
 from training.drawings import COLOURS, COUNTS, KINDS, SCENES, SIZES, Attributes, caption, draw
 from training.drawings.captions import LEADS, PLURALS, place_phrases
 from training.drawings.recognition import seen_attributes
-from training.pixels import to_float as to_images
 
 # Series of drawings. The demo set is series 0; people's held-out sets have small numbers.
 TRAINING_SERIES = 10_000

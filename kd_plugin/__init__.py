@@ -9,18 +9,18 @@ loss_d = loss_d + kd(loss_d).total
 and, where the generator shall learn too, loss_g = loss_g + kd.for_generator(fake, real, loss_g).total
 """
 
-from kd_plugin.attaching import AnyDistiller, attach
-from kd_plugin.config import VARIANTS, KDConfig
+from kd_plugin.assembly import AnyDistiller, attach
+from kd_plugin.config.kd import VARIANTS, KDConfig
+from kd_plugin.diagnostics import gradient_ratio
 from kd_plugin.distiller import Distiller
 from kd_plugin.errors import CaptureError, KDError, LayerError, PromptError, TeacherError
-from kd_plugin.joint import JointDistiller
-from kd_plugin.layers import list_layers
-from kd_plugin.measuring import gradient_ratio
-from kd_plugin.probing import probe_teacher
-from kd_plugin.prompts import PromptBank, choose_prompts
-from kd_plugin.records import Captured, DistillBatch, Distilled
+from kd_plugin.multi_teacher import JointDistiller
+from kd_plugin.probe.trial import probe_teacher
+from kd_plugin.prompts.bank import PromptBank, choose_prompts
+from kd_plugin.prompts.selection import telling_prompts
+from kd_plugin.student.layers import list_layers
 from kd_plugin.teachers import Teacher, load_teacher, load_teachers
-from kd_plugin.telling import telling_prompts
+from kd_plugin.types import Captured, DistillBatch, Distilled
 
 __all__ = [
     "VARIANTS",

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kd_plugin.diagnostics import ratio_of, squared_pulls
+from kd_plugin.distributed import summed
 from kd_plugin.errors import KDError
-from kd_plugin.measuring import ratio_of, squared_pulls
-from kd_plugin.processes import summed
-from kd_plugin.records import Distilled
+from kd_plugin.types import Distilled
 
 __all__ = ["Balance"]
 

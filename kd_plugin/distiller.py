@@ -13,22 +13,22 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugin.balance import Balance
-from kd_plugin.config import KDConfig
+from kd_plugin.config.kd import KDConfig
+from kd_plugin.diagnostics import Transfer
+from kd_plugin.distributed import gathered
 from kd_plugin.errors import CaptureError, KDError, TeacherError
-from kd_plugin.finite import FiniteCheck
-from kd_plugin.heads import pooled
-from kd_plugin.losses import DIVERSITY, LOSSES, MATCH, DistillLoss, Diversity
-from kd_plugin.losses.energy import energy_distance
-from kd_plugin.measuring import Transfer
-from kd_plugin.processes import gathered
-from kd_plugin.prompts import PromptBank
-from kd_plugin.records import ROLES, Captured, DistillBatch, Distilled, Pairs, Role
+from kd_plugin.finite_check import FiniteCheck
+from kd_plugin.functional import energy_distance
+from kd_plugin.normalization import Space
+from kd_plugin.prompts.bank import PromptBank
 from kd_plugin.schedule import Schedule
-from kd_plugin.spaces import Space
-from kd_plugin.tap import FeatureTap
+from kd_plugin.student.heads import pooled
+from kd_plugin.student.tap import FeatureTap
 from kd_plugin.teachers.base import Teacher
 from kd_plugin.teachers.cache import EmbeddingCache
-from kd_plugin.views import as_in_the_release, rgb
+from kd_plugin.teachers.image_input import as_in_the_release, rgb
+from kd_plugin.terms import DIVERSITY, LOSSES, MATCH, DistillLoss, Diversity
+from kd_plugin.types import ROLES, Captured, DistillBatch, Distilled, Pairs, Role
 
 __all__ = ["Distiller", "Look"]
 

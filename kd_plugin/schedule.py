@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from kd_plugin.processes import world
+from kd_plugin.distributed import world
 
 __all__ = ["Schedule"]
 

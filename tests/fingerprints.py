@@ -25,9 +25,9 @@ from typing import Any
 import torch
 
 COMMON = (
-    "--data=demo --cfg=demo --cbase=256 --cmax=16 --w-dim=16 --batch=8 --kimg=.08 --tick=.04 --snap=1 --holdout=8 "
-    "--r1-every=4 --mbstd-group=4 --precision=fp32 --kd-precision=fp32 --device=cpu --workers=0"
-).split()
+    "--data=demo --cfg=demo --cbase=256 --cmax=16 --w-dim=16 --batch=8 --kimg=.08 --tick=.04 --snap=1 --holdout=8",
+    "--r1-every=4 --mbstd-group=4 --precision=fp32 --kd-precision=fp32 --device=cpu --workers=0",
+)
 
 RUNS = {
     "baseline": "--kd=none",
@@ -95,7 +95,7 @@ def losses_of(run_dir: Path) -> list[float]:
 def train(checkout: Path, outdir: Path, flags: list[str]) -> Path:
     """Run train.py of `checkout`; the newest run folder."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(checkout)}
-    command = [sys.executable, "train.py", *COMMON, f"--outdir={outdir}", *flags]
+    command = [sys.executable, "train.py", *" ".join(COMMON).split(), f"--outdir={outdir}", *flags]
     done = subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(flags)}: exit {done.returncode}\n{done.stderr[-3000:]}")
@@ -129,7 +129,7 @@ def main() -> None:
     if args.save:
         args.save.write_text("\n".join(lines) + "\n")
     if args.compare:
-        before = dict((line.split()[0], line) for line in args.compare.read_text().splitlines())
+        before = {line.split()[0]: line for line in args.compare.read_text().splitlines()}
         changed = [line for line in lines if before[line.split()[0]] != line]
         for line in changed:
             print(f"CHANGED  {line}\n  before {before[line.split()[0]]}")

@@ -55,8 +55,8 @@ def test_no_figure_is_no_number(tmp_path: Path) -> None:
 
 def test_every_form_is_a_command(tmp_path: Path) -> None:
     """Its flags are flags of train.py, and its folder a name for a folder."""
-    from kd_plugin.config import KDConfig
-    from kd_plugin.options import flag_of
+    from kd_plugin.config.kd import KDConfig
+    from kd_plugin.config.schema import flag_of
 
     known = {flag_of(field, "kd-") for field in KDConfig.__dataclass_fields__.values()} | {"--kd-variant"}
     for form, flags in FORMS.items():

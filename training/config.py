@@ -11,9 +11,9 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 from dnnlib.errors import UserError
-from kd_plugin.config import KDConfig, variant_values
+from kd_plugin.config.kd import KDConfig, variant_values
+from kd_plugin.config.schema import flag_of, from_dict, option, to_dict
 from kd_plugin.errors import nearest
-from kd_plugin.options import flag_of, from_dict, option, to_dict
 from training.drawings import DemoSpec
 
 __all__ = ["TrainConfig", "differing_fields", "preset_row", "resolve", "with_precision"]

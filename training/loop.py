@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 
 from dnnlib.errors import RunFailed
-from kd_plugin.options import to_dict
+from kd_plugin.config.schema import to_dict
 from torch_utils.seeding import seed_step
 from torch_utils.stats import Figure, Stopwatch
-from training.chart import save_chart
 from training.checkpoint import delete_old_snapshots, save_snapshot, save_state
+from training.data.pixels import to_float
+from training.data.sampler import make_loader
 from training.ema import ema_beta, update_ema
-from training.logbook import Logbook
 from training.phases import Batch
-from training.pixels import to_float
-from training.progress import figures, forecast, tick_line
-from training.sampler import make_loader
+from training.report.chart import save_chart
+from training.report.image_grid import grid_shape, save_grid
+from training.report.logbook import Logbook
+from training.report.progress import figures, forecast, tick_line
+from training.report.views import save_views
 from training.session import HOW_TO_GO_ON, Session
-from training.snapshots import grid_shape, save_grid
-from training.views import save_views
 
 __all__ = ["run"]
 

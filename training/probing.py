@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dnnlib.errors import UserError
-from kd_plugin.probing import MOST_IMAGES, probe_teacher
+from kd_plugin.probe.trial import MOST_IMAGES, probe_teacher
 from training.session import Session
 
 __all__ = ["probe_lines"]

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from dnnlib.errors import RunFailed, UserError
 from kd_plugin import AnyDistiller, attach, load_teachers
-from kd_plugin.options import to_dict
-from kd_plugin.prompts import ChosenPrompts, choose_prompts
+from kd_plugin.config.schema import to_dict
+from kd_plugin.prompts.bank import ChosenPrompts, choose_prompts
 from kd_plugin.teachers import Teacher
 from torch_utils.device import pick_device
 from torch_utils.gradients import NanWatch
@@ -26,16 +26,16 @@ from torch_utils.stats import Stats, Stopwatch
 from training.augment import AdaController, AugmentPipe, DiffAugment, augpipe
 from training.checkpoint import Snapshot
 from training.config import TrainConfig, with_precision
-from training.dataset import ImageDataset
-from training.image_sets import open_held_out
+from training.data.dataset import ImageDataset
+from training.data.image_sets import open_held_out
 from training.lecam import LeCam
-from training.monitor import MetricMonitor
+from training.monitors.learning import TransferWatch
+from training.monitors.metrics import MetricMonitor
+from training.monitors.overfitting import OverfitWatch
+from training.monitors.variety import VarietyWatch
 from training.networks import Discriminator, Generator
-from training.overfitting import OverfitWatch
 from training.phases import Greg, Phase, Players, make_phases
 from training.precision import allow_tf32, choose_precision, set_precision
-from training.transfer import TransferWatch
-from training.variety import VarietyWatch
 from training.warm_start import ADA_KIMG, take_weights
 
 __all__ = ["HOW_TO_GO_ON", "Session"]

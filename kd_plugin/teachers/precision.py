@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kd_plugin.config import PRECISIONS
+from kd_plugin.config.kd import PRECISIONS
 from kd_plugin.errors import TeacherError, nearest
 
 __all__ = ["DTYPES", "cast", "choose_precision", "least_seconds"]

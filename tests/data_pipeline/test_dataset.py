@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from dnnlib.errors import UserError
-from training.dataset import ImageDataset
-from training.decoding import decode_image
+from training.data.dataset import ImageDataset
+from training.data.decoding import decode_image
 
 Contents = Mapping[str, bytes]
 
@@ -308,7 +308,7 @@ def test_one_size_that_is_no_power_of_two(tmp_path: Path) -> None:
 
 
 def test_a_size_beyond_the_sample_is_found_when_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.dataset.CHECKED_AT_START", 2)
+    monkeypatch.setattr("training.data.dataset.CHECKED_AT_START", 2)
     path = write_zip(tmp_path / "a.zip", {**pngs(3), "00000/img00000000a.png": encoded(noise(0, 16, 16))})
     dataset = ImageDataset(path, memory_limit=0)
     with pytest.raises(UserError, match=r"found 1 of 16x16, such as '00000/img00000000a\.png'\."):

@@ -16,9 +16,9 @@ from dnnlib.files import make_run_dir, next_run_name, require_writable, write_at
 from dnnlib.text import format_seconds, format_size
 from kd_plugin import download
 from kd_plugin.errors import KDError
-from training import fewshot_sets
-from training.dataset import ImageDataset
-from training.fewshot_sets import FEWSHOT_SETS, resolve_data
+from training.data import fewshot_sets
+from training.data.dataset import ImageDataset
+from training.data.fewshot_sets import FEWSHOT_SETS, resolve_data
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dnnlib.errors import UserError
-from training.labels import classes_by_folder, parse_labels, read_meta
+from training.data.labels import classes_by_folder, parse_labels, read_meta
 
 NAMES = ["a/0.png", "a/1.png", "b/2.png"]
 PATH = Path("pets.zip")

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from dnnlib.errors import UserError
-from training import sampler
-from training.dataset import ImageDataset
-from training.sampler import Batch, InfiniteSampler, make_loader
+from training.data import sampler
+from training.data.dataset import ImageDataset
+from training.data.sampler import Batch, InfiniteSampler, make_loader
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ def test_nccl_with_one_process(run_train: Callable[..., Result], tmp_path: Path)
 
 
 def test_numbers_that_are_not_finite_are_told_one_call_later() -> None:
-    from kd_plugin.finite import FiniteCheck
+    from kd_plugin.finite_check import FiniteCheck
 
     check = FiniteCheck()
     fine, bad = torch.ones(3, device=DEVICE), torch.tensor([1.0, float("nan")], device=DEVICE)

@@ -17,11 +17,11 @@ import torch
 from torch_utils.ranks import Ranks, joined_ranks
 from torch_utils.seeding import seed_step
 from training.config import resolve
-from training.dataset import ImageDataset
+from training.data.dataset import ImageDataset
+from training.data.pixels import to_float
+from training.data.sampler import make_loader
 from training.loop import train_step
 from training.phases import Batch, Phase, Players
-from training.pixels import to_float
-from training.sampler import make_loader
 from training.session import Session
 
 STEPS = 5  # ADA's p moves in the fourth

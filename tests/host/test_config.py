@@ -8,9 +8,9 @@ import json
 import pytest
 
 from dnnlib.errors import UserError
-from kd_plugin.config import KDConfig
+from kd_plugin.config.kd import KDConfig
+from kd_plugin.config.schema import to_dict
 from kd_plugin.errors import KDError
-from kd_plugin.options import to_dict
 from training.config import TrainConfig, differing_fields, preset_row, resolve
 
 PRESET_NAMES = ["low_shot", "auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", "demo"]

@@ -12,9 +12,9 @@ import torch
 from click.testing import CliRunner, Result
 from torch import Tensor, nn
 
-from training import monitor
 from training.checkpoint import load_snapshot, load_state
-from training.monitor import BEST_SNAPSHOT
+from training.monitors import metrics as monitor
+from training.monitors.metrics import BEST_SNAPSHOT
 
 RunTrain = Callable[..., Result]
 METRICS = ("--detector=demo", "--metrics=kid16_full,mem16")

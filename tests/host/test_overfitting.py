@@ -11,9 +11,9 @@ from click.testing import Result
 from torch import Tensor, nn
 
 from tests.host.conftest import stats_of
-from training.dataset import ImageDataset
-from training.image_sets import open_held_out, open_reference, open_training_set
-from training.overfitting import WINDOW_TICKS, OverfitWatch, Scores, gap
+from training.data.dataset import ImageDataset
+from training.data.image_sets import open_held_out, open_reference, open_training_set
+from training.monitors.overfitting import WINDOW_TICKS, OverfitWatch, Scores, gap
 
 
 def tick(train: float, holdout: float, fake: float, std: float = 0.5) -> tuple[Scores, Scores, Scores]:

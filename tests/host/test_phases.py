@@ -16,10 +16,10 @@ from torch_utils.stats import Stats, Stopwatch
 from training.augment import DiffAugment
 from training.config import TrainConfig, resolve
 from training.lecam import LeCam
+from training.monitors.variety import VarietyWatch, spread
 from training.networks import Discriminator, Generator
 from training.phases import Batch, Phase, Players, make_phases
 from training.precision import choose_precision, set_precision
-from training.variety import VarietyWatch, spread
 
 CPU = torch.device("cpu")
 

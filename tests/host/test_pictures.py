@@ -12,12 +12,12 @@ from click.testing import Result
 from PIL import Image
 
 from tests.host.conftest import SMALL
-from training.chart import save_chart
 from training.config import resolve
-from training.dataset import ImageDataset
-from training.progress import forecast
+from training.data.dataset import ImageDataset
+from training.report.chart import save_chart
+from training.report.progress import forecast
+from training.report.views import save_views
 from training.session import Session
-from training.views import save_views
 
 RunTrain = Callable[..., Result]
 

@@ -80,7 +80,7 @@ def test_the_run_folder(run_train: RunTrain, tmp_path: Path) -> None:
 
 
 def test_the_grid_of_reals_shows_the_training_images(run_train: RunTrain, tmp_path: Path, drawings: Path) -> None:
-    from training.dataset import ImageDataset
+    from training.data.dataset import ImageDataset
 
     assert run_train().exit_code == 0
     grid = np.asarray(Image.open(only_run(tmp_path) / "reals.png"))

@@ -12,12 +12,12 @@ from click.testing import Result
 
 from tests.host.conftest import stats_of
 from training.config import resolve
-from training.image_sets import open_held_out, open_training_set
+from training.data.image_sets import open_held_out, open_training_set
+from training.data.pixels import to_float
+from training.monitors.learning import TICKS, TransferWatch
 from training.phases import Batch
-from training.pixels import to_float
 from training.probing import probe_lines
 from training.session import Session
-from training.transfer import TICKS, TransferWatch
 
 
 def test_told_once_until_something_is_learnt():

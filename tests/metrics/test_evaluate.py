@@ -17,7 +17,7 @@ from PIL import Image
 
 import evaluate
 from training.checkpoint import save_snapshot
-from training.dataset import ImageDataset
+from training.data.dataset import ImageDataset
 from training.metrics import ImageFolder, Reals, load_detector, parse_metrics
 from training.metrics import evaluate as measure
 from training.networks import Generator

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from dnnlib.errors import UserError
-from training.dataset import ImageDataset
+from training.data.dataset import ImageDataset
 from training.metrics import GeneratedImages, ImageFolder, MetricResult, Reals, evaluate, load_detector, parse_metrics
 from training.metrics.detectors import Detector
 from training.metrics.frechet import Moments, frechet_distance

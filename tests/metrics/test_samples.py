@@ -12,7 +12,7 @@ from PIL import Image
 
 import dnnlib.tables
 from kd_plugin.download import cache_dir
-from training.dataset import ImageDataset
+from training.data.dataset import ImageDataset
 from training.metrics import Detector, load_detector
 from training.metrics.samples import Sample, real_sample
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import kd_plugin
-from kd_plugin.processes import summed
+from kd_plugin.distributed import summed
 from tests.plugin.conftest import PROMPTS, Discriminator, FakeTeacher
 
 ROWS, STEPS = 8, 4

@@ -10,7 +10,7 @@ from torch import nn
 
 import kd_plugin
 from kd_plugin import KDConfig, KDError, LayerError, PromptError, TeacherError
-from kd_plugin.options import from_dict, to_dict
+from kd_plugin.config.schema import from_dict, to_dict
 
 
 def test_defaults_are_those_of_the_config(discriminator, teacher, prompts):
@@ -34,7 +34,7 @@ def test_overrides_replace_fields_of_the_config(attach):
 def test_teacher_by_spec(monkeypatch, discriminator, make_teacher, config, spec, prompts):
     asked = []
     monkeypatch.setattr(
-        "kd_plugin.attaching.load_teachers", lambda s, *others: asked.append(s) or [(1.0, make_teacher())]
+        "kd_plugin.assembly.load_teachers", lambda s, *others: asked.append(s) or [(1.0, make_teacher())]
     )
     kd_plugin.attach(discriminator, prompts=prompts, config=config)
     assert asked == [spec]

@@ -7,7 +7,7 @@ import torch
 
 from kd_plugin import KDConfig, KDError, gradient_ratio
 from kd_plugin.balance import MOST, Balance
-from kd_plugin.records import Distilled
+from kd_plugin.types import Distilled
 
 
 @pytest.mark.parametrize("weight", [0.01, 1.0, 300.0])

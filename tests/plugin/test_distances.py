@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from kd_plugin import KDConfig, KDError
-from kd_plugin.losses import AGKD, CGKD, DISTANCES
-from kd_plugin.losses.base import correlations
+from kd_plugin.terms import AGKD, CGKD, DISTANCES
+from kd_plugin.terms.base import correlations
 from tests.plugin.test_losses import batch, draw, finite_differences, value_of
 
 

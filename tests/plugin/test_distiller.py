@@ -12,7 +12,7 @@ from torch import nn
 
 import kd_plugin
 from kd_plugin import KDError
-from kd_plugin.losses.energy import energy_distance
+from kd_plugin.functional import energy_distance
 
 
 def features(discriminator, images):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kd_plugin.errors import KDError, LayerError
-from kd_plugin.heads import IdentityHead, LinearHead, make_head, pooled, student_width
+from kd_plugin.student.heads import IdentityHead, LinearHead, make_head, pooled, student_width
 
 
 class OfficialStyle(nn.Module):

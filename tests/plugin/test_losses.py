@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kd_plugin.errors import PromptError
-from kd_plugin.losses import AGKD, CGKD, LOSSES, Diversity
-from kd_plugin.losses.base import DistillLoss, correlations, row_normalised
-from kd_plugin.losses.energy import energy_distance
-from kd_plugin.records import DistillBatch
+from kd_plugin.functional import energy_distance
+from kd_plugin.terms import AGKD, CGKD, LOSSES, Diversity
+from kd_plugin.terms.base import DistillLoss, correlations, row_normalised
+from kd_plugin.types import DistillBatch
 
 N, E, P = 3, 5, 4
 

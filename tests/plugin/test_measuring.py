@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugin import gradient_ratio
-from kd_plugin.losses import AGKD, CGKD
-from kd_plugin.losses.base import correlations
-from kd_plugin.measuring import Transfer
-from kd_plugin.records import DistillBatch, Role
+from kd_plugin.diagnostics import Transfer
+from kd_plugin.terms import AGKD, CGKD
+from kd_plugin.terms.base import correlations
+from kd_plugin.types import DistillBatch, Role
 
 
 def rows(seed: int, n: int = 40, width: int = 6) -> Tensor:

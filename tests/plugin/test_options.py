@@ -11,10 +11,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from kd_plugin.config import KDConfig
+from kd_plugin.config.click_flags import add_flags
+from kd_plugin.config.kd import KDConfig
+from kd_plugin.config.schema import flag_of, from_dict, option, to_dict
 from kd_plugin.errors import KDError, nearest
-from kd_plugin.flags import add_flags
-from kd_plugin.options import flag_of, from_dict, option, to_dict
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 import kd_plugin
 from kd_plugin import KDError
-from kd_plugin.probe import StandIn, main
-from kd_plugin.probing import probe_teacher, what_fits
+from kd_plugin.probe.__main__ import StandIn, main
+from kd_plugin.probe.trial import probe_teacher, what_fits
 from training.drawings import DemoSpec, write_demo_set
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from kd_plugin import telling
 from kd_plugin.errors import PromptError, TeacherError
-from kd_plugin.prompts import (
+from kd_plugin.prompts import selection as telling
+from kd_plugin.prompts.bank import (
     TEMPLATES,
     PromptBank,
     choose_prompts,
@@ -18,8 +18,8 @@ from kd_plugin.prompts import (
     prompts_for_subject,
     read_prompts,
 )
-from kd_plugin.subjects import subject_of, with_article
-from kd_plugin.telling import shipped_vocabulary, telling_prompts
+from kd_plugin.prompts.selection import shipped_vocabulary, telling_prompts
+from kd_plugin.prompts.subjects import subject_of, with_article
 
 
 def test_bank_embeds_lazily_once_and_drops_duplicates(teacher):

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from kd_plugin import spaces
-from kd_plugin.losses import AGKD, CGKD
-from kd_plugin.losses.base import DistillLoss
-from kd_plugin.records import Pairs
-from kd_plugin.spaces import FLOOR, NORMS, RunningMoments, Space
+from kd_plugin import normalization as spaces
+from kd_plugin.normalization import FLOOR, NORMS, RunningMoments, Space
+from kd_plugin.terms import AGKD, CGKD
+from kd_plugin.terms.base import DistillLoss
+from kd_plugin.types import Pairs
 
 E, P = 5, 4
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from kd_plugin.errors import CaptureError, LayerError
-from kd_plugin.tap import FeatureTap
+from kd_plugin.student.tap import FeatureTap
 
 
 def hooks_on(module):

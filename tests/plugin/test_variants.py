@@ -9,9 +9,9 @@ from torch.nn import functional
 
 import kd_plugin
 from kd_plugin import KDConfig, KDError
-from kd_plugin.config import VARIANTS, variant_values
-from kd_plugin.losses import Diversity
-from kd_plugin.views import as_in_the_release
+from kd_plugin.config.kd import VARIANTS, variant_values
+from kd_plugin.teachers.image_input import as_in_the_release
+from kd_plugin.terms import Diversity
 
 
 def features(discriminator, x):

@@ -19,7 +19,7 @@ from kd_plugin.download import download, sha256_of
 from kd_plugin.errors import KDError, first_line, nearest
 from kd_plugin.teachers import TEACHERS, load_teacher
 from kd_plugin.teachers.torchscript import load_torchscript
-from training.pixels import to_float
+from training.data.pixels import to_float
 
 __all__ = ["INCEPTION", "OFFICIAL", "VGG", "Detector", "load_detector", "load_perceptual"]
 

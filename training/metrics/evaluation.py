@@ -13,12 +13,12 @@ from torch import Tensor
 from dnnlib.errors import UserError
 from torch_utils.ranks import ALONE, Job, Ranks
 from torch_utils.seeding import own_randomness
-from training.dataset import ImageDataset
+from training.data.dataset import ImageDataset
+from training.data.pixels import to_uint8
 from training.metrics.detectors import Detector
 from training.metrics.path_length import path_jobs, path_length
 from training.metrics.registry import CLASSIFIER, Evidence, Figures, Metric
 from training.metrics.samples import BATCH, Progress, Sample, pixel_jobs, real_sample
-from training.pixels import to_uint8
 
 __all__ = ["Fakes", "GeneratedImages", "ImageFolder", "MetricResult", "Reals", "check", "evaluate"]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from dnnlib.files import write_atomic
-from training.dataset import ImageDataset
+from training.data.dataset import ImageDataset
 from training.metrics.detectors import Detector
 from training.metrics.evaluation import Fakes
 from training.metrics.neighbours import nearest
 from training.metrics.samples import BATCH, real_sample
-from training.snapshots import save_image
+from training.report.image_grid import save_image
 
 __all__ = ["write_nearest"]
 

@@ -18,7 +18,7 @@ from dnnlib.errors import UserError
 from dnnlib.files import write_atomic
 from kd_plugin.download import cache_dir
 from torch_utils.ranks import ALONE, Job, Ranks
-from training.dataset import ImageDataset
+from training.data.dataset import ImageDataset
 from training.metrics.detectors import Detector
 from training.metrics.frechet import Moments
 

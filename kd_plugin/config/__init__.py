@@ -1,0 +1,1 @@
+"""The options of the distillation, their flags and their JSON form."""

@@ -1,0 +1,105 @@
+"""Several teachers at once: each has its own head and terms; their losses are added with weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from kd_plugin.distiller import Distiller, Look
+from kd_plugin.prompts.bank import PromptBank
+from kd_plugin.teachers.base import Teacher
+from kd_plugin.types import Distilled, Role
+
+__all__ = ["JointDistiller"]
+
+
+class JointDistiller(nn.Module):
+    """What a Distiller is to one teacher, to several; used in the same way. Made by `kd_plugin.attach`.
+
+    Terms are reported as weighted sums under their names, and unweighted as `name/teacher`.
+
+    Args:
+        members: weight and distiller of each teacher.
+    """
+
+    def __init__(self, members: Sequence[tuple[float, Distiller]]) -> None:
+        super().__init__()
+        self.shares = tuple(share for share, _ in members)
+        self.members = nn.ModuleList(distiller for _, distiller in members)
+        self.config = members[0][1].config
+
+    if TYPE_CHECKING:
+
+        def __call__(self, adversarial: Tensor | None = None) -> Distilled: ...
+
+    @property
+    def teachers(self) -> tuple[Teacher, ...]:
+        return tuple(distiller.teacher for _, distiller in self._all())
+
+    @property
+    def prompts(self) -> PromptBank | None:
+        """Those of the first teacher that reads texts."""
+        return next((distiller.prompts for _, distiller in self._all() if distiller.prompts is not None), None)
+
+    def begin_step(self) -> None:
+        for _, distiller in self._all():
+            distiller.begin_step()
+
+    @contextmanager
+    def capture(self, role: Role, clean: Tensor | None = None, keys: Tensor | None = None) -> Iterator[None]:
+        """See `Distiller.capture`."""
+        with ExitStack() as stack:
+            for _, distiller in self._all():
+                stack.enter_context(distiller.capture(role, clean, keys))
+            yield
+
+    def forward(self, adversarial: Tensor | None = None) -> Distilled:
+        """See `Distiller.forward`."""
+        return self._sum([distiller(adversarial) for _, distiller in self._all()])
+
+    def for_generator(
+        self,
+        fake: Tensor,
+        real: Tensor | None = None,
+        adversarial: Tensor | None = None,
+        keys: Tensor | None = None,
+    ) -> Distilled:
+        """See `Distiller.for_generator`."""
+        return self._sum([distiller.for_generator(fake, real, adversarial, keys) for _, distiller in self._all()])
+
+    def explained(self) -> dict[str, float]:
+        """See `Distiller.explained`; `total` is the mean over the teachers by their weights."""
+        return self._mean([distiller.explained() for _, distiller in self._all()])
+
+    def held_out(self, images: Tensor, batch: int) -> Callable[[Look], dict[str, float]]:
+        """See `Distiller.held_out`."""
+        watched = [distiller.held_out(images, batch) for _, distiller in self._all()]
+        return lambda look: self._mean([explained(look) for explained in watched])
+
+    def _all(self) -> Iterator[tuple[float, Distiller]]:
+        for share, distiller in zip(self.shares, self.members, strict=True):
+            assert isinstance(distiller, Distiller)
+            yield share, distiller
+
+    def _sum(self, parts: Sequence[Distilled]) -> Distilled:
+        terms: dict[str, Tensor] = {}
+        for share, teacher, part in zip(self.shares, self.teachers, parts, strict=True):
+            for name, value in part.terms.items():
+                terms[name] = terms.get(name, torch.zeros_like(value)) + share * value
+                terms[f"{name}/{teacher.name}"] = value
+        total = torch.stack([share * part.total for share, part in zip(self.shares, parts, strict=True)]).sum()
+        # The first one's outputs lie before those that the others see: gradients there are those of all.
+        return Distilled(total, terms, next((part.outputs for part in parts if part.outputs), ()))
+
+    def _mean(self, shares: Sequence[dict[str, float]]) -> dict[str, float]:
+        there = [(w, t.name, s) for w, t, s in zip(self.shares, self.teachers, shares, strict=True) if s]
+        if not there:
+            return {}
+        mean = {"total": sum(w * share["total"] for w, _, share in there) / sum(w for w, _, _ in there)}
+        for _, teacher, share in there:
+            mean |= {f"{name}/{teacher}": value for name, value in share.items() if name != "total"}
+        return mean

@@ -1,0 +1,1 @@
+"""What can this discriminator learn from this teacher about these images?"""

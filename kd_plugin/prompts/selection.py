@@ -1,0 +1,114 @@
+"""Which texts tell the images of a dataset apart? Asked of the teacher itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from importlib import resources
+
+import torch
+from torch import Tensor
+
+from kd_plugin.errors import PromptError
+from kd_plugin.teachers.base import Teacher
+from kd_plugin.teachers.image_input import rgb
+from kd_plugin.terms.base import row_normalised
+
+__all__ = ["known_texts", "prompts_telling_apart", "shipped_vocabulary", "telling_prompts"]
+
+SPENT = 1e-3  # of the first text's spread: what is left of a text whose spread others already explain
+
+
+def shipped_vocabulary() -> tuple[str, ...]:
+    """Nouns, attributes, moods, poses, light and places, styles: 414 texts."""
+    text = resources.files("kd_plugin.prompts").joinpath("vocabulary.txt").read_text(encoding="utf-8")
+    return tuple(line for line in text.splitlines() if line and not line.startswith("#"))
+
+
+def known_texts(teacher: Teacher) -> tuple[str, ...]:
+    """The texts to choose from: the teacher's own, where it knows only these, else the shipped ones that it can read.
+
+    Raises:
+        PromptError: it has no text side.
+    """
+    if teacher.vocabulary == ():
+        raise PromptError(f"teacher '{teacher.name}' has no text side: set --kd-cgkd=0 and --kd-diversity=0")
+    if teacher.vocabulary is not None:
+        return teacher.vocabulary
+    unknown = getattr(teacher, "unknown_words", None)
+    texts = shipped_vocabulary()
+    if unknown is None:
+        return texts
+    strange = set(unknown(texts))
+    return tuple(text for text in texts if not strange & set(text.split()))
+
+
+@torch.no_grad()
+def telling_prompts(
+    teacher: Teacher, images: Iterable[Tensor], count: int = 32, among: int = 200, texts: Sequence[str] | None = None
+) -> list[str]:
+    """The texts that tell these images apart, each by something that those before it do not say; most telling first.
+
+    Of the `among` texts with the highest mean cosine to the images (others are far-fetched), one after the other that
+    whose cosine varies most over the images in ways not yet explained by those taken: a pivoted Gram-Schmidt
+    orthogonalisation of the centred cosines. The nearest texts alone would say nearly the same of every image, and the
+    most varying ones alone would be synonyms. Ends early where nothing is left to explain: N images differ in N - 1
+    ways.
+
+    Args:
+        teacher: one with a text side.
+        images: batches [N, C, H, W] in [-1, 1] (C = 3, or 1 for grey), on the teacher's device.
+        count, among: at most all texts.
+        texts: to choose from; by default `known_texts(teacher)`.
+
+    Raises:
+        PromptError: a teacher without a text side, fewer than two texts, or no image.
+    """
+    texts = _enough(teacher, texts)
+    batches = [teacher.embed_images(rgb(batch)) for batch in images]
+    if not batches or not sum(len(batch) for batch in batches):
+        raise PromptError("prompts are chosen by the images, but there is no image")
+    return prompts_telling_apart(teacher, torch.cat(batches), count, among, texts)
+
+
+def prompts_telling_apart(
+    teacher: Teacher, embeddings: Tensor, count: int = 32, among: int = 200, texts: Sequence[str] | None = None
+) -> list[str]:
+    """As `telling_prompts`, of images that the teacher has looked at: [N, E], N of at least 1."""
+    texts = _enough(teacher, texts)
+    with torch.no_grad():
+        embedded = row_normalised(teacher.embed_texts(texts))  # [V, E]
+        cosines = row_normalised(embeddings.to(embedded)) @ embedded.T  # [N, V]
+    near = cosines.mean(dim=0).topk(min(among, len(texts))).indices  # [among]
+    chosen = _pivots(cosines[:, near].double(), count)
+    return [texts[int(near[place])] for place in chosen]
+
+
+def _enough(teacher: Teacher, texts: Sequence[str] | None) -> Sequence[str]:
+    """`texts`, by default those that the teacher knows."""
+    texts = known_texts(teacher) if texts is None else texts
+    if len(texts) < 2:
+        raise PromptError(
+            f"--kd-prompts=auto: teacher '{teacher.name}' knows {len(texts)} of the texts to choose from; give "
+            "--kd-prompts=FILE"
+        )
+    return texts
+
+
+def _pivots(columns: Tensor, count: int) -> list[int]:
+    """The columns of [N, A] that vary most, each after what the ones before explain was taken out; at least 2."""
+    left = columns - columns.mean(dim=0)
+    chosen: list[int] = []
+    while len(chosen) < min(count, left.shape[1]):
+        spread = left.square().sum(dim=0)
+        spread[chosen] = -1.0
+        best = int(spread.argmax())
+        if not chosen:
+            first = float(spread[best])
+        if len(chosen) >= 2 and float(spread[best]) <= SPENT * first:
+            break
+        chosen.append(best)
+        length = left[:, best].norm()
+        if length > 0:
+            axis = left[:, best] / length
+            left = left - torch.outer(axis, axis @ left)
+    return chosen

@@ -1,0 +1,1 @@
+"""The discriminator's side: which layer is read, and how its features reach the teacher's width."""

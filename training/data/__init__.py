@@ -1,0 +1,1 @@
+"""Training images: reading, labels, sampling."""

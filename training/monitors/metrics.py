@@ -1,0 +1,136 @@
+"""Metrics at every snapshot of a run: measured, written down, and the best snapshot kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dnnlib.errors import UserError
+from dnnlib.files import write_atomic
+from dnnlib.text import format_seconds
+from torch_utils.ranks import ALONE, Ranks
+from training.data.dataset import ImageDataset
+from training.data.image_sets import open_reference
+from training.metrics import (
+    Detector,
+    GeneratedImages,
+    Metric,
+    MetricResult,
+    Reals,
+    check,
+    evaluate,
+    load_detector,
+    parse_metrics,
+)
+from training.networks import Generator
+
+__all__ = ["BEST_SNAPSHOT", "MetricMonitor"]
+
+BEST_SNAPSHOT = "network-snapshot-best.safetensors"
+
+
+@dataclass(frozen=True)
+class MetricMonitor:
+    """Measures snapshots by `metrics`; the best by `best` is kept under a name of its own."""
+
+    metrics: list[Metric]
+    best: Metric
+    detector: Detector
+    reals: Reals
+    seed: int
+
+    @classmethod
+    def build(cls, options: Mapping[str, Any], train: ImageDataset, device: torch.device) -> MetricMonitor | None:
+        """Whatever cannot be measured is found here, before the training; None with --metrics=none.
+
+        Args:
+            options: the fields of TrainConfig.
+            train: the images it trains on.
+            device: where to compute.
+
+        Raises:
+            UserError: an unknown metric, a detector that cannot be used, too few images.
+        """
+        metrics = parse_metrics(options["metrics"])
+        if not metrics:
+            return None
+        name = options["best"] or metrics[0].name
+        best = next((metric for metric in metrics if metric.name == name), None)
+        if best is None:
+            raise UserError(f"--best: '{name}' is not among --metrics={options['metrics']}")
+        try:
+            detector = load_detector(options["detector"], device)
+            reference = open_reference(options, train)
+            check(metrics, reference, detector)
+        except UserError as error:
+            raise UserError(f"{error}. To train without metrics give --metrics=none") from None
+        return cls(metrics, best, detector, Reals(reference, train), options["seed"])
+
+    def describe(self) -> str:
+        names = ", ".join(metric.name for metric in self.metrics)
+        reference = self.reals.reference
+        return (
+            f"{names} at every snapshot, by {self.detector.name} (SHA-256 {self.detector.sha256[:16]}...), against "
+            f"{len(reference)} images ({reference.name}); {BEST_SNAPSHOT} is the best by {self.best.name}"
+        )
+
+    def measure(
+        self, G_ema: Generator, run_dir: Path, snapshot: Path, nimg: int, ranks: Ranks = ALONE
+    ) -> Iterator[str]:
+        """Measures, all processes together; process 0 appends to metric-<name>.jsonl, and keeps `snapshot` if it is the
+        best so far.
+
+        Yields:
+            Lines for the log.
+        """
+        started = time.perf_counter()
+        device = next(G_ema.parameters()).device
+        try:
+            fakes = GeneratedImages(G_ema, self.reals.reference, seed=self.seed, device=device)
+            results = evaluate(fakes, self.reals, self.detector, self.metrics, seed=self.seed, ranks=ranks)
+        except UserError as error:  # the training goes on: it may have run for days
+            yield f"Metrics:     not measured: {error}"
+            return
+        if not ranks.speaks:
+            return
+        seconds = time.perf_counter() - started
+        for result in results:
+            self._append(run_dir, result, snapshot, nimg, seconds, ranks.world)
+        figures = ", ".join(f"{name} {value:.4g}" for result in results for name, value in result.results.items())
+        yield f"Metrics:     {figures}  time {format_seconds(seconds)}"
+        figures_so_far = _main_figures(run_dir, self.best.name)
+        better = max if self.best.kind.higher_is_better else min
+        if figures_so_far[-1] == better(figures_so_far):
+            write_atomic(run_dir / BEST_SNAPSHOT, lambda partial: shutil.copyfile(snapshot, partial))
+
+    def _append(
+        self, run_dir: Path, result: MetricResult, snapshot: Path, nimg: int, seconds: float, world: int
+    ) -> None:
+        line = {
+            **result.to_json(),
+            "total_time": seconds,
+            "total_time_str": format_seconds(seconds),
+            "num_gpus": world,
+            "snapshot_pkl": snapshot.name,  # the key that official runs use
+            "kimg": nimg / 1000,
+            "timestamp": time.time(),
+        }
+        with open(_path(run_dir, result.metric), "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _path(run_dir: Path, metric: str) -> Path:
+    return run_dir / f"metric-{metric}.jsonl"
+
+
+def _main_figures(run_dir: Path, metric: str) -> list[float]:
+    """*The* figure of every snapshot so far."""
+    lines = _path(run_dir, metric).read_text(encoding="utf-8").splitlines()
+    return [next(iter(json.loads(line)["results"].values())) for line in lines]
