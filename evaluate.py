@@ -18,12 +18,12 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from dnnlib.cli import user_errors
 from dnnlib.errors import UserError
 from dnnlib.files import require_writable
 from torch_utils.device import pick_device
 from torch_utils.ranks import joined_ranks, local_device
 from training.checkpoint import load_snapshot
+from training.cli import script
 from training.data.dataset import ImageDataset
 from training.data.fewshot_sets import resolve_data
 from training.data.image_sets import open_reference, open_training_set
@@ -76,7 +76,7 @@ _ABOUT = "\n".join(f"    {kind.form.format(n='N'):<15} {kind.about}" for kind in
 @click.option("--seed", default=0, metavar="N", help="Seed of the generated images")
 @click.option("--batch", type=click.IntRange(min=1), default=BATCH, metavar="N", help="Images at a time")
 @click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
-@user_errors
+@script
 def main(
     network: str | None,
     fakes: str | None,

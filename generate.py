@@ -12,11 +12,12 @@ import click
 import numpy as np
 import torch
 
-from dnnlib.cli import parse_seeds, user_errors
+from dnnlib.cli import parse_seeds
 from dnnlib.errors import UserError
 from dnnlib.files import require_writable
 from torch_utils.device import pick_device
 from training.checkpoint import load_snapshot
+from training.cli import script
 from training.networks import Generator
 from training.report.image_grid import save_grid, save_image, to_pixels
 
@@ -32,7 +33,7 @@ from training.report.image_grid import save_grid, save_image, to_pixels
 @click.option("--batch", metavar="N", type=click.IntRange(min=1), default=16, help="Images at a time")
 @click.option("--outdir", metavar="DIR", default="out", help="Where seed0000.png ... and grid.png go")
 @click.option("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-@user_errors
+@script
 @torch.no_grad()
 def main(
     network: str,

@@ -16,7 +16,7 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     packages=find_packages(include=["kd_plugin", "kd_plugin.*"]),
     package_data={"kd_plugin": ["py.typed", "prompts/vocabulary.txt", "teachers/*.npz"]},
     install_requires=[
@@ -31,7 +31,7 @@ setup(
         "host": HOST,
         "hf": [HF],
         "open_clip": ["open_clip_torch>=2.24"],
-        "test": [*HOST, HF, "pytest>=8", "hypothesis>=6"],
-        "dev": [*HOST, HF, "pytest>=8", "hypothesis>=6", "ruff>=0.6", "mypy>=1.11"],
+        "test": [*HOST, HF, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6"],
+        "dev": [*HOST, HF, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6", "ruff>=0.6", "mypy>=1.11"],
     },
 )

@@ -20,18 +20,19 @@ from typing import Any
 import click
 import torch
 
-from dnnlib.cli import user_errors
 from dnnlib.errors import UserError
 from dnnlib.files import is_called, make_run_dir, require_writable, write_atomic
-from kd_plugin.config.click_flags import GroupedCommand, add_flags, named_option
+from kd_plugin.config.click_flags import IMPORT_FLAG, TrainCommand, add_flags, grouped_option
 from kd_plugin.config.kd import VARIANTS, KDConfig
 from kd_plugin.config.schema import to_dict
+from kd_plugin.errors import flag
 from kd_plugin.probe.trial import SECONDS
 from kd_plugin.teachers import split_spec
 from torch_utils.device import pick_device
 from torch_utils.launch import launch
 from torch_utils.ranks import Ranks, joined_ranks
 from training.checkpoint import load_snapshot, load_state, runs_with_state
+from training.cli import script
 from training.config import TrainConfig, differing_fields, resolve, with_precision
 from training.data.dataset import ImageDataset
 from training.data.image_sets import open_training_set
@@ -46,16 +47,16 @@ LATEST = "latest"
 PROMPTS_USED = "kd_prompts_used"  # in config.json: for the reader, not an option
 
 
-@click.command(cls=GroupedCommand, help=__doc__, context_settings={"max_content_width": 120})
+@click.command(cls=TrainCommand, help=__doc__, context_settings={"max_content_width": 120})
 @add_flags(TrainConfig)
-@add_flags(KDConfig, prefix="kd-")
-@named_option(
+@add_flags(KDConfig, prefix="kd_", flag=flag)
+@grouped_option(
     "--kd-variant",
     group="Distillation",
     metavar="NAME",
     help=f"A published form: {', '.join(VARIANTS)}; sets the options below, which go over it",
 )
-@named_option(
+@grouped_option(
     "--kd-probe",
     group="Distillation",
     metavar="[SECONDS]",
@@ -65,6 +66,14 @@ PROMPTS_USED = "kd_prompts_used"  # in config.json: for the reader, not an optio
     help=f"Say what the discriminator can learn from the teacher about these images, tried for {SECONDS:.0f} seconds "
     "where no other time is given, and stop",
 )
+@grouped_option(
+    IMPORT_FLAG,
+    "kd_import",
+    group="Distillation",
+    metavar="MODULE|FILE.py",
+    multiple=True,
+    help="Import your code first, which may register terms; their flags are then known (docs/extending.md)",
+)
 @click.option("--config", "config_file", metavar="FILE", help="A run's config.json, to run again; flags go over it")
 @click.option(
     "--resume",
@@ -73,13 +82,14 @@ PROMPTS_USED = "kd_prompts_used"  # in config.json: for the reader, not an optio
     "a network-snapshot-*.safetensors: start a new run from its weights",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Check everything, print config.json and stop")
-@user_errors
+@script
 def main(
     config_file: str | None,
     resume: str | None,
     dry_run: bool,
     kd_variant: str | None,
     kd_probe: float | None,
+    kd_import: tuple[str, ...],
     **flags: Any,
 ) -> None:
     given = {name: value for name, value in flags.items() if value is not None}

@@ -33,8 +33,8 @@ from typing import Any
 
 import click
 
-from dnnlib.cli import user_errors
 from dnnlib.errors import UserError
+from training.cli import script
 
 NONE, CEILING = "none", "all images"  # without distillation, on few images and on many
 _WHOLE = ("--kd-variant=paper",)
@@ -155,7 +155,7 @@ def main() -> None:
 @click.option("--resolution", type=int, help="With --few: crop and resize to this")
 @click.option("--diffaugment", default="none", show_default=True)
 @click.option("--view", default="seen", show_default=True, help="clean: a large teacher looks at each photo once")
-@user_errors
+@script
 def run(
     out: Path, seeds: int, kimg: float, jobs: int, detector: str, forms: tuple[str, ...], teacher: str,
     few: str | None, many: str | None, resolution: int | None, diffaugment: str, view: str,
@@ -245,7 +245,7 @@ def _results(out: Path) -> list[dict[str, Any]]:
 
 @main.command()
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The study's folder, or its results.jsonl")
-@user_errors
+@script
 def table(out: Path) -> None:
     """Mean over seeds; ± is the standard error of the mean."""
     click.echo("\n".join(_table(_results(out))))

@@ -27,10 +27,10 @@ import torch
 from benchmarks.host import a_batch, session_of, wait
 from benchmarks.operations import operations
 from benchmarks.random_teachers import random_teacher, write_random_clip
-from dnnlib.cli import user_errors
 from kd_plugin import attach, load_teacher
 from kd_plugin.balance import EVERY
-from kd_plugin.teachers.base import Teacher
+from kd_plugin.teachers.protocol import Teacher
+from training.cli import script
 from training.phases import Phase, make_phases
 from training.session import Session
 
@@ -56,7 +56,7 @@ CHANGED = {name: "Dmain" if options["agkd"] else "Gmain" for name, options in SE
 @click.option("--device", default="auto", show_default=True)
 @click.option("--memory", is_flag=True, help="Instead of times: the peak memory of a run with and without, each alone")
 @click.option("--peak-of", type=click.Choice(list(SETUPS)), hidden=True)
-@user_errors
+@script
 def main(
     resolution: int, batch: int, cbase: int, teacher: str, rounds: int, device: str, memory: bool, peak_of: str | None
 ) -> None:

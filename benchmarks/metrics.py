@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from benchmarks.host import wait
-from dnnlib.cli import user_errors
 from torch_utils.device import pick_device
 from torch_utils.ranks import Job
+from training.cli import script
 from training.data.dataset import ImageDataset
 from training.data.fewshot_sets import resolve_data
 from training.metrics import ImageFolder, Reals, evaluate, load_detector, parse_metrics
@@ -43,7 +43,7 @@ class Repeated(ImageFolder):
 @click.option("--batch", default=64, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--device", default="auto", show_default=True)
-@user_errors
+@script
 def main(data: str, detector: str, resolution: int | None, count: int, batch: int, rounds: int, device: str) -> None:
     where = pick_device(device)
     network = load_detector(detector, where)

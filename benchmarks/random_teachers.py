@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from kd_plugin import load_teacher
-from kd_plugin.teachers.base import Teacher
 from kd_plugin.teachers.clip_package import _load
+from kd_plugin.teachers.protocol import Teacher
 
 __all__ = ["SIZES", "random_teacher", "write_random_clip"]
 

@@ -15,8 +15,8 @@ import torch
 
 from benchmarks.host import wait
 from benchmarks.random_teachers import SIZES, random_teacher
-from dnnlib.cli import user_errors
 from torch_utils.device import pick_device
+from training.cli import script
 
 
 @click.command()
@@ -26,7 +26,7 @@ from torch_utils.device import pick_device
 @click.option("--precision", default="fp32", show_default=True)
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--device", default="auto", show_default=True)
-@user_errors
+@script
 def main(sizes: tuple[str, ...], images: int, resolution: int, precision: str, rounds: int, device: str) -> None:
     where = pick_device(device)
     shown = torch.rand(images, 3, resolution, resolution, device=where) * 2 - 1

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.host import session_of
-from dnnlib.cli import user_errors
 from kd_plugin import load_teacher
 from kd_plugin.probe.pupil import Pupil
 from training.augment.diffaugment import DiffAugment
+from training.cli import script
 from training.data.pixels import to_float
 from training.drawings.family import draw
 
@@ -33,7 +33,7 @@ def drawings(count: int, series: int) -> Tensor:
 @click.option("--diffaugment", "policy", default="none", show_default=True)
 @click.option("--steps", default=1000, show_default=True)
 @click.option("--layers", default="b8.conv1,b4.fc", show_default=True)
-@user_errors
+@script
 def main(count: int, policy: str, steps: int, layers: str) -> None:
     teacher = load_teacher("demo")
     known, unseen = drawings(count, SERIES + 1), drawings(UNSEEN, SERIES)

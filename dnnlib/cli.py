@@ -1,4 +1,4 @@
-"""How the scripts speak: a mistake of the user's is one line on stderr and exit code 2, never a traceback."""
+"""Errors and common options of command-line scripts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import NoReturn, ParamSpec, TypeVar
 import click
 
 from dnnlib.errors import RunFailed, UserError
-from kd_plugin.errors import KDError
 
 __all__ = ["parse_seeds", "user_errors"]
 
@@ -17,19 +16,23 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def user_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Decorates a click callback: UserError and KDError end the program with their text, and 2; RunFailed with 1."""
+def user_errors(*others: type[Exception]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorates a click callback: UserError and `others` end the program with their message and status 2; RunFailed
+    with status 1."""
 
-    @functools.wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return command(*args, **kwargs)
-        except (UserError, KDError) as error:
-            _fail(error, 2)
-        except RunFailed as error:
-            _fail(error, 1)
+    def decorate(command: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(command)
+        def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return command(*args, **kwargs)
+            except (UserError, *others) as error:
+                _fail(error, 2)
+            except RunFailed as error:
+                _fail(error, 1)
 
-    return wrapped
+        return wrapped
+
+    return decorate
 
 
 def _fail(error: Exception, status: int) -> NoReturn:

@@ -42,7 +42,7 @@ def train(
     opt_d = torch.optim.Adam(D.parameters(), lr=2e-4, betas=(0.5, 0.999))
 
     # print(*kd_plugin.list_layers(D, images[:2]), sep="\n") names layers and widths.
-    kd = kd_plugin.attach(D, layer="7", width=4 * width, teacher=teacher, losses={"agkd": 1.0, "match": 1.0})  # kd
+    kd = kd_plugin.attach(D, layer="7", width=4 * width, teacher=teacher, terms={"agkd": 1.0, "match": 1.0})  # kd
     opt_d.add_param_group({"params": kd.parameters()})  # kd
 
     history = []

@@ -39,7 +39,7 @@ class GAN(nn.Module):
         self.G, self.D = generator(z_dim, width).to(device), Scores(width).to(device)
         self._compiled = [torch.compile(self.D, backend=backend)]  # in a list: D's weights are registered once
         self.kd = kd_plugin.attach(  # kd: before the compiled D's first call; the teacher goes where D is
-            self._compiled[0], layer="features.6", teacher=teacher, losses={"agkd": 1.0}
+            self._compiled[0], layer="features.6", teacher=teacher, terms={"agkd": 1.0}
         )
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:

@@ -92,7 +92,7 @@ def train(
     ]
     kd = kd_plugin.attach(  # kd
         D, layer="blocks", width=width, teacher=teacher, prompts=prompts, view="clean", balance=0.5,
-        losses={"agkd": 1.0, "cgkd": 1.0, "diversity": 0.1},
+        terms={"agkd": 1.0, "cgkd": 1.0, "diversity": 0.1},
     )  # fmt: skip
     opt_d.add_param_group({"params": kd.parameters()})  # kd
 

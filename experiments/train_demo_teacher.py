@@ -27,8 +27,8 @@ from torch.nn import functional as F
 
 from dnnlib.files import write_atomic
 from kd_plugin.teachers import clip_package, demo
-from kd_plugin.teachers.base import Teacher
 from kd_plugin.teachers.preprocess import Preprocess, resize_and_crop
+from kd_plugin.teachers.protocol import Teacher
 from training.data.pixels import to_float as to_images
 from training.drawings import COLOURS, COUNTS, KINDS, SCENES, SIZES, Attributes, caption, draw
 from training.drawings.captions import LEADS, PLURALS, place_phrases

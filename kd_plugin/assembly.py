@@ -1,33 +1,61 @@
-"""How a distiller comes to a discriminator: options in, checked and assembled parts out."""
+"""Build a distiller: validate the options, then assemble tap, head, terms and prompts."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypedDict, Unpack, cast
 
 import torch
 from torch import nn
 
-from kd_plugin.config.kd import KDConfig, check_weight, variant_values
-from kd_plugin.config.schema import from_dict, to_dict
+from kd_plugin.config.kd import KDConfig, variant_values
+from kd_plugin.config.schema import from_dict, options_of, to_dict
 from kd_plugin.distiller import Distiller
 from kd_plugin.distributed import average_gradients
-from kd_plugin.errors import KDError, LayerError, PromptError, TeacherError, nearest
-from kd_plugin.multi_teacher import JointDistiller
-from kd_plugin.prompts.bank import AUTO, PromptBank, place_of, read_prompts
+from kd_plugin.errors import KDError, LayerError, PromptError, TeacherError, arg
+from kd_plugin.interface import AnyDistiller
+from kd_plugin.multi_teacher import MultiTeacherDistiller
+from kd_plugin.prompts.bank import PromptBank
+from kd_plugin.prompts.sources import AUTO, place_of, read_prompts
 from kd_plugin.student.heads import make_head, student_width
 from kd_plugin.student.tap import FeatureTap, device_of
 from kd_plugin.teachers import Teacher, load_teachers
 from kd_plugin.teachers.base import freeze
-from kd_plugin.terms import DIVERSITY, LOSSES, MATCH, reads_texts
+from kd_plugin.teachers.protocol import REQUIRED, HasStages
+from kd_plugin.terms import TERMS, TermOptions
 
-__all__ = ["AnyDistiller", "attach"]
+__all__ = ["KDOptions", "attach"]
 
-AnyDistiller = Distiller | JointDistiller
+DEFAULT_TEACHER = "clip"  # of attach(); on the command line distillation is off by default
 
-TEACHER = "clip"  # for whoever calls attach() and names none; on the command line distillation is off by default
-TEACHER_HAS = ("name", "embed_dim", "fingerprint", "vocabulary", "embed_images", "embed_texts")
+
+class KDOptions(TypedDict, total=False):
+    """The types of `attach`'s options; defaults and meaning stand in KDConfig and in the options of the terms."""
+
+    agkd: float
+    distance: str
+    cgkd: float
+    cgkd_distance: str
+    diversity: float
+    diversity_on: str
+    match: float
+    match_pull: float
+    p: float
+    balance: float
+    warmup: float
+    until: float
+    every: int
+    control: str
+    layer: str
+    head: str
+    norm: str
+    centre: bool
+    view: str
+    preprocess: str
+    precision: str
+    template: str
 
 
 def attach(
@@ -35,65 +63,123 @@ def attach(
     *,
     teacher: str | Teacher | Sequence[tuple[float, Teacher]] | None = None,
     prompts: Sequence[str] | None = None,
-    losses: Mapping[str, float] | None = None,
+    terms: Mapping[str, float | TermOptions] | None = None,
     config: KDConfig | None = None,
     variant: str | None = None,
     width: int | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
-    **overrides: Any,
+    **options: Unpack[KDOptions],
 ) -> AnyDistiller:
-    """Makes a Distiller for `discriminator`, which itself is left untouched; of several teachers, a JointDistiller.
+    """Attach a teacher to a discriminator, which itself is not modified.
 
     Args:
-        discriminator: D, also inside DistributedDataParallel (the heads' gradients are averaged as well) or
+        discriminator: D, also inside DistributedDataParallel (gradients of the heads are averaged as well) or
             torch.compile (attach before its first call).
-        teacher: a spec for `load_teachers`, a Teacher, or several with their weights; by default that of `config`, else
-            "clip". Of several, those without a text side learn from AGKD alone.
-        prompts: texts to compare images with; by default those in the file `config.prompts`. Needed by the terms
-            cgkd and diversity.
-        losses: weight by name; a name that is not in it has weight 0. By default the weights of `config`.
-        config: all other choices; by default KDConfig().
-        variant: a name in kd_plugin.VARIANTS, whose values replace those of `config`.
-        width: F, the number of features of the layer (of several, of all together), where it does not tell.
-        seed: of the head's start and of the coin; the same on all ranks.
+        teacher: a spec for `load_teachers`, a Teacher, or several with their weights; by default that of `config`,
+            otherwise "clip". Of several, those without a text side are not used by terms that need texts.
+        prompts: texts to compare images with; by default those in the file `config.prompts`. Without any, terms that
+            need texts (cgkd, diversity) are off.
+        terms: weights, or options, of the terms by name, built-in or registered by you; all others are off. By default
+            the weights of `config`.
+        config: all other options; by default KDConfig().
+        variant: a name in kd_plugin.VARIANTS, whose values override those of `config`.
+        width: F, the number of features of the layer (of several layers, in total), if its attributes do not tell.
+        seed: of the head's initial weights and of the coin; must be the same in all processes.
         device: of head and teacher; by default D's.
-        overrides: fields of KDConfig by name (layer=, view=, head=, p=, ...), which replace
-            those of `config` and `variant`.
+        options: override those of `config` and `variant`: layer=, view=, head=, p=, agkd= (a weight), ...
 
     Raises:
-        KDError: an unknown loss or option, a value out of range, or something missing; the message says what to do.
+        KDError: an unknown term or option, a value out of range, or something missing; the message says what to do.
     """
-    chosen = {**to_dict(config or KDConfig()), **variant_values(variant), **overrides}
-    config = from_dict(KDConfig, chosen, what="option of attach()")
-    weights = config.weights if losses is None else _checked_weights(losses, overrides)
-    if device is None:
-        device = device_of(discriminator)
-    if teacher is None:
-        teacher = config.teacher if config.enabled else TEACHER
-    if isinstance(teacher, str):
-        found = load_teachers(teacher, device, config.precision, config.control)
-    elif isinstance(teacher, (list, tuple)):
-        found = list(teacher)
-    else:
-        found = [(1.0, cast(Teacher, teacher))]
-
-    def distiller_of(one: Teacher, place: int) -> Distiller:
-        """Each has a tap of its own: a tap is drained by its owner."""
-        _check_teacher(one)
-        tap = FeatureTap(discriminator, config.layers)
-        own = dict(weights)
-        if len(found) > 1 and one.vocabulary == ():
-            own = {name: 0.0 if reads_texts(name) else weight for name, weight in weights.items()}
-        bank = _prompt_bank(one, prompts, config, own)
-        head = make_head(config.head, width or _student_width(tap), one.embed_dim, seed + place).to(device)
+    requested = {**variant_values(variant), **options, **_term_values(terms, options)}
+    config = from_dict(KDConfig, {**to_dict(config or KDConfig()), **requested}, what="argument of attach()")
+    device = device_of(discriminator) if device is None else torch.device(device)
+    teachers = _teachers(teacher, config, device)
+    if prompts is None:
+        prompts, config = _prompts_of(config, requested)
+    members = []
+    for place, (share, member) in enumerate(teachers):
+        _check_teacher(member, config)
+        tap = FeatureTap(discriminator, config.layers)  # one for each: reading it empties it
+        own = _without_text_terms(config) if len(teachers) > 1 and member.vocabulary == () else config
+        bank = _prompt_bank(member, prompts, own)
+        head = make_head(own.head, width or _student_width(tap), member.embed_dim, seed + place).to(device)
+        distiller = Distiller(tap, member, head, bank, own, seed)
         if tap.distributed:
-            average_gradients(head.parameters())
-        effective: dict[str, Any] = {name: own.get(name, 0.0) for name in config.weights}
-        return Distiller(tap, one, head, bank, dataclasses.replace(config, **effective), own, seed)
+            average_gradients(distiller.parameters())
+        members.append((share, distiller))
+    return members[0][1] if len(members) == 1 else MultiTeacherDistiller(members)
 
-    made = [(share, distiller_of(one, place)) for place, (share, one) in enumerate(found)]
-    return made[0][1] if len(made) == 1 else JointDistiller(made)
+
+def _term_values(terms: Mapping[str, float | TermOptions] | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that `terms` stands for, by key.
+
+    Raises:
+        KDError: an unknown term, or one that is also among the options.
+    """
+    if terms is None:
+        return {}
+    values: dict[str, Any] = dict.fromkeys(TERMS, 0.0)
+    for name, given in terms.items():
+        TERMS[name]
+        if name in options:
+            raise KDError(f"the weight of '{name}' is given twice: in terms= and as {name}=")
+        if not isinstance(given, TermOptions):
+            values[name] = given
+            continue
+        for item in options_of(KDConfig):
+            if item.path[:2] == ("terms", name):
+                values[item.key] = getattr(given, item.path[2])
+    return values
+
+
+def _teachers(
+    teacher: str | Teacher | Sequence[tuple[float, Teacher]] | None, config: KDConfig, device: torch.device
+) -> list[tuple[float, Teacher]]:
+    """With their weights."""
+    if teacher is None:
+        teacher = config.teacher if config.enabled else DEFAULT_TEACHER
+    if isinstance(teacher, str):
+        return load_teachers(teacher, device, config.precision, config.control)
+    if isinstance(teacher, (list, tuple)):
+        return list(teacher)
+    return [(1.0, cast(Teacher, teacher))]
+
+
+def _prompts_of(config: KDConfig, requested: Mapping[str, Any]) -> tuple[list[str] | None, KDConfig]:
+    """The prompts in the file of the config, and the config without the terms for which there are none.
+
+    Raises:
+        PromptError: a term that needs prompts was requested, and there are none.
+    """
+    readers = _text_terms(config)
+    if not readers or (config.prompts is not None and config.prompts != AUTO):
+        return (read_prompts(config.prompts) if readers and config.prompts is not None else None), config
+    if config.prompts == AUTO:
+        raise PromptError(
+            f"{arg('prompts', AUTO)}: prompts are selected by images; pass attach() "
+            "prompts=kd_plugin.select_prompts(teacher, batches_of_images)"
+        )
+    if named := [name for name in readers if requested.get(name)]:
+        off = " and ".join(arg(name, 0) for name in named)
+        raise PromptError(f"{' and '.join(named)}: compares images with texts; pass prompts=[...], or set {off}")
+    warnings.warn(
+        f"{' and '.join(readers)} is off: it compares images with texts, and there are none; pass prompts=[...] to "
+        "turn it on",
+        stacklevel=3,
+    )
+    return None, _without_text_terms(config)
+
+
+def _text_terms(config: KDConfig) -> list[str]:
+    """The active terms that need texts."""
+    return [name for name in config.active_terms if TERMS[name].needs.texts]
+
+
+def _without_text_terms(config: KDConfig) -> KDConfig:
+    off = {name: dataclasses.replace(config.terms[name], weight=0.0) for name in _text_terms(config)}
+    return dataclasses.replace(config, terms={**config.terms, **off})
 
 
 def _student_width(tap: FeatureTap) -> int:
@@ -103,62 +189,46 @@ def _student_width(tap: FeatureTap) -> int:
         features = student_width(layer)
         if features is None:
             raise LayerError(
-                f"--kd-layer: '{name}' ({type(layer).__name__}) does not tell how many features it gives; "
-                "pass width= to attach() (kd_plugin.list_layers(D, images) tells)"
+                f"{arg('layer', name)} ({type(layer).__name__}) does not state its number of features; "
+                "pass width= to attach() (kd_plugin.list_layers(D, images) lists them)"
             )
         total += features
     return total
 
 
-def _checked_weights(losses: Mapping[str, float], overrides: Mapping[str, Any]) -> dict[str, float]:
-    known = [*LOSSES, DIVERSITY, MATCH]
-    for name, weight in losses.items():
-        if name not in known:
-            raise KDError(f"unknown loss '{name}'{nearest(name, known)}")
-        if name in overrides:
-            raise KDError(f"the weight of '{name}' is given twice: in losses= and as {name}=")
-        check_weight(name, weight)
-    return dict(losses)
-
-
-def _check_teacher(teacher: Any) -> None:
-    """Refuses what is no teacher, and freezes one that is a bare nn.Module."""
-    missing = [name for name in TEACHER_HAS if not hasattr(teacher, name)]
+def _check_teacher(teacher: Any, config: KDConfig) -> None:
+    """Refuses objects that are no teachers, and freezes one that is a bare nn.Module."""
+    missing = [name for name in REQUIRED if not hasattr(teacher, name)]
     if missing:
         raise TeacherError(
             f"teacher: {type(teacher).__name__} has no {', '.join(missing)}; give a spec such as 'clip', or an object "
             "that follows kd_plugin.Teacher"
         )
+    if not isinstance(teacher, HasStages) and (named := _stage_terms(config)):
+        raise TeacherError(
+            f"{arg(named[0])}: needs intermediate features, but teacher '{teacher.name}' has no embed_with_stages(); "
+            f"use another teacher, or set {arg(named[0], 0)}"
+        )
     if isinstance(teacher, nn.Module):
         freeze(teacher)
 
 
-def _prompt_bank(
-    teacher: Teacher, prompts: Sequence[str] | None, config: KDConfig, weights: Mapping[str, float]
-) -> PromptBank | None:
-    """The texts, where a term with a weight needs them."""
-    readers = [name for name, weight in weights.items() if weight > 0 and reads_texts(name)]
-    if not readers:
+def _stage_terms(config: KDConfig) -> list[str]:
+    return [name for name in config.active_terms if TERMS[name].needs.stages]
+
+
+def _prompt_bank(teacher: Teacher, prompts: Iterable[str] | None, config: KDConfig) -> PromptBank | None:
+    """The texts and their embeddings, if an active term needs them."""
+    readers = _text_terms(config)
+    if not readers or prompts is None:
         return None
-    if prompts is None:
-        if config.prompts is None:
-            raise PromptError(
-                f"{' and '.join(readers)} compare images with texts: pass prompts=[...] (or --kd-prompts=FILE), or "
-                f"set {' and '.join(f'--kd-{name}=0' for name in readers)}"
-            )
-        if config.prompts == AUTO:
-            raise PromptError(
-                "--kd-prompts=auto: prompts are chosen by the images; pass attach() "
-                "prompts=kd_plugin.telling_prompts(teacher, batches_of_images)"
-            )
-        prompts = read_prompts(config.prompts)
-    bank = PromptBank(prompts, teacher)
+    bank = PromptBank(cast("Sequence[str]", prompts), teacher)
     if len(bank) < 2:
         raise PromptError(
-            f"--kd-prompts: {' and '.join(readers)} need at least 2 different prompts, got 1 ('{bank.texts[0]}')"
+            f"{arg('prompts')}: {' and '.join(readers)} need at least 2 different prompts, got 1 ('{bank.texts[0]}')"
         )
     try:
-        bank.embeddings()  # now: a text that the teacher cannot take must not stop a run that has begun
+        bank.embeddings()  # now: a text that the teacher cannot embed must not stop a run halfway
     except PromptError as error:
         raise PromptError(f"{error}{place_of(error.text, config.prompts)}", error.text) from None
     return bank

@@ -1,23 +1,36 @@
-"""How strong should distillation be? As strong as a fraction of the adversarial game, at every moment of a run."""
+"""Weighting: each term times its weight, and, if balanced, scaled relative to the adversarial gradient."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kd_plugin.diagnostics import ratio_of, squared_pulls
+from kd_plugin.diagnostics import ratio_of, squared_norms
 from kd_plugin.distributed import summed
 from kd_plugin.errors import KDError
 from kd_plugin.types import Distilled
 
-__all__ = ["Balance"]
+__all__ = ["Balance", "weighted"]
 
 LEAST, MOST = 1e-6, 1e6  # of the factor: beyond, one of the two gradients has vanished
-EVERY = 16  # calls: measuring goes back through what made the outputs once more
+EVERY = 16  # calls: measuring takes two more backward passes through what made the outputs
+
+
+def weighted(terms: Mapping[str, Tensor], weights: Mapping[str, float], outputs: tuple[Tensor, ...]) -> Distilled:
+    """The weighted sum of at least one term.
+
+    Args:
+        terms: unweighted scalars by name.
+        weights: by name.
+        outputs: the tensors at which gradients are measured.
+    """
+    first, *others = (weights[name] * value for name, value in terms.items())
+    return Distilled(sum(others, first), {name: value.detach().float() for name, value in terms.items()}, outputs)
 
 
 class Balance:
@@ -25,37 +38,38 @@ class Balance:
 
     total <- total * fraction / r, with r the running mean of |d total / d f| / |d adversarial / d f|
 
-    No fixed weight suits both ends of a run: the ratio of one and the same term was seen to go from .81 to .14. In a
-    run of several processes r is that of the joint batch, so that their losses stay one.
+    No fixed weight suits both ends of a run: the ratio of the same term was seen to fall from 0.81 to 0.14. With
+    several processes r is that of the joint batch, so all of them use the same factor.
 
-    Source: the adaptive weight of VQGAN (Esser et al. 2021), equation 7. Differs from it in: a running mean in place of
-    the single step's ratio, which jumps.
+    Source: the adaptive weight of VQGAN (Esser et al. 2021), equation 7. Differs from it in: a running mean instead of
+    the ratio of a single step, which is noisy.
 
     Args:
         fraction: above 0.
-        how: how the caller is given the adversarial loss, for the message where it is not.
-        term: the name under which the factor is reported.
-        lowers: whether terms that pull harder than `fraction` are scaled down too; else it is the least pull only.
-        every: after as many calls in a row, measures in one of them only; between, the running mean stands.
-        decay: of the running mean, a measurement.
+        advice: the error message if the adversarial loss is missing: how to pass it.
+        label: the name under which the factor is reported.
+        lowers: whether a larger ratio is scaled down too; otherwise `fraction` is only a minimum.
+        every: measure in each of the first `every` calls, then once in `every` calls; in between, the running mean
+            stands.
+        decay: of the running mean, per measurement.
     """
 
     def __init__(
         self,
         fraction: float,
-        how: str,
-        term: str = "scale",
+        advice: str,
+        label: str = "scale",
         lowers: bool = True,
         every: int = EVERY,
         decay: float = 0.9,
     ) -> None:
-        self.fraction, self.how, self.term, self.every, self.decay = fraction, how, term, every, decay
+        self.fraction, self.advice, self.label, self.every, self.decay = fraction, advice, label, every, decay
         self._least = LEAST if lowers else 1.0
         self._calls = 0
-        self._ratio = torch.tensor(math.nan)  # the running mean, where the losses are; NaN before there is one
+        self._ratio = torch.tensor(math.nan)  # the running mean; NaN before the first measurement
 
     def state_dict(self) -> dict[str, Any]:
-        """The running mean, None before there is one, and the calls. Waits for an accelerator."""
+        """The running mean (None before the first measurement) and the calls. Waits for an accelerator."""
         ratio = float(self._ratio)
         return {"ratio": None if math.isnan(ratio) else ratio, "calls": self._calls}
 
@@ -66,21 +80,21 @@ class Balance:
     def __call__(self, distilled: Distilled, adversarial: Tensor | None) -> Distilled:
         """
         Raises:
-            KDError: no adversarial loss.
+            KDError: the adversarial loss is missing.
         """
         if adversarial is None:
-            raise KDError(self.how)
+            raise KDError(self.advice)
         if self._calls < self.every or self._calls % self.every == 0:
-            self._ratio = self._moved(ratio_of(summed(squared_pulls(distilled, adversarial))))
+            self._ratio = self._updated(ratio_of(summed(squared_norms(distilled, adversarial))))
         self._calls += 1
         ratio = self._ratio.to(distilled.total.device)
         scale = torch.where(ratio.isnan(), 1.0, (self.fraction / ratio).clamp(self._least, MOST))
         return dataclasses.replace(
-            distilled, total=distilled.total * scale, terms={**distilled.terms, self.term: scale.float()}
+            distilled, total=distilled.total * scale, terms={**distilled.terms, self.label: scale.float()}
         )
 
-    def _moved(self, now: Tensor) -> Tensor:
-        """All of it on the device: a number that the CPU asked for would stop it once a step."""
+    def _updated(self, now: Tensor) -> Tensor:
+        """The new running mean, computed on the device: reading a number on the CPU would stall every step."""
         before = self._ratio.to(now)
-        moved = torch.where(before.isnan(), now, self.decay * before + (1 - self.decay) * now)
-        return torch.where((now > 0) & now.isfinite(), moved, before)
+        after = torch.where(before.isnan(), now, self.decay * before + (1 - self.decay) * now)
+        return torch.where((now > 0) & now.isfinite(), after, before)

@@ -1,15 +1,29 @@
-"""The errors the plug-in raises, and how it suggests the name that was meant."""
+"""The errors the plug-in raises, how they name an option, and how they suggest the name that was meant."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
-__all__ = ["CaptureError", "KDError", "LayerError", "PromptError", "TeacherError", "first_line", "nearest"]
+__all__ = [
+    "CaptureError",
+    "KDError",
+    "LayerError",
+    "PromptError",
+    "TeacherError",
+    "arg",
+    "command_line",
+    "first_line",
+    "flag",
+    "nearest",
+]
 
 
 class KDError(ValueError):
-    """Something the user gave cannot be used. The message says what came, what was expected and what to do."""
+    """The user gave something that cannot be used. The message says what came, what was expected and what to do."""
 
 
 class LayerError(KDError):
@@ -17,7 +31,7 @@ class LayerError(KDError):
 
 
 class CaptureError(KDError):
-    """Distillation was asked for, but no features were captured (or only for one of real and fake)."""
+    """Distillation was requested, but no features were captured (or only for one of real and fake)."""
 
 
 class TeacherError(KDError):
@@ -25,17 +39,46 @@ class TeacherError(KDError):
 
 
 class PromptError(KDError):
-    """The prompts are missing, empty, too long or unknown to the teacher. `text` is the one at fault, if it is one."""
+    """The prompts are missing, empty, too long or unknown to the teacher. `text` is the offending prompt, if any."""
 
     def __init__(self, message: str, text: str | None = None) -> None:
         super().__init__(message)
         self.text = text
 
 
-def nearest(name: str, options: Iterable[str], n: int = 3, exhaustive: bool = True) -> str:
-    """`"; nearest: 'b4.fc', 'b4.conv'"`, or (`exhaustive`) all the options where nothing is similar and they are few.
+_ON_COMMAND_LINE: ContextVar[bool] = ContextVar("on_command_line", default=False)
+_NO_VALUE = object()
 
-    Made to be appended to an error message; empty where there is nothing to say.
+
+@contextmanager
+def command_line() -> Iterator[None]:
+    """In this block messages name flags (`--kd-view=clean`); outside, Python arguments (`view='clean'`)."""
+    token = _ON_COMMAND_LINE.set(True)
+    try:
+        yield
+    finally:
+        _ON_COMMAND_LINE.reset(token)
+
+
+def flag(option: str) -> str:
+    """The command-line flag of an option of the distillation: `view` -> `--kd-view`; of the teacher itself `--kd`."""
+    return "--kd" if option == "teacher" else f"--kd-{option.replace('_', '-')}"
+
+
+def arg(option: str, value: Any = _NO_VALUE) -> str:
+    """An option as the user writes it: `view='clean'` in Python, `--kd-view=clean` on the command line.
+
+    Without a value: `view=` and `--kd-view`.
+    """
+    if _ON_COMMAND_LINE.get():
+        return flag(option) if value is _NO_VALUE else f"{flag(option)}={value}"
+    return f"{option}=" if value is _NO_VALUE else f"{option}={value!r}"
+
+
+def nearest(name: str, options: Iterable[str], n: int = 3, exhaustive: bool = True) -> str:
+    """`"; nearest: 'b4.fc', 'b4.conv'"`, to be appended to an error message.
+
+    If nothing is similar: all options, if `exhaustive` and there are at most 12; otherwise an empty string.
     """
     known = list(options)
     close = difflib.get_close_matches(name, known, n=n, cutoff=0.5)
@@ -47,5 +90,5 @@ def nearest(name: str, options: Iterable[str], n: int = 3, exhaustive: bool = Tr
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the pages that may follow; its type where it says nothing."""
+    """The first line of an error's message; its type if the message is empty."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from kd_plugin.distiller import Distiller, Look
+from kd_plugin.distiller import Distiller
+from kd_plugin.interface import AnyDistiller, RunD
 from kd_plugin.prompts.bank import PromptBank
-from kd_plugin.teachers.base import Teacher
+from kd_plugin.teachers.protocol import Teacher
+from kd_plugin.terms import Needs, TermInfo
 from kd_plugin.types import Distilled, Role
 
-__all__ = ["JointDistiller"]
+__all__ = ["MultiTeacherDistiller"]
 
 
-class JointDistiller(nn.Module):
-    """What a Distiller is to one teacher, to several; used in the same way. Made by `kd_plugin.attach`.
-
-    Terms are reported as weighted sums under their names, and unweighted as `name/teacher`.
+class MultiTeacherDistiller(AnyDistiller):
+    """Reports terms as weighted sums under their names, and unweighted as `name/teacher`.
 
     Args:
         members: weight and distiller of each teacher.
@@ -30,11 +29,6 @@ class JointDistiller(nn.Module):
         super().__init__()
         self.shares = tuple(share for share, _ in members)
         self.members = nn.ModuleList(distiller for _, distiller in members)
-        self.config = members[0][1].config
-
-    if TYPE_CHECKING:
-
-        def __call__(self, adversarial: Tensor | None = None) -> Distilled: ...
 
     @property
     def teachers(self) -> tuple[Teacher, ...]:
@@ -45,20 +39,34 @@ class JointDistiller(nn.Module):
         """Those of the first teacher that reads texts."""
         return next((distiller.prompts for _, distiller in self._all() if distiller.prompts is not None), None)
 
+    @property
+    def terms_info(self) -> tuple[TermInfo, ...]:
+        infos = {info.name: info for _, distiller in self._all() for info in distiller.terms_info}
+        return tuple(infos.values())
+
+    @property
+    def view(self) -> str:
+        return next(self._all())[1].view
+
+    @property
+    def generator_needs(self) -> Needs:
+        needs = Needs()
+        for _, distiller in self._all():
+            needs |= distiller.generator_needs
+        return needs
+
     def begin_step(self) -> None:
         for _, distiller in self._all():
             distiller.begin_step()
 
     @contextmanager
     def capture(self, role: Role, clean: Tensor | None = None, keys: Tensor | None = None) -> Iterator[None]:
-        """See `Distiller.capture`."""
         with ExitStack() as stack:
             for _, distiller in self._all():
                 stack.enter_context(distiller.capture(role, clean, keys))
             yield
 
     def forward(self, adversarial: Tensor | None = None) -> Distilled:
-        """See `Distiller.forward`."""
         return self._sum([distiller(adversarial) for _, distiller in self._all()])
 
     def for_generator(
@@ -68,17 +76,15 @@ class JointDistiller(nn.Module):
         adversarial: Tensor | None = None,
         keys: Tensor | None = None,
     ) -> Distilled:
-        """See `Distiller.for_generator`."""
         return self._sum([distiller.for_generator(fake, real, adversarial, keys) for _, distiller in self._all()])
 
     def explained(self) -> dict[str, float]:
-        """See `Distiller.explained`; `total` is the mean over the teachers by their weights."""
+        """As for one teacher, by term and teacher; `total` is the mean over the teachers by their weights."""
         return self._mean([distiller.explained() for _, distiller in self._all()])
 
-    def held_out(self, images: Tensor, batch: int) -> Callable[[Look], dict[str, float]]:
-        """See `Distiller.held_out`."""
+    def held_out(self, images: Tensor, batch: int) -> Callable[[RunD], dict[str, float]]:
         watched = [distiller.held_out(images, batch) for _, distiller in self._all()]
-        return lambda look: self._mean([explained(look) for explained in watched])
+        return lambda run: self._mean([explained(run) for explained in watched])
 
     def _all(self) -> Iterator[tuple[float, Distiller]]:
         for share, distiller in zip(self.shares, self.members, strict=True):
@@ -92,7 +98,7 @@ class JointDistiller(nn.Module):
                 terms[name] = terms.get(name, torch.zeros_like(value)) + share * value
                 terms[f"{name}/{teacher.name}"] = value
         total = torch.stack([share * part.total for share, part in zip(self.shares, parts, strict=True)]).sum()
-        # The first one's outputs lie before those that the others see: gradients there are those of all.
+        # The outputs of the first lie before those that the others see, so gradients there include all.
         return Distilled(total, terms, next((part.outputs for part in parts if part.outputs), ()))
 
     def _mean(self, shares: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""In which space are student and teacher compared? The teacher's embeddings as they are, or freed of what all share.
+"""Normalisation of the teacher's embeddings: raw, unit length, standardised or whitened by running statistics.
 
-Embeddings of one narrow dataset are nearly alike: most of their energy is their mean, and a few directions hold most of
-the rest. What tells the images apart is small beside it, and a loss on raw embeddings mostly fits a constant.
+Embeddings of one narrow dataset are nearly equal: most of their energy is their mean, and a few directions hold most of
+the rest. The differences between images are small in comparison, and a loss on raw embeddings mostly fits a constant.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugin.distributed import summed
-from kd_plugin.terms.base import row_normalised
+from kd_plugin.functional import row_normalized
 from kd_plugin.types import Pairs
 
-__all__ = ["NORMS", "RunningMoments", "Space"]
+__all__ = ["NORMS", "Normalization", "RunningMoments"]
 
 NORMS = ("none", "unit", "standardise", "whiten")
 WINDOW = 10_000  # embeddings: the moments forget what lies further back
@@ -22,7 +22,7 @@ FLOOR = 0.1  # of the mean variance, added to every variance: directions without
 
 
 class RunningMoments(nn.Module):
-    """Mean and variance (or covariance) of the rows seen so far, over all processes; the latest WINDOW count most.
+    """Running mean and variance (or covariance) of rows, over all processes; the latest WINDOW rows count most.
 
     Args:
         width: E.
@@ -43,7 +43,7 @@ class RunningMoments(nn.Module):
 
     @torch.no_grad()
     def update(self, rows: Tensor) -> None:
-        """Takes in [N, E]."""
+        """Include [N, E]."""
         # Around the mean so far: sums of raw squares would lose the variance beside the mean.
         away = rows.to(torch.float32 if rows.device.type == "mps" else torch.float64) - self.mean
         squares = away.T @ away if self.full else away.square().sum(dim=0)
@@ -69,17 +69,18 @@ class RunningMoments(nn.Module):
         self.updates = state["updates"]
 
 
-class Space(nn.Module):
-    """The teacher's embeddings I, turned into what the student is to predict, and the student's answer turned back.
+class Normalization(nn.Module):
+    """Turns the teacher's embeddings I into what the student predicts, and the student's predictions back.
 
         none         I
         unit         I / |I|, and the student's row likewise divided by its length
         standardise  (I - mean) / deviation, in each of the E dimensions
         whiten       (I - mean) W with W the symmetric root of the inverse covariance (ZCA)
 
-    Means and covariances are those of the teacher's embeddings of real and fake images, running. Terms that compare
-    with texts look at the student where the texts live: the map is undone. With `centre`, the teacher's mean is
-    subtracted from both sides first, so that their correlations tell the images apart.
+    Means and covariances are running statistics of the teacher's embeddings of real and generated images. Terms that
+    compare with texts need the student's prediction in the teacher's own space, where the texts are, so the map is
+    inverted for them. With `centre`, the teacher's mean is subtracted from both sides first, so that the correlations
+    show the differences between images.
 
     Source of the whitened target: Miles et al. 2024, "VkD: Improving Knowledge Distillation using Orthogonal
     Projections", section 3.3. Differs from it in: running statistics in place of the batch's, since a batch of 8 has a
@@ -106,7 +107,7 @@ class Space(nn.Module):
 
     @torch.no_grad()
     def observe(self, teacher: Tensor) -> None:
-        """Takes in the teacher's embeddings [N, E] of a step, real and fake; before they are compared."""
+        """Update the statistics with the teacher's embeddings [N, E] of a step, before comparing them."""
         if self.moments is None:
             return
         self.moments.update(self._rows(teacher))
@@ -128,13 +129,13 @@ class Space(nn.Module):
         return Pairs(self._undone(self._rows(pairs.student)), self._centred(self._rows(pairs.teacher)))
 
     def _rows(self, embeddings: Tensor) -> Tensor:
-        return row_normalised(embeddings) if self.norm == "unit" else embeddings
+        return row_normalized(embeddings) if self.norm == "unit" else embeddings
 
     def _target(self, rows: Tensor) -> Tensor:
         return _through(self.into.to(rows), rows - self._mean(rows)) if self._maps else rows
 
     def _undone(self, rows: Tensor) -> Tensor:
-        """Out of the space, and centred."""
+        """Inverts the map; centred if the options say so."""
         if not self._maps:
             return self._centred(rows)
         centred = _through(self.back.to(rows), rows)

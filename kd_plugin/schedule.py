@@ -1,4 +1,4 @@
-"""When does a step distil, and how strongly? Steps and images counted; the coin of each step."""
+"""When a step distils, and how strongly: counts steps and images, and draws the coin of each step."""
 
 from __future__ import annotations
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor
 
-__all__ = ["ROLES", "Captured", "DistillBatch", "Distilled", "Pairs", "Role"]
+__all__ = ["ROLES", "Captured", "Distilled", "Pairs", "Role"]
 
 Role = Literal["real", "fake"]
 ROLES: tuple[Role, Role] = ("real", "fake")
@@ -15,13 +16,13 @@ ROLES: tuple[Role, Role] = ("real", "fake")
 
 @dataclass(frozen=True)
 class Captured:
-    """What one `capture(role)` block saw.
+    """What one `capture(role)` block collected.
 
-    features: [N, F] or [N, F, h, w], the tapped layer's output, attached to D's graph; several layers' side by side.
-    outputs:  the same as the layers gave it, call by call: where gradients are measured.
-    seen:     [N, C, H, W], what D was given (augmented), detached; None where D's input is no such tensor.
-    clean:    [N, C, H, W] before augmentation, in [-1, 1], or None where the caller did not say.
-    keys:     [N] whole numbers, one for each different clean image; None: their embeddings are not kept.
+    features: [N, F] or [N, F, h, w], the tapped layer's output, attached to D's graph; several layers side by side.
+    outputs:  the same as the layers returned it, call by call: gradients are measured there.
+    seen:     [N, C, H, W], what D was given (augmented), detached; None if D's input is no such tensor.
+    clean:    [N, C, H, W] in [-1, 1], before augmentation; None if the caller did not pass it.
+    keys:     [N] integers, one for each distinct clean image; None: embeddings are not cached.
     """
 
     features: Tensor
@@ -33,7 +34,7 @@ class Captured:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Of the same images, row by row: embeddings, or what a loss makes of them to compare.
+    """Student and teacher, row by row, for the same images: embeddings, or what a term makes of them to compare.
 
     student: [N, E] projected discriminator features, with gradient.
     teacher: [N, E] the teacher's, without.
@@ -42,32 +43,24 @@ class Pairs:
     student: Tensor
     teacher: Tensor
 
+    def __len__(self) -> int:
+        return len(self.student)
 
-@dataclass(frozen=True)
-class DistillBatch:
-    """All that a distillation loss looks at, for one role: rows as its `compared` makes them of embeddings.
-
-    student:       [N, K] of this role's images, with gradient.
-    teacher:       [N, K] of the same images, without gradient.
-    teacher_other: [M, K] of the other role's images (for the crossed pairs).
-    coin:          whether the crossed pairs count in this step (q < p, q uniform in [0, 1)).
-    """
-
-    role: Role
-    student: Tensor
-    teacher: Tensor
-    teacher_other: Tensor
-    coin: bool
+    def split(self, first: int) -> tuple[Pairs, Pairs]:
+        """The first `first` rows, and the others."""
+        sizes = [first, len(self) - first]
+        student, teacher = torch.split(self.student, sizes), torch.split(self.teacher, sizes)
+        return Pairs(student[0], teacher[0]), Pairs(student[1], teacher[1])
 
 
 @dataclass(frozen=True)
 class Distilled:
     """The result of a step.
 
-    total:    what the host adds to its loss.
-    terms:    the terms by name: unweighted, detached scalars.
-    outputs:  the tapped layer's, real and fake, attached to D's graph; of the generator's term the fake images: where
-              `gradient_ratio` measures.
+    total:   what the host adds to its loss.
+    terms:   the terms by name: unweighted, detached scalars.
+    outputs: the outputs of the tapped layer, real and fake, attached to D's graph; for terms of G, the generated
+             images. `gradient_ratio` measures there.
     """
 
     total: Tensor
@@ -75,5 +68,5 @@ class Distilled:
     outputs: tuple[Tensor, ...] = ()
 
     def __add__(self, other: Distilled) -> Distilled:
-        """Of terms measured at the same outputs."""
+        """The sum of terms measured at the same outputs."""
         return Distilled(self.total + other.total, {**self.terms, **other.terms}, self.outputs or other.outputs)

@@ -56,9 +56,10 @@ def test_no_figure_is_no_number(tmp_path: Path) -> None:
 def test_every_form_is_a_command(tmp_path: Path) -> None:
     """Its flags are flags of train.py, and its folder a name for a folder."""
     from kd_plugin.config.kd import KDConfig
-    from kd_plugin.config.schema import flag_of
+    from kd_plugin.config.schema import options_of
+    from kd_plugin.errors import flag
 
-    known = {flag_of(field, "kd-") for field in KDConfig.__dataclass_fields__.values()} | {"--kd-variant"}
+    known = {item.flag_name(flag) for item in options_of(KDConfig)} | {"--kd-variant"}
     for form, flags in FORMS.items():
         assert {flag.partition("=")[0] for flag in flags} <= known, form
         assert set(Run(form, 0).name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-")

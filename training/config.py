@@ -11,9 +11,10 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 from dnnlib.errors import UserError
+from kd_plugin.config.click_flags import plain_flag
 from kd_plugin.config.kd import KDConfig, variant_values
-from kd_plugin.config.schema import flag_of, from_dict, option, to_dict
-from kd_plugin.errors import nearest
+from kd_plugin.config.schema import from_dict, option, options_of, to_dict
+from kd_plugin.errors import flag, nearest
 from training.drawings import DemoSpec
 
 __all__ = ["TrainConfig", "differing_fields", "preset_row", "resolve", "with_precision"]
@@ -325,10 +326,9 @@ def resolve(
         base["diffaugment"] = "none"
     kd = from_dict(KDConfig, {**kd_saved, **variant_values(variant), **kd_given}, what="distillation option")
     if not kd.enabled and "teacher" not in kd_given and (kd_given or variant):
-        first = next((item for item in dataclasses.fields(KDConfig) if item.name in kd_given), None)
         raise UserError(
-            f"{flag_of(first, 'kd-') if first else '--kd-variant'}: there is no teacher, so nothing would be "
-            "distilled; give --kd, such as --kd=clip, or --kd=none for the baseline"
+            f"{flag(next(iter(kd_given), 'variant'))}: there is no teacher, so nothing would be distilled; give --kd, "
+            "such as --kd=clip, or --kd=none for the baseline"
         )
     return from_dict(TrainConfig, {**base, **given, "kd": kd}, what="option")
 
@@ -370,14 +370,14 @@ _FREE_TO_CHANGE_KD = frozenset({"precision"})  # `auto` may measure otherwise to
 def differing_fields(saved: Mapping[str, Any], config: TrainConfig) -> list[str]:
     """'--gamma (10 was saved, 5 was given)' for each difference that makes `config` another run than `saved`."""
     differences = []
-    for owner, prefix, free, old, new in (
-        (TrainConfig, "", _FREE_TO_CHANGE | {"kd"}, dict(saved), to_dict(config)),
-        (KDConfig, "kd-", _FREE_TO_CHANGE_KD, dict(saved.get("kd", {})), to_dict(config.kd)),
+    for owner, spell, free, old, new in (
+        (TrainConfig, plain_flag, _FREE_TO_CHANGE | {"kd"}, dict(saved), to_dict(config)),
+        (KDConfig, flag, _FREE_TO_CHANGE_KD, dict(saved.get("kd", {})), to_dict(config.kd)),
     ):
-        for item in dataclasses.fields(owner):
-            if item.name in free:
+        for item in options_of(owner):
+            if item.key in free:
                 continue
-            before, now = old.get(item.name, item.default), new[item.name]  # an option that is newer than the run
+            before, now = old.get(item.key, item.default), new[item.key]  # an option that is newer than the run
             if before != now:
-                differences.append(f"{flag_of(item, prefix)} ({before} was saved, {now} was given)")
+                differences.append(f"{item.flag_name(spell)} ({before} was saved, {now} was given)")
     return differences

@@ -89,7 +89,7 @@ def run(session: Session, run_dir: Path, book: Logbook) -> int:
                 numbers = figures(session, session.nimg - tick_start_nimg, now - tick_started, data_watch.drain())
                 session.tick += 1
                 book.tick(numbers)
-                book.say(tick_line(numbers))
+                book.say(tick_line(numbers, session.terms_info))
                 for line in transfer_warnings(session, numbers):
                     book.say(line)
             if done or (ticked and session.tick % config.snap == 0) or overdue:
@@ -153,7 +153,7 @@ def save(session: Session, run_dir: Path) -> list[str]:
     }
     save_snapshot(snapshot_path(session, run_dir), session.networks(), meta)
     save_state(run_dir, {"config": to_dict(session.config), **state})
-    save_chart(run_dir)
+    save_chart(run_dir, session.terms_info)
     if session.config.snap_keep is not None:
         delete_old_snapshots(run_dir, session.config.snap_keep)
     return warnings

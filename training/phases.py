@@ -143,10 +143,10 @@ class Gmain(Phase):
     def _distil(self, kd: AnyDistiller, fake: Tensor, seen: Tensor, batch: Batch, adversarial: Tensor) -> Tensor:
         players = self.players
         with players.kd_watch.running():
-            if kd.config.view == "clean":
+            if kd.view == "clean":
                 distilled = kd.for_generator(fake, batch.real, adversarial, batch.indices)
             else:
-                real = players.augment(batch.real) if kd.config.match > 0 else None
+                real = players.augment(batch.real) if kd.generator_needs.real_images else None
                 distilled = kd.for_generator(seen, real, adversarial)
             self.report(distilled, adversarial, "Loss/KD/grad_ratio_G")
         return distilled.total

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from dnnlib.errors import RunFailed, UserError
-from kd_plugin import AnyDistiller, attach, load_teachers
+from kd_plugin import AnyDistiller, TermInfo, attach, load_teachers
 from kd_plugin.config.schema import to_dict
-from kd_plugin.prompts.bank import ChosenPrompts, choose_prompts
+from kd_plugin.prompts.sources import ChosenPrompts, choose_prompts
 from kd_plugin.teachers import Teacher
+from kd_plugin.teachers.protocol import HasPrecision
 from torch_utils.device import pick_device
 from torch_utils.gradients import NanWatch
 from torch_utils.memory import keep_freed_memory
@@ -181,6 +182,11 @@ class Session:
                         f"{role}.{name} is not finite at {self.nimg / 1000:g} kimg; nothing was written; {HOW_TO_GO_ON}"
                     )
 
+    @property
+    def terms_info(self) -> tuple[TermInfo, ...]:
+        """The active terms of the distillation."""
+        return () if self.kd is None else self.kd.terms_info
+
     def networks(self) -> dict[str, nn.Module]:
         return {"G": self.G, "D": self.D, "G_ema": self.G_ema}
 
@@ -278,7 +284,7 @@ def _distiller(
     if (first := ranks.from_first(lambda: precision)) != precision:  # `auto` is measured, and not alike everywhere
         teachers = load_teachers(config.kd.teacher, device, first, config.kd.control)
     prompts = None
-    if config.kd.needs_texts:
+    if config.kd.needs.texts:
         readers = [teacher for _, teacher in teachers if teacher.vocabulary != ()]
         prompts = choose_prompts(
             (readers or [teachers[0][1]])[0],
@@ -301,7 +307,7 @@ def _distiller(
 
 def _precision(teachers: Sequence[Teacher], otherwise: str) -> str:
     """What those compute in that have a choice."""
-    return next((teacher.precision for teacher in teachers if hasattr(teacher, "precision")), otherwise)
+    return next((teacher.precision for teacher in teachers if isinstance(teacher, HasPrecision)), otherwise)
 
 
 def _overfit(

@@ -1,17 +1,22 @@
-"""The command line of a config dataclass: a flag for each field, under headings in --help."""
+"""The command line of a config dataclass: a flag for each option, under headings in --help."""
 
 from __future__ import annotations
 
-import dataclasses
-import typing
+import itertools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-from kd_plugin.config.schema import flag_of, plain_type
+from kd_plugin.config.kd import KDConfig
+from kd_plugin.config.schema import Option, options_of
+from kd_plugin.errors import KDError
+from kd_plugin.errors import flag as kd_flag
+from kd_plugin.user_code import import_code
 
-__all__ = ["GroupedCommand", "add_flags", "named_option"]
+__all__ = ["IMPORT_FLAG", "GroupedCommand", "TrainCommand", "add_flags", "grouped_option", "plain_flag"]
+
+IMPORT_FLAG = "--kd-import"
 
 F = TypeVar("F", bound=Callable[..., Any])  # a command
 OTHERS = "Others"
@@ -39,48 +44,80 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(records, col_max=32)
 
 
-def named_option(*names: str, group: str, **kwargs: Any) -> Callable[[F], F]:
-    """A click option of its own under one of the headings."""
+def grouped_option(*names: str, group: str, **kwargs: Any) -> Callable[[F], F]:
+    """A click option outside the config dataclasses, under one of the headings."""
     return click.option(*names, cls=_GroupedOption, group=group, **kwargs)
 
 
-def add_flags(config: type, prefix: str = "") -> Callable[[F], F]:
-    """A decorator that gives a click command one flag per field of `config`.
+def plain_flag(key: str) -> str:
+    """`batch_gpu` -> `--batch-gpu`."""
+    return f"--{key.replace('_', '-')}"
 
-    A flag that was not given arrives as None, so that what the user said can be told from a default. The command
-    receives them under the names `<prefix with underscores><field name>`.
+
+def add_flags(config: type, prefix: str = "", flag: Callable[[str], str] = plain_flag) -> Callable[[F], F]:
+    """A decorator that gives a click command one flag for each option of `config`.
+
+    A flag that was not given arrives as None, so that the user's choices can be told from defaults.
+
+    Args:
+        config: a config dataclass.
+        prefix: the command receives the options as `prefix + key`.
+        flag: turns a key into a flag.
     """
-    hints = typing.get_type_hints(config)
 
     def decorate(command: F) -> F:
-        options, group = [], OTHERS
-        for field in dataclasses.fields(config):
-            group = field.metadata.get("group") or group
-            if flag := flag_of(field, prefix):
-                name = prefix.replace("-", "_") + field.name
-                options.append(_option(flag, name, field, plain_type(hints[field.name]), group))
-        for add in reversed(options):
-            command = add(command)
+        for names, arguments in reversed(_click_options(config, prefix, flag)):
+            command = click.option(*names, cls=_GroupedOption, **arguments)(command)
         return command
 
     return decorate
 
 
-def _option(flag: str, name: str, field: dataclasses.Field[Any], kind: Any, group: str) -> Callable[[F], F]:
-    meta = field.metadata
-    default = meta.get("shown_default") or ("none" if field.default is None else str(field.default))
-    if meta.get("choices"):
-        value_type: Any = click.Choice(meta["choices"])
+class TrainCommand(GroupedCommand):
+    """A command with the flags of KDConfig, also for terms that the modules named by `--kd-import` register."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for spec in _values_of(IMPORT_FLAG, args):
+            try:
+                import_code(spec, f"{IMPORT_FLAG}={spec}")
+            except KDError as error:
+                raise click.UsageError(str(error), ctx) from error
+        known = {parameter.name for parameter in self.params}
+        for names, arguments in _click_options(KDConfig, "kd_", kd_flag):
+            if names[1] not in known:
+                self.params.append(_GroupedOption(names, **arguments))
+        return super().parse_args(ctx, args)
+
+
+def _values_of(flag: str, args: list[str]) -> list[str]:
+    """`--flag=VALUE` and `--flag VALUE`, before click has parsed anything."""
+    joined = [arg.partition("=")[2] for arg in args if arg.startswith(f"{flag}=")]
+    return joined + [value for name, value in itertools.pairwise(args) if name == flag]
+
+
+def _click_options(
+    config: type, prefix: str, flag: Callable[[str], str]
+) -> list[tuple[tuple[str, str], dict[str, Any]]]:
+    """Names and arguments of a click option for each option of `config` that has a flag."""
+    return [
+        ((name, prefix + item.key), _click_arguments(item))
+        for item in options_of(config)
+        if (name := item.flag_name(flag))
+    ]
+
+
+def _click_arguments(item: Option) -> dict[str, Any]:
+    default = item.shown_default or ("none" if item.default is None else str(item.default))
+    if item.choices:
+        value_type: Any = click.Choice(item.choices)
     else:
-        value_type = {bool: click.BOOL, int: click.INT, float: click.FLOAT}.get(kind, click.STRING)
-    return click.option(
-        flag,
-        name,
-        cls=_GroupedOption,
-        group=group,
-        type=value_type,
-        metavar=meta.get("metavar") or ("BOOL" if kind is bool else None),
-        default=None,
-        help=f"{meta['help']}  [default: {default}]",
-        **({"is_flag": False, "flag_value": "true"} if kind is bool else {}),
-    )
+        value_type = {bool: click.BOOL, int: click.INT, float: click.FLOAT}.get(item.kind, click.STRING)
+    is_bool = item.kind is bool
+    return {
+        "group": item.group or OTHERS,
+        "type": value_type,
+        "metavar": item.metavar or ("BOOL" if is_bool else None),
+        "default": None,
+        "help": f"{item.help}  [default: {default}]",
+        **({"is_flag": False, "flag_value": "true"} if is_bool else {}),
+    }

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_plugin.errors import KDError
+from kd_plugin.errors import KDError, command_line
 from kd_plugin.image_io import read_pictures
 from kd_plugin.probe.trial import MOST_IMAGES, SECONDS, probe_teacher
 from kd_plugin.teachers import load_teachers
-from kd_plugin.teachers.module import load_attribute
+from kd_plugin.user_code import import_attribute
 
 
 class StandIn(nn.Module):
@@ -93,16 +93,21 @@ def main(arguments: list[str] | None = None) -> None:
         device: str,
     ) -> None:  # fmt: skip
         try:
-            if resolution < 8 or resolution & (resolution - 1):
-                raise KDError(f"--resolution: {resolution} was given, it must be a power of two from 8 up")
-            images = read_pictures(data, resolution, most).to(device)
-            make = StandIn if discriminator is None else load_attribute(discriminator, "--discriminator")
-            torch.manual_seed(0)
-            d = make(resolution).to(device)
-            say = partial(click.echo, err=True)
-            for _, teacher in load_teachers(spec, device):
-                for line in probe_teacher(d, teacher, images, batch=batch, seconds=seconds, say=say).lines():
-                    click.echo(line)
+            with command_line():
+                if resolution < 8 or resolution & (resolution - 1):
+                    raise KDError(f"--resolution: {resolution} was given, it must be a power of two from 8 up")
+                images = read_pictures(data, resolution, most).to(device)
+                make = (
+                    StandIn
+                    if discriminator is None
+                    else import_attribute(discriminator, f"--discriminator={discriminator}")
+                )
+                torch.manual_seed(0)
+                d = make(resolution).to(device)
+                say = partial(click.echo, err=True)
+                for _, teacher in load_teachers(spec, device):
+                    for line in probe_teacher(d, teacher, images, batch=batch, seconds=seconds, say=say).lines():
+                        click.echo(line)
         except KDError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(2)

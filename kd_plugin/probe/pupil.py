@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_plugin.diagnostics import distances, share
-from kd_plugin.normalization import Space
+from kd_plugin.diagnostics import errors_of, fraction_explained
+from kd_plugin.distances import DISTANCES
+from kd_plugin.normalization import Normalization
 from kd_plugin.student.heads import make_head, student_width
 from kd_plugin.student.tap import FeatureTap, inside
-from kd_plugin.terms import AGKD
 from kd_plugin.types import Pairs
 
 __all__ = ["Inputs", "Pupil"]
@@ -51,16 +51,16 @@ class Pupil:
         self._tap = FeatureTap(self._d, layer.split(","))
         width = sum(student_width(module) or 0 for module in self._tap.layers.values())
         self._head = make_head(head, width, known.shape[1], seed).to(known.device)
-        self._space = Space("standardise", False, known.shape[1], known.device)
+        self._space = Normalization("standardise", False, known.shape[1], known.device)
         self._space.observe(known)
-        self._loss, self._inputs, self._batch = AGKD(), inputs, batch
+        self._distance, self._inputs, self._batch = DISTANCES["l1"], inputs, batch
         self._parameters = [*self._d.parameters(), *self._head.parameters()]
         self._optimizer = torch.optim.Adam(self._parameters, lr=lr, betas=(0.0, 0.99), eps=1e-8)
 
     def learn(self, images: Tensor, embeddings: Tensor) -> Tensor:
         """One step on [N, C, H, W] and the teacher's embeddings of them; its loss."""
         pairs = self._pairs(images, embeddings)
-        loss = self._loss.distance(pairs.student, pairs.teacher)
+        loss = self._distance.between(pairs.student, pairs.teacher)
         # Not a backward pass, which would add to whatever else `inputs` may have used.
         gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
@@ -74,7 +74,7 @@ class Pupil:
         self._d.eval()
         pairs = self._pairs(images, embeddings)
         self._d.train()
-        return share(*distances(self._loss, pairs.student, pairs.teacher))
+        return fraction_explained(*errors_of(pairs, self._distance))
 
     def _pairs(self, images: Tensor, embeddings: Tensor) -> Pairs:
         with self._tap.capture("real"):

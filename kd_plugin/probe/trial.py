@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugin.errors import KDError
+from kd_plugin.functional import correlations
 from kd_plugin.probe.pupil import Inputs, Pupil
-from kd_plugin.prompts.selection import prompts_telling_apart
+from kd_plugin.prompts.selection import select_prompts_by_embeddings
 from kd_plugin.student.heads import student_width
 from kd_plugin.student.layers import list_layers
 from kd_plugin.student.tap import inside
-from kd_plugin.teachers.base import Teacher
 from kd_plugin.teachers.image_input import rgb
 from kd_plugin.teachers.precision import least_seconds
-from kd_plugin.terms.base import correlations
+from kd_plugin.teachers.protocol import Teacher
 
 __all__ = ["Knowledge", "Report", "Trial", "probe_teacher"]
 
@@ -215,7 +215,7 @@ def probe_teacher(
     prompts: tuple[str, ...] = ()
     flat = None
     if teacher.vocabulary != ():
-        prompts = tuple(prompts_telling_apart(teacher, embeddings))
+        prompts = tuple(select_prompts_by_embeddings(teacher, embeddings))
         with torch.no_grad():
             rows = correlations(embeddings, teacher.embed_texts(prompts).to(embeddings))
         flat = _constant(rows)

@@ -1,4 +1,4 @@
-"""Which texts tell the images of a dataset apart? Asked of the teacher itself."""
+"""Prompt selection: the texts that best distinguish the images of a dataset, according to the teacher."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from importlib import resources
 import torch
 from torch import Tensor
 
-from kd_plugin.errors import PromptError
-from kd_plugin.teachers.base import Teacher
+from kd_plugin.errors import PromptError, arg
+from kd_plugin.functional import row_normalized
 from kd_plugin.teachers.image_input import rgb
-from kd_plugin.terms.base import row_normalised
+from kd_plugin.teachers.protocol import KnowsItsWords, Teacher
 
-__all__ = ["known_texts", "prompts_telling_apart", "shipped_vocabulary", "telling_prompts"]
+__all__ = ["known_texts", "select_prompts", "select_prompts_by_embeddings", "shipped_vocabulary"]
 
 SPENT = 1e-3  # of the first text's spread: what is left of a text whose spread others already explain
 
@@ -31,19 +31,18 @@ def known_texts(teacher: Teacher) -> tuple[str, ...]:
         PromptError: it has no text side.
     """
     if teacher.vocabulary == ():
-        raise PromptError(f"teacher '{teacher.name}' has no text side: set --kd-cgkd=0 and --kd-diversity=0")
+        raise PromptError(f"teacher '{teacher.name}' has no text side: set {arg('cgkd', 0)} and {arg('diversity', 0)}")
     if teacher.vocabulary is not None:
         return teacher.vocabulary
-    unknown = getattr(teacher, "unknown_words", None)
     texts = shipped_vocabulary()
-    if unknown is None:
+    if not isinstance(teacher, KnowsItsWords):
         return texts
-    strange = set(unknown(texts))
+    strange = set(teacher.unknown_words(texts))
     return tuple(text for text in texts if not strange & set(text.split()))
 
 
 @torch.no_grad()
-def telling_prompts(
+def select_prompts(
     teacher: Teacher, images: Iterable[Tensor], count: int = 32, among: int = 200, texts: Sequence[str] | None = None
 ) -> list[str]:
     """The texts that tell these images apart, each by something that those before it do not say; most telling first.
@@ -67,17 +66,17 @@ def telling_prompts(
     batches = [teacher.embed_images(rgb(batch)) for batch in images]
     if not batches or not sum(len(batch) for batch in batches):
         raise PromptError("prompts are chosen by the images, but there is no image")
-    return prompts_telling_apart(teacher, torch.cat(batches), count, among, texts)
+    return select_prompts_by_embeddings(teacher, torch.cat(batches), count, among, texts)
 
 
-def prompts_telling_apart(
+def select_prompts_by_embeddings(
     teacher: Teacher, embeddings: Tensor, count: int = 32, among: int = 200, texts: Sequence[str] | None = None
 ) -> list[str]:
-    """As `telling_prompts`, of images that the teacher has looked at: [N, E], N of at least 1."""
+    """As `select_prompts`, of images that the teacher has looked at: [N, E], N of at least 1."""
     texts = _enough(teacher, texts)
     with torch.no_grad():
-        embedded = row_normalised(teacher.embed_texts(texts))  # [V, E]
-        cosines = row_normalised(embeddings.to(embedded)) @ embedded.T  # [N, V]
+        embedded = row_normalized(teacher.embed_texts(texts))  # [V, E]
+        cosines = row_normalized(embeddings.to(embedded)) @ embedded.T  # [N, V]
     near = cosines.mean(dim=0).topk(min(among, len(texts))).indices  # [among]
     chosen = _pivots(cosines[:, near].double(), count)
     return [texts[int(near[place])] for place in chosen]
@@ -88,8 +87,8 @@ def _enough(teacher: Teacher, texts: Sequence[str] | None) -> Sequence[str]:
     texts = known_texts(teacher) if texts is None else texts
     if len(texts) < 2:
         raise PromptError(
-            f"--kd-prompts=auto: teacher '{teacher.name}' knows {len(texts)} of the texts to choose from; give "
-            "--kd-prompts=FILE"
+            f"{arg('prompts', 'auto')}: teacher '{teacher.name}' knows {len(texts)} of the texts to choose from; give "
+            "your own prompts"
         )
     return texts
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePath
 
-from kd_plugin.errors import PromptError
+from kd_plugin.errors import PromptError, arg
 
 __all__ = ["subject_of", "with_article"]
 
@@ -50,7 +50,7 @@ def subject_of(dataset_name: str) -> str:
         words += _words(part)
     if not words:
         raise PromptError(
-            f"--kd-prompts: the dataset's name '{dataset_name}' does not say what it shows; write a file with one "
+            f"{arg('prompts')}: the dataset's name '{dataset_name}' does not say what it shows; write a file with one "
             "prompt a line and give it here"
         )
     return " ".join(words)

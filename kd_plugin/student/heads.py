@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import orthogonal, spectral_norm
 
-from kd_plugin.errors import KDError, LayerError
+from kd_plugin.errors import KDError, LayerError, arg
 
 __all__ = ["IdentityHead", "LinearHead", "MLPHead", "OrthogonalHead", "make_head", "pooled", "student_width"]
 
@@ -43,7 +43,7 @@ def pooled(features: Tensor) -> Tensor:
     if features.ndim == 2:
         return features
     raise LayerError(
-        f"--kd-layer: its output has the shape {list(features.shape)}; a student feature is [N, F] or [N, F, h, w]"
+        f"{arg('layer')}: its output has the shape {list(features.shape)}; a student feature is [N, F] or [N, F, h, w]"
     )
 
 
@@ -51,7 +51,7 @@ def _checked(features: Tensor, width: int) -> Tensor:
     features = pooled(features)
     if features.shape[1] != width:
         raise LayerError(
-            f"--kd-layer: gives {features.shape[1]} features where the head expects {width}; "
+            f"{arg('layer')}: gives {features.shape[1]} features, but the head expects {width}; "
             f"pass width={features.shape[1]} to attach()"
         )
     return features
@@ -142,14 +142,14 @@ def make_head(kind: str, student: int, teacher: int, seed: int) -> nn.Module:
     """
     if kind == "identity" and student != teacher:
         raise KDError(
-            f"--kd-head: 'identity' needs equal widths, but the layer gives {student} features and the teacher "
-            f"{teacher}; use --kd-head=linear"
+            f"{arg('head', 'identity')} needs equal widths, but the layer gives {student} features and the teacher "
+            f"{teacher}; use {arg('head', 'linear')}"
         )
     if kind == "identity" or (kind == "auto" and student == teacher):
         return IdentityHead(teacher)
     kinds = {"auto": LinearHead, "linear": LinearHead, "mlp": MLPHead, "orthogonal": OrthogonalHead}
     if kind not in kinds:
-        raise KDError(f"--kd-head: '{kind}' is unknown")
+        raise KDError(f"{arg('head', kind)} is unknown")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return kinds[kind](student, teacher)

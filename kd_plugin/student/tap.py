@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
-from kd_plugin.errors import CaptureError, LayerError, nearest
+from kd_plugin.errors import CaptureError, LayerError, arg, nearest
 from kd_plugin.student.heads import pooled
 from kd_plugin.types import ROLES, Captured, Role
 
@@ -48,7 +48,7 @@ class FeatureTap:
         for layer in layers:
             if layer not in modules:
                 last = "; its last ones: " + ", ".join(f"'{name}'" for name in list(modules)[-5:]) if modules else ""
-                raise LayerError(f"--kd-layer: '{layer}' is not in the discriminator{nearest(layer, modules) or last}")
+                raise LayerError(f"{arg('layer', layer)} is not in the discriminator{nearest(layer, modules) or last}")
         self.layers = {layer: modules[layer] for layer in layers}
         self._captured: dict[Role, Captured] = {}
         self._sightings: _Sightings | None = None  # of the open block
@@ -84,7 +84,7 @@ class FeatureTap:
         if self._sightings is None:
             return None
         if not isinstance(output, Tensor):
-            raise LayerError(f"--kd-layer: '{name}' returns a {type(output).__name__}, not a tensor")
+            raise LayerError(f"{arg('layer', name)} returns a {type(output).__name__}, not a tensor")
         self._sightings.features[name].append(output)
         return output.clone()  # what follows may work in place, as nn.ReLU(inplace=True)
 
@@ -158,7 +158,7 @@ class FeatureTap:
             count = len(parts[0]) if count is None else count
             if len(parts[-1]) != count:
                 raise LayerError(
-                    f"--kd-layer: '{name}' gave {len(parts[-1])} rows for {count} images; it must fire once a "
+                    f"{arg('layer', name)} gave {len(parts[-1])} rows for {count} images; it must fire once per "
                     "call, with one row per image"
                 )
         features = parts[0] if len(parts) == 1 else torch.cat([pooled(part) for part in parts], dim=1)

@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import torch
 
-from kd_plugin.errors import TeacherError, nearest
+from kd_plugin.errors import TeacherError, arg, nearest
 from kd_plugin.registry import Registry
 from kd_plugin.teachers import module
-from kd_plugin.teachers.base import Teacher, scramble
-from kd_plugin.teachers.module import is_module_spec
+from kd_plugin.teachers.base import scramble
+from kd_plugin.teachers.protocol import HasPrecision, Teacher
+from kd_plugin.user_code import is_attribute_spec
 
 __all__ = ["TEACHERS", "Loader", "Teacher", "load_teacher", "load_teachers", "split_spec"]
 
@@ -44,11 +45,12 @@ def load_teacher(spec: str, device: torch.device | str = "cpu", precision: str =
     """
     scheme, _, rest = spec.partition(":")
     if scheme not in TEACHERS:
-        if is_module_spec(spec):
+        if is_attribute_spec(spec):
             own: Teacher = module.load(spec, torch.device(device))
             return own
         raise TeacherError(
-            f"--kd={spec}: there is no teacher '{scheme}'{nearest(scheme, TEACHERS)}; the forms are: {_FORMS}"
+            f"{arg('teacher', spec)}: there is no teacher '{scheme}'{nearest(scheme, TEACHERS)}; the forms are: "
+            f"{_FORMS}"
         )
     return TEACHERS[scheme](rest, torch.device(device), precision)
 
@@ -67,7 +69,7 @@ def load_teachers(
     found: list[tuple[float, Teacher]] = []
     for weight, one in split_spec(spec):
         teacher = load_teacher(one, device, precision)
-        precision = getattr(teacher, "precision", precision)
+        precision = teacher.precision if isinstance(teacher, HasPrecision) else precision
         if control == "scramble":
             scramble(teacher)
         found.append((weight, teacher))
@@ -83,11 +85,11 @@ def split_spec(spec: str) -> list[tuple[float, str]]:
     found: list[tuple[float, str]] = []
     for part in spec.split("+"):
         weight, one = _WEIGHTED.fullmatch(part).groups()  # type: ignore[union-attr]  # it matches everything
-        if found and one.partition(":")[0] not in TEACHERS and not is_module_spec(one):
+        if found and one.partition(":")[0] not in TEACHERS and not is_attribute_spec(one):
             found[-1] = (found[-1][0], f"{found[-1][1]}+{part}")
             continue
         if weight is not None and not float(weight) > 0:
-            raise TeacherError(f"--kd={spec}: the weight {weight} of '{one}' must be above 0")
+            raise TeacherError(f"{arg('teacher', spec)}: the weight {weight} of '{one}' must be above 0")
         found.append((1.0 if weight is None else float(weight), one))
     return found
 
@@ -126,7 +128,7 @@ def _script(files: str, device: torch.device, precision: str) -> Teacher:
     from kd_plugin.teachers.script import ScriptTeacher
 
     if not files:
-        raise TeacherError("--kd=script: names no file; give script:IMAGE_TOWER.pt+TEXTS.npz")
+        raise TeacherError(f"{arg('teacher', 'script')}: names no file; give script:IMAGE_TOWER.pt+TEXTS.npz")
     return ScriptTeacher(files, device)
 
 
@@ -135,5 +137,7 @@ def _demo(nothing: str, device: torch.device, precision: str) -> Teacher:
     from kd_plugin.teachers import demo
 
     if nothing:
-        raise TeacherError(f"--kd=demo:{nothing}: the demo teacher has no variants; give --kd=demo")
+        raise TeacherError(
+            f"{arg('teacher', f'demo:{nothing}')}: the demo teacher has no variants; give {arg('teacher', 'demo')}"
+        )
     return demo.load(device)

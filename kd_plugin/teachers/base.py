@@ -1,63 +1,21 @@
-"""What is a teacher? The protocol the distiller relies on, and what every teacher of ours shares: being frozen."""
+"""What the teachers of this package share: being frozen, a fingerprint, and checked input."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, TypeVar, runtime_checkable
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from kd_plugin.errors import TeacherError, nearest
+from kd_plugin.errors import TeacherError, arg, nearest
+from kd_plugin.teachers.protocol import Teacher
 
-__all__ = ["Frozen", "Teacher", "check_images", "fingerprint_of", "freeze", "nearest_file", "scramble"]
+__all__ = ["Frozen", "check_images", "fingerprint_of", "freeze", "nearest_file", "scramble"]
 
 M = TypeVar("M", bound=nn.Module)
-
-
-@runtime_checkable
-class Teacher(Protocol):
-    """A frozen image-text model that embeds both sides in one space of width E = `embed_dim`.
-
-    A teacher is deliberately not an `nn.Module`: held as an attribute of one it registers nothing, so no optimiser,
-    `.train()`, `.to()` or state_dict can reach its weights.
-    """
-
-    @property
-    def name(self) -> str:
-        """What `--kd` called it, for logs."""
-
-    @property
-    def embed_dim(self) -> int:
-        """E, the width of the embeddings."""
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) of the weights: equal fingerprints mean equal embeddings."""
-
-    @property
-    def vocabulary(self) -> tuple[str, ...] | None:
-        """The only texts it can embed; None where it takes any text, empty where it has no text side."""
-
-    def embed_images(self, images: Tensor) -> Tensor:
-        """Embeds images, differentiably with respect to them.
-
-        Args:
-            images: [N, 3, H, W] in [-1, 1], on the teacher's device; any H and W.
-
-        Returns:
-            [N, E] float32, not normalised.
-        """
-
-    def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Embeds P texts to [P, E] float32, not normalised, without gradient.
-
-        Raises:
-            PromptError: a text the teacher cannot embed.
-            TeacherError: it has no text side.
-        """
 
 
 class Frozen:
@@ -110,8 +68,8 @@ def scramble(teacher: Teacher) -> None:
     parameters = [] if ours is None else list(ours.network.parameters())
     if ours is None or not parameters:
         raise TeacherError(
-            f"--kd-control=scramble: the weights of '{teacher.name}' cannot be reached; take a teacher of another "
-            "kind, or give one that is untrained"
+            f"{arg('control', 'scramble')}: the weights of '{teacher.name}' cannot be reached; use another kind of "
+            "teacher, or an untrained one"
         )
     generator = torch.Generator().manual_seed(0)
     for parameter in parameters:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from kd_plugin.errors import TeacherError
+from kd_plugin.errors import TeacherError, arg
 
 __all__ = ["Activation", "activation_in", "check_heads", "set_activation"]
 
@@ -56,5 +56,5 @@ def check_heads(weights: Mapping[str, Tensor], name: str) -> None:
             raise TeacherError(
                 f"teacher '{name}': its {tower} transformer is {width} wide ({known or 'no multiple of 64'}); OpenAI's "
                 "architecture has heads of 64, with which these weights would give wrong embeddings; give one of "
-                "OpenAI's files, such as --kd=clip:ViT-B/32"
+                f"OpenAI's files, such as {arg('teacher', 'clip:ViT-B/32')}"
             )

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from kd_plugin.download import download
-from kd_plugin.errors import KDError, TeacherError, first_line, nearest
+from kd_plugin.errors import KDError, TeacherError, arg, first_line, nearest
 from kd_plugin.teachers.base import nearest_file
 from kd_plugin.teachers.clip_architecture import Activation, activation_in
 from kd_plugin.teachers.torchscript import is_torchscript, load_torchscript
@@ -49,7 +49,7 @@ def find_weights(model: str) -> Path:
     if model in MODELS:
         filename, sha256 = MODELS[model]
         url = f"{_HOST}/{sha256}/{filename}"
-        instead = f"download that file by hand and pass --kd=clip:/path/to/{filename}"
+        instead = f"download that file by hand and pass {arg('teacher', f'clip:/path/to/{filename}')}"
         try:
             return download(url, filename, sha256=sha256, what=f"OpenAI CLIP {model}", instead=instead)
         except KDError as error:
@@ -58,8 +58,10 @@ def find_weights(model: str) -> Path:
     if path.is_file():
         return path
     if path.suffix in _SUFFIXES:
-        raise TeacherError(f"--kd=clip:{model}: there is no such file{nearest_file(path)}")
-    raise TeacherError(f"--kd=clip:{model}: neither a released model nor a file{nearest(model, MODELS)}")
+        raise TeacherError(f"{arg('teacher', f'clip:{model}')}: there is no such file{nearest_file(path)}")
+    raise TeacherError(
+        f"{arg('teacher', f'clip:{model}')}: neither a released model nor a file{nearest(model, MODELS)}"
+    )
 
 
 @dataclass(frozen=True)
@@ -88,15 +90,19 @@ def read_weights(path: Path) -> ClipWeights:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise TeacherError(
-            f"--kd=clip:{path}: not loaded, since it holds Python objects whose loading could run code, or it is "
+            f"{arg('teacher', f'clip:{path}')}: not loaded, since it holds Python objects whose loading could run "
+            "code, or it is "
             "damaged; save model.state_dict() alone, or use safetensors"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise TeacherError(f"--kd=clip:{path}: cannot be read ({first_line(error)}); fetch the file again") from error
+        raise TeacherError(
+            f"{arg('teacher', f'clip:{path}')}: cannot be read ({first_line(error)}); fetch the file again"
+        ) from error
     if not _is_state_dict(content):
         held = ", ".join(map(str, list(content)[:3])) if isinstance(content, Mapping) else type(content).__name__
         raise TeacherError(
-            f"--kd=clip:{path}: expected a state_dict (names and tensors), found: {held}; save model.state_dict() alone"
+            f"{arg('teacher', f'clip:{path}')}: expected a state_dict (names and tensors), found: {held}; save "
+            "model.state_dict() alone"
         )
     return ClipWeights(dict(content))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kd_plugin.errors import TeacherError
+from kd_plugin.errors import TeacherError, arg
 from kd_plugin.teachers.openai_clip import OpenAIClip
 
 __all__ = ["TOKEN_IDS", "WEIGHTS", "load"]
@@ -48,7 +48,8 @@ def load(device: torch.device | str = "cpu", path: str | os.PathLike[str] = WEIG
         weights[_TOKENS][weights.pop(TOKEN_IDS).long()] = used
     except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile, zlib.error) as error:
         raise TeacherError(
-            f"--kd=demo: {os.fspath(path)} cannot be read as the demo teacher's weights ({error!r}); reinstall "
+            f"{arg('teacher', 'demo')}: {os.fspath(path)} cannot be read as the demo teacher's weights ({error!r}); "
+            "reinstall "
             "kd_plugin, or write the file again with python -m experiments.train_demo_teacher"
         ) from error
     return OpenAIClip.from_state_dict(weights, "demo", device, "QuickGELU")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_plugin.errors import PromptError, TeacherError, first_line
+from kd_plugin.errors import PromptError, TeacherError, arg, first_line
 from kd_plugin.teachers.network import NetworkTeacher, TextSide, ready
 from kd_plugin.teachers.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 
@@ -37,16 +37,20 @@ def load(name: str, device: torch.device, precision: str) -> NetworkTeacher:
         TeacherError: transformers is missing, or there is no such model, or it has no image tower that can be used.
     """
     if not name:
-        raise TeacherError(f"--kd=hf: names no model; {_FORM}")
+        raise TeacherError(f"{arg('teacher', 'hf')}: names no model; {_FORM}")
     try:
         import transformers
     except ImportError as error:
-        raise TeacherError(f"--kd=hf:{name} needs a package that is not installed ({error}): {_INSTALL}") from error
+        raise TeacherError(
+            f"{arg('teacher', f'hf:{name}')} needs a package that is not installed ({error}): {_INSTALL}"
+        ) from error
     with torch.random.fork_rng(devices=[]):  # building initialises at random before it loads
         try:
             model = transformers.AutoModel.from_pretrained(name, trust_remote_code=False, dtype=torch.float32)
         except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-            raise TeacherError(f"--kd=hf:{name}: cannot be loaded ({first_line(error)}); {_FORM}") from error
+            raise TeacherError(
+                f"{arg('teacher', f'hf:{name}')}: cannot be loaded ({first_line(error)}); {_FORM}"
+            ) from error
     model = model.to(device).eval()
     image_side = getattr(model, "get_image_features", None)
 
@@ -63,7 +67,8 @@ def load(name: str, device: torch.device, precision: str) -> NetworkTeacher:
         raise
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise TeacherError(
-            f"--kd=hf:{name}: {type(model).__name__} cannot be used as an image tower ({first_line(error)}); {_FORM}"
+            f"{arg('teacher', f'hf:{name}')}: {type(model).__name__} cannot be used as an image tower "
+            f"({first_line(error)}); {_FORM}"
         ) from error
 
 
@@ -74,7 +79,7 @@ def _pooled(output: Any, name: str) -> Tensor:
     pooled: Any = getattr(output, "pooler_output", None)
     hidden: Any = getattr(output, "last_hidden_state", None)
     if pooled is None and hidden is None:
-        raise TeacherError(f"--kd=hf:{name}: it gives no pooled output; {_FORM}")
+        raise TeacherError(f"{arg('teacher', f'hf:{name}')}: it gives no pooled output; {_FORM}")
     if pooled is None:  # the class token, or the mean over a map
         pooled = hidden[:, 0] if hidden.ndim == 3 else hidden.mean(dim=(2, 3))
     embeddings: Tensor = pooled.flatten(1)  # convolutional networks pool to [N, E, 1, 1]
@@ -90,13 +95,15 @@ def _text_side(model: Any, name: str, device: torch.device, transformers: Any) -
             try:
                 tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
             except Exception as error:  # tokenizers raise whatever the library they wrap does
-                raise TeacherError(f"--kd=hf:{name}: its tokenizer cannot be loaded ({first_line(error)})") from error
+                raise TeacherError(
+                    f"{arg('teacher', f'hf:{name}')}: its tokenizer cannot be loaded ({first_line(error)})"
+                ) from error
         longest = int(getattr(model.config, "text_config", model.config).max_position_embeddings)
         for text in texts:
             count = len(tokenizer(text)["input_ids"])
             if count > longest:
                 raise PromptError(
-                    f"--kd-prompts: '{text[:60]}' has {count} tokens; teacher 'hf:{name}' takes {longest} at most: "
+                    f"{arg('prompts')}: '{text[:60]}' has {count} tokens; teacher 'hf:{name}' takes {longest} at most: "
                     "shorten it",
                     text,
                 )
@@ -117,7 +124,9 @@ def _preprocess(name: str, device: torch.device, transformers: Any) -> Preproces
         except OSError:
             continue
     if path is None:
-        raise TeacherError(f"--kd=hf:{name}: it has no preprocessor_config.json, which says how it wants its images")
+        raise TeacherError(
+            f"{arg('teacher', f'hf:{name}')}: it has no preprocessor_config.json, which says how it wants its images"
+        )
     config = json.loads(Path(path).read_text(encoding="utf-8"))
     config = config.get("image_processor", config)
     size, mode = config.get("size", 224), _MODES.get(config.get("resample", 3), "bicubic")
@@ -127,6 +136,8 @@ def _preprocess(name: str, device: torch.device, transformers: Any) -> Preproces
     crop = config.get("crop_size") if config.get("do_center_crop", not squash) else None
     crop = crop.get("height") if isinstance(crop, dict) else crop
     if side is None or sides.get("width", side) != side:
-        raise TeacherError(f"--kd=hf:{name}: its preprocessing wants the size {size}; only squares are supported")
+        raise TeacherError(
+            f"{arg('teacher', f'hf:{name}')}: its preprocessing wants the size {size}; only squares are supported"
+        )
     mean, std = config.get("image_mean") or CLIP_MEAN, config.get("image_std") or CLIP_STD
     return Preprocess(int(side), tuple(mean), tuple(std), device, crop=crop, squash=squash, mode=mode)

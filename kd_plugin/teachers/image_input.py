@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 from torch.nn import functional
 
-from kd_plugin.errors import TeacherError
+from kd_plugin.errors import TeacherError, arg
+from kd_plugin.teachers.protocol import HasPreprocessing, Teacher
 
 __all__ = ["as_in_the_release", "rgb"]
 
@@ -25,24 +24,25 @@ def rgb(images: Tensor) -> Tensor:
     return images.float().expand(-1, 3, -1, -1)
 
 
-def as_in_the_release(images: Tensor, teacher: Any) -> Tensor:
-    """What makes a CLIP see these images as in the authors' release of KD-DLGAN: enlarged to its size by repeating
-    pixels, and in [-1, 1] where others normalise.
+def as_in_the_release(images: Tensor, teacher: Teacher) -> Tensor:
+    """Makes CLIP see images as in the authors' release of KD-DLGAN.
 
-    The teacher's own normalisation is undone beforehand, so that it has no effect; its resize finds the size it wants.
+    They are enlarged by repeating pixels, and in [-1, 1] instead of normalised.
+    The teacher's own normalisation is inverted beforehand, so that it has no effect; its resize is given the size it
+    wants.
 
     Args:
         images: [N, 3, H, W] in [-1, 1].
-        teacher: one that tells its `image_size` and its `normalisation`.
+        teacher: one that states its preprocessing (HasPreprocessing).
 
     Raises:
         TeacherError: it does not.
     """
-    size, normalisation = getattr(teacher, "image_size", None), getattr(teacher, "normalisation", None)
-    if size is None or normalisation is None:
+    if not isinstance(teacher, HasPreprocessing):
         raise TeacherError(
-            f"--kd-preprocess=release: teacher '{getattr(teacher, 'name', teacher)}' does not tell its own "
-            "preprocessing, so it cannot be replaced; give --kd-preprocess=teacher"
+            f"{arg('preprocess', 'release')}: teacher '{teacher.name}' does not state its own preprocessing, so it "
+            f"cannot be replaced; use {arg('preprocess', 'teacher')}"
         )
-    mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in normalisation)
-    return (functional.interpolate(images, (size, size), mode="nearest") * std + mean) * 2 - 1
+    mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in teacher.normalisation)
+    size = (teacher.image_size, teacher.image_size)
+    return (functional.interpolate(images, size, mode="nearest") * std + mean) * 2 - 1

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from kd_plugin.errors import PromptError, TeacherError
+from kd_plugin.errors import PromptError, TeacherError, arg
 from kd_plugin.teachers.base import Frozen, check_images, fingerprint_of, freeze
 from kd_plugin.teachers.precision import cast, choose_precision
 from kd_plugin.teachers.preprocess import Preprocess
@@ -61,7 +61,9 @@ class NetworkTeacher(Frozen):
         with torch.no_grad():
             embeddings = self.embed_images(probe)
         if embeddings.ndim != 2 or len(embeddings) != _PROBE_IMAGES:
-            raise TeacherError(f"--kd={name}: its image tower gives {list(embeddings.shape)}, expected [N, E]")
+            raise TeacherError(
+                f"{arg('teacher', name)}: its image tower gives {list(embeddings.shape)}, expected [N, E]"
+            )
         self.embed_dim = int(embeddings.shape[1])
 
     def embed_images(self, images: Tensor) -> Tensor:
@@ -85,15 +87,16 @@ class NetworkTeacher(Frozen):
         """
         if self._text_side is None:
             raise TeacherError(
-                f"--kd={self.name}: this teacher has no text side, which CGKD and the diversity term need; set "
-                "--kd-cgkd=0 and --kd-diversity=0"
+                f"{arg('teacher', self.name)}: this teacher has no text side, which CGKD and the diversity term "
+                "need; set "
+                f"{arg('cgkd', 0)} and {arg('diversity', 0)}"
             )
         if not texts:
-            raise PromptError(f"teacher '{self.name}' was given no prompt to embed; give texts with --kd-prompts")
+            raise PromptError(f"teacher '{self.name}' was given no prompt to embed; give texts with {arg('prompts')}")
         for text in texts:
             if not text.strip():
                 raise PromptError(
-                    f"--kd-prompts: an empty prompt ({text!r}) says nothing: write a text, or drop the line", text
+                    f"{arg('prompts')}: an empty prompt ({text!r}) says nothing: write a text, or drop the line", text
                 )
         side = self._text_side
 
@@ -105,8 +108,8 @@ class NetworkTeacher(Frozen):
         embeddings = kept_texts(f"{self.fingerprint} {self.precision}", texts, compute).to(self._device)
         if embeddings.shape[1] != self.embed_dim:
             raise TeacherError(
-                f"--kd={self.name}: texts are embedded in {embeddings.shape[1]} numbers and images in "
-                f"{self.embed_dim}: they cannot be compared; set --kd-cgkd=0 and --kd-diversity=0"
+                f"{arg('teacher', self.name)}: texts are embedded in {embeddings.shape[1]} numbers and images in "
+                f"{self.embed_dim}: they cannot be compared; set {arg('cgkd', 0)} and {arg('diversity', 0)}"
             )
         return embeddings
 

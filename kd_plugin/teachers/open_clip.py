@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_plugin.errors import PromptError, TeacherError, first_line, nearest
+from kd_plugin.errors import PromptError, TeacherError, arg, first_line, nearest
 from kd_plugin.teachers.network import NetworkTeacher, ready
 from kd_plugin.teachers.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 
@@ -33,7 +33,8 @@ def load(spec: str, device: torch.device, precision: str) -> NetworkTeacher:
         import open_clip
     except (ImportError, RuntimeError) as error:  # RuntimeError: its torchvision does not fit the torch that is here
         raise TeacherError(
-            f"--kd=open_clip:{spec} needs a package that cannot be imported ({first_line(error)}): {_INSTALL}"
+            f"{arg('teacher', f'open_clip:{spec}')} needs a package that cannot be imported ({first_line(error)}): "
+            f"{_INSTALL}"
         ) from error
     _check(open_clip, arch, tag)
     with torch.random.fork_rng(devices=[]):
@@ -41,7 +42,9 @@ def load(spec: str, device: torch.device, precision: str) -> NetworkTeacher:
             model = open_clip.create_model(arch, pretrained=tag, precision="fp32", device="cpu")
             tokenizer = open_clip.get_tokenizer(arch)
         except (OSError, RuntimeError, ValueError, FileNotFoundError) as error:
-            raise TeacherError(f"--kd=open_clip:{spec}: cannot be loaded ({first_line(error)}); {_FORM}") from error
+            raise TeacherError(
+                f"{arg('teacher', f'open_clip:{spec}')}: cannot be loaded ({first_line(error)}); {_FORM}"
+            ) from error
     model = model.float().to(device).eval()
 
     def read(texts: Sequence[str]) -> Tensor:
@@ -56,11 +59,14 @@ def load(spec: str, device: torch.device, precision: str) -> NetworkTeacher:
 def _check(open_clip: Any, arch: str, tag: str) -> None:
     known = open_clip.list_models()
     if arch not in known:
-        raise TeacherError(f"--kd=open_clip:{arch}: there is no architecture '{arch}'{nearest(arch, known)}; {_FORM}")
+        raise TeacherError(
+            f"{arg('teacher', f'open_clip:{arch}')}: there is no architecture '{arch}'{nearest(arch, known)}; {_FORM}"
+        )
     tags = open_clip.list_pretrained_tags_by_model(arch)
     if tag not in tags:
         raise TeacherError(
-            f"--kd=open_clip:{arch}/{tag}: {arch} has no weights '{tag}'{nearest(tag, tags, exhaustive=True)}; {_FORM}"
+            f"{arg('teacher', f'open_clip:{arch}/{tag}')}: {arch} has no weights "
+            f"'{tag}'{nearest(tag, tags, exhaustive=True)}; {_FORM}"
         )
 
 
@@ -72,7 +78,7 @@ def _tokens(tokenizer: Any, texts: Sequence[str], spec: str) -> Tensor:
             count = len(tokenizer.encode(text)) + 2  # start and end marks
             if count > tokens.shape[1]:
                 raise PromptError(
-                    f"--kd-prompts: '{text[:60]}' has {count} tokens, start and end marks included; teacher "
+                    f"{arg('prompts')}: '{text[:60]}' has {count} tokens, start and end marks included; teacher "
                     f"'open_clip:{spec}' takes {tokens.shape[1]} at most: shorten it",
                     text,
                 )

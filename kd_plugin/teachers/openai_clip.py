@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_plugin.errors import PromptError, TeacherError
+from kd_plugin.errors import PromptError, TeacherError, arg
 from kd_plugin.teachers.base import fingerprint_of
 from kd_plugin.teachers.clip_architecture import Activation, check_heads, set_activation
 from kd_plugin.teachers.clip_package import build_model, openai_tokenizer
@@ -106,7 +106,7 @@ class OpenAIClip(NetworkTeacher):
             except (KeyError, IndexError, RuntimeError, AssertionError, ZeroDivisionError, ValueError) as error:
                 raise TeacherError(
                     f"teacher '{name}': the weights do not fit OpenAI's CLIP architecture ({_in_short(error)}); "
-                    "give one of OpenAI's files, such as --kd=clip:ViT-B/32"
+                    f"give one of OpenAI's files, such as {arg('teacher', 'clip:ViT-B/32')}"
                 ) from error
         set_activation(model, activation or "QuickGELU")
         remark = f"activation {activation}, as the file's own code" if activation else "activation QuickGELU, assumed"
@@ -128,11 +128,11 @@ class OpenAIClip(NetworkTeacher):
         tokens = openai_tokenizer()(text)
         if len(tokens) <= 2:  # nothing between the marks
             raise PromptError(
-                f"--kd-prompts: an empty prompt ({text!r}) says nothing: write a text, or drop the line", text
+                f"{arg('prompts')}: an empty prompt ({text!r}) says nothing: write a text, or drop the line", text
             )
         if len(tokens) > self.context_length:
             raise PromptError(
-                f"--kd-prompts: '{_excerpt(text)}' has {len(tokens)} tokens, start and end marks included; teacher "
+                f"{arg('prompts')}: '{_excerpt(text)}' has {len(tokens)} tokens, start and end marks included; teacher "
                 f"'{self.name}' takes {self.context_length} at most: shorten it",
                 text,
             )
@@ -152,7 +152,7 @@ def _check_names(weights: Mapping[str, Tensor], name: str) -> None:
         found = ", ".join(list(weights)[:3]) or "nothing"
         raise TeacherError(
             f"teacher '{name}' is not a CLIP with OpenAI's names: it lacks {', '.join(missing)} (it begins with: "
-            f"{found}); give one of OpenAI's files, such as --kd=clip:ViT-B/32"
+            f"{found}); give one of OpenAI's files, such as {arg('teacher', 'clip:ViT-B/32')}"
         )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kd_plugin.config.kd import PRECISIONS
-from kd_plugin.errors import TeacherError, nearest
+from kd_plugin.errors import TeacherError, arg, nearest
 
 __all__ = ["DTYPES", "cast", "choose_precision", "least_seconds"]
 
@@ -35,7 +35,7 @@ def choose_precision(wanted: str, parameters: Collection[Tensor], device: torch.
         TeacherError: `wanted` is none of these.
     """
     if wanted not in PRECISIONS:
-        raise TeacherError(f"--kd-precision: '{wanted}' is unknown{nearest(wanted, PRECISIONS)}")
+        raise TeacherError(f"{arg('precision', wanted)} is unknown{nearest(wanted, PRECISIONS)}")
     if wanted != "auto":
         return wanted
     kind = torch.device(device).type

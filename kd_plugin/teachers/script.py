@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kd_plugin.download import sha256_of
-from kd_plugin.errors import PromptError, TeacherError, nearest
+from kd_plugin.errors import PromptError, TeacherError, arg, nearest
 from kd_plugin.teachers.base import Frozen, check_images, freeze, nearest_file
 from kd_plugin.teachers.torchscript import is_torchscript, load_torchscript
 
@@ -35,7 +35,9 @@ def split_spec(spec: str) -> tuple[Path, Path | None]:
         return Path(spec).expanduser(), None
     cuts = [index for index, char in enumerate(spec) if char == "+"]
     if not cuts:
-        raise TeacherError(f"--kd=script:{spec}: a table of texts without an image tower; give TOWER.pt+TEXTS.npz")
+        raise TeacherError(
+            f"{arg('teacher', f'script:{spec}')}: a table of texts without an image tower; give TOWER.pt+TEXTS.npz"
+        )
     options = [(Path(spec[:cut]).expanduser(), Path(spec[cut + 1 :]).expanduser()) for cut in reversed(cuts)]
     return next((option for option in options if option[0].is_file()), options[0])
 
@@ -59,18 +61,19 @@ class TextTable:
             TeacherError: no such file, or another content.
         """
         if not path.is_file():
-            raise TeacherError(f"--kd=script: there is no table of texts '{path}'{nearest_file(path)}")
+            raise TeacherError(f"{arg('teacher', 'script')}: there is no table of texts '{path}'{nearest_file(path)}")
         try:
             with np.load(path, allow_pickle=False) as table:  # with pickle, opening a table could run code
                 names, embeddings, template = (table[key] for key in ("names", "embeddings", "prompt_template"))
         except (KeyError, ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise TeacherError(
-                f"--kd=script: '{path}' is not a table of texts ({error}); it must hold the arrays names, embeddings "
+                f"{arg('teacher', 'script')}: '{path}' is not a table of texts ({error}); it must hold the arrays "
+                "names, embeddings "
                 "and prompt_template, without pickled objects"
             ) from error
         problem = _table_problem(names, embeddings, template)
         if problem:
-            raise TeacherError(f"--kd=script: the table '{path}' cannot be used: {problem}")
+            raise TeacherError(f"{arg('teacher', 'script')}: the table '{path}' cannot be used: {problem}")
         rows = torch.from_numpy(embeddings.astype(np.float32)).to(device)
         return cls(path, tuple(map(str, names)), rows, str(template))
 
@@ -78,7 +81,7 @@ class TextTable:
         """The row of a text, given as its name or in full, template included."""
         if text not in self._rows:
             raise PromptError(
-                f"--kd-prompts: {text!r} is not among the {len(self.names)} texts of {self.path.name}"
+                f"{arg('prompts')}: {text!r} is not among the {len(self.names)} texts of {self.path.name}"
                 f"{nearest(text, self.names)}; give a name of the table, alone or as {self.template!r}",
                 text,
             )
@@ -106,7 +109,7 @@ class ScriptTeacher(Frozen):
         self._table = TextTable.load(table_path, self._device) if table_path else None
         if self._table and self._table.embeddings.shape[1] != self.embed_dim:
             raise TeacherError(
-                f"--kd={self.name}: the tower embeds in {self.embed_dim} numbers and the texts in "
+                f"{arg('teacher', self.name)}: the tower embeds in {self.embed_dim} numbers and the texts in "
                 f"{self._table.embeddings.shape[1]}; give a tower and a table that were made together"
             )
         files = [path for path in (tower_path, table_path) if path]
@@ -128,11 +131,12 @@ class ScriptTeacher(Frozen):
         """P names of the table, or the same in full ("a dog" for "dog" under the template "a {}") -> [P, E] float32."""
         if self._table is None:
             raise TeacherError(
-                f"--kd={self.name}: this teacher has no texts, which CGKD needs: give --kd={self.name}+TEXTS.npz, "
-                "or switch CGKD off with --kd-cgkd=0"
+                f"{arg('teacher', self.name)}: this teacher has no texts, which CGKD needs: give "
+                f"{self.name}+TEXTS.npz, "
+                f"or set {arg('cgkd', 0)}"
             )
         if not texts:
-            raise PromptError(f"teacher '{self.name}' was given no prompt to embed; give texts with --kd-prompts")
+            raise PromptError(f"teacher '{self.name}' was given no prompt to embed; give texts with {arg('prompts')}")
         return self._table.embeddings[[self._table.row(text) for text in texts]]  # [P, E]
 
     @torch.no_grad()
@@ -141,28 +145,33 @@ class ScriptTeacher(Frozen):
             embeddings = self.network(images)
         except RuntimeError as error:
             raise TeacherError(
-                f"--kd=script: the tower '{path}' fails on images {list(images.shape)} ({_last_line(error)}); it must "
+                f"{arg('teacher', 'script')}: the tower '{path}' fails on images {list(images.shape)} "
+                f"({_last_line(error)}); it must "
                 "take float32 [N, 3, H, W] of any H and W"
             ) from error
         if not (isinstance(embeddings, Tensor) and embeddings.ndim == 2 and len(embeddings) == len(images)):
             given = list(embeddings.shape) if isinstance(embeddings, Tensor) else type(embeddings).__name__
             raise TeacherError(
-                f"--kd=script: the tower '{path}' turns images {list(images.shape)} into {given}; it must give [N, E]"
+                f"{arg('teacher', 'script')}: the tower '{path}' turns images {list(images.shape)} into {given}; it "
+                "must give [N, E]"
             )
         return embeddings
 
 
 def _load_tower(path: Path, device: torch.device) -> Any:
     if not path.is_file():
-        raise TeacherError(f"--kd=script: there is no image tower '{path}'{nearest_file(path)}")
+        raise TeacherError(f"{arg('teacher', 'script')}: there is no image tower '{path}'{nearest_file(path)}")
     if not is_torchscript(path):
         raise TeacherError(
-            f"--kd=script: '{path}' is not a TorchScript file; save the tower with torch.jit.script(module).save(path)"
+            f"{arg('teacher', 'script')}: '{path}' is not a TorchScript file; save the tower with "
+            "torch.jit.script(module).save(path)"
         )
     try:
         tower = load_torchscript(path, device)
     except RuntimeError as error:
-        raise TeacherError(f"--kd=script: the tower '{path}' cannot be read ({_last_line(error)})") from error
+        raise TeacherError(
+            f"{arg('teacher', 'script')}: the tower '{path}' cannot be read ({_last_line(error)})"
+        ) from error
     return freeze(tower)
 
 

@@ -1,17 +1,25 @@
-"""The distillation losses. Importing this package registers them."""
+"""The terms of the loss. Importing this package registers the built-in ones, in the order in which they are logged."""
 
 from kd_plugin.terms.agkd import AGKD
-from kd_plugin.terms.base import LOSSES, DistillLoss
+from kd_plugin.terms.base import TERMS, Needs, Term, TermInfo, TermOptions
 from kd_plugin.terms.cgkd import CGKD
-from kd_plugin.terms.distances import DISTANCES
+from kd_plugin.terms.comparison import ComparisonOptions, ComparisonTerm
 from kd_plugin.terms.diversity import Diversity
+from kd_plugin.terms.match import Match
+from kd_plugin.terms.step import DiscriminatorStep, GeneratorStep
 
-__all__ = ["AGKD", "CGKD", "DISTANCES", "DIVERSITY", "LOSSES", "MATCH", "DistillLoss", "Diversity", "reads_texts"]
-
-# The terms of the generator: no distances between student and teacher.
-DIVERSITY, MATCH = "diversity", "match"
-
-
-def reads_texts(term: str) -> bool:
-    """Whether the term of this name compares images with prompts."""
-    return term == DIVERSITY or (term in LOSSES and LOSSES[term].needs_texts)
+__all__ = [
+    "AGKD",
+    "CGKD",
+    "TERMS",
+    "ComparisonOptions",
+    "ComparisonTerm",
+    "DiscriminatorStep",
+    "Diversity",
+    "GeneratorStep",
+    "Match",
+    "Needs",
+    "Term",
+    "TermInfo",
+    "TermOptions",
+]

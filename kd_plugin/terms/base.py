@@ -1,77 +1,157 @@
-"""What a distillation loss is, the table of them, and the algebra they share."""
+"""What a term of the loss is, and the table of terms.
+
+A term states which side it acts on, what it needs and which options it has; its flags, its column in the log, its line
+in the chart and its part of the state follow from that (docs/extending.md).
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from kd_plugin.config.schema import option
+from kd_plugin.errors import KDError, arg
 from kd_plugin.registry import Registry
-from kd_plugin.terms.distances import DISTANCES
-from kd_plugin.types import DistillBatch
+from kd_plugin.terms.step import DiscriminatorStep, GeneratorStep
 
-__all__ = ["LOSSES", "DistillLoss", "correlations", "row_normalised"]
+__all__ = ["TERMS", "Needs", "Side", "Term", "TermInfo", "TermOptions"]
 
-SHORTEST_ROW = 1e-12
+Side = Literal["D", "G"]
+T = TypeVar("T", bound="type[Term]")
 
 
-class DistillLoss(nn.Module):
-    """One term of the discriminator's loss: called once for the real and once for the fake images of a step.
+@dataclass(frozen=True)
+class Needs:
+    """What a term reads besides the teacher's embeddings of the images.
 
-    It is a distance between a prediction, made by `compared` of the student's embeddings, and a target, made by it of
-    the teacher's; `compared` is called once for the images of both roles.
+    texts:       the embeddings of the prompts.
+    other_batch: the other role's embeddings row by row, so real and generated images must be equal in number.
+    real_images: real images in the generator's step.
+    stages:      the teacher's intermediate features (terms of G).
     """
 
-    needs_texts: ClassVar[bool] = False  # `compared` reads the texts
-    needs_other: ClassVar[bool] = False  # reads DistillBatch.teacher_other, row by row
+    texts: bool = False
+    other_batch: bool = False
+    real_images: bool = False
+    stages: bool = False
 
-    def __init__(self, distance: str = "l1") -> None:
+    def __or__(self, other: Needs) -> Needs:
+        fields = (field.name for field in dataclasses.fields(Needs))
+        return Needs(**{name: getattr(self, name) or getattr(other, name) for name in fields})
+
+
+@dataclass(frozen=True)
+class TermOptions:
+    """The options of a term; subclasses add their own and override `weight` with its help line and default.
+
+    Raises:
+        KDError: a weight that is negative or not finite.
+    """
+
+    term: ClassVar[str] = ""  # set by TERMS.register
+    weight: float = option(0.0, "Weight of this term", metavar="WEIGHT")
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise KDError(f"{arg(self.term, self.weight)} is not a weight; give a number of at least 0")
+
+    @property
+    def active(self) -> bool:
+        """Whether the term is computed at all."""
+        return self.weight > 0
+
+
+class Term(nn.Module):
+    """One term of the discriminator's or generator's loss. Subclasses override the loss of each side they act on.
+
+    The parameters of a term of D are trained by D's optimiser (`kd.parameters()` includes them). A term of G that has
+    parameters makes an optimiser for them, and trains them by its `training_loss` in every step of G.
+    """
+
+    name: ClassVar[str] = ""  # set by TERMS.register
+    Options: ClassVar[type[TermOptions]] = TermOptions
+    needs: ClassVar[Needs] = Needs()
+    label: ClassVar[str] = ""  # of the log's column and the chart's line; empty: the name
+    log_format: ClassVar[str] = "<6.3f"
+    sides: tuple[Side, ...] = ("D",)  # may be set by __init__, according to the options
+
+    def __init__(self, options: TermOptions, embed_dim: int) -> None:
         """
         Args:
-            distance: a name in DISTANCES.
+            options: an instance of `Options`.
+            embed_dim: E, the width of the teacher's embeddings.
         """
         super().__init__()
-        self.measure = DISTANCES[distance]
+        self.options = options
 
-    def compared(self, embeddings: Tensor, texts: Tensor | None) -> Tensor:
-        """What is compared, [N, K], of the student's or the teacher's embeddings [N, E]; each row for itself.
+    @property
+    def least_gradient_ratio(self) -> float:
+        """For terms of G: scaled up if its gradient at G's images is less than this fraction of the adversarial one."""
+        return 0.0
+
+    def discriminator_loss(self, step: DiscriminatorStep) -> Tensor:
+        """A scalar with gradient into `step.pairs.student` (and the term's own parameters)."""
+        raise NotImplementedError
+
+    def generator_loss(self, step: GeneratorStep) -> Tensor:
+        """A scalar with gradient into `step.fake` (and `step.fake_stages`)."""
+        raise NotImplementedError
+
+    def make_optimizer(self) -> torch.optim.Optimizer | None:
+        """For terms of G with parameters: the optimiser that trains them."""
+        return None
+
+    def training_loss(self, step: GeneratorStep) -> Tensor:
+        """For terms of G with an optimiser: a scalar with gradient into the term's parameters.
 
         Args:
-            texts: [P, E], the teacher's embeddings of the prompts; None where no term needs them.
+            step: without gradient.
         """
         raise NotImplementedError
 
-    def forward(self, batch: DistillBatch) -> Tensor:
-        """Returns a scalar with gradient into `batch.student` alone."""
-        return self.distance(batch.student, batch.teacher)
 
-    def distance(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Between two [N, K]: a scalar."""
-        return self.measure.between(prediction, target)
+@dataclass(frozen=True)
+class TermInfo:
+    """What a host needs to know of an active term in order to log it.
 
-    def best_constant(self, target: Tensor) -> Tensor:
-        """[1, K], the one row that is nearest to all rows of `target` in this distance."""
-        return self.measure.constant(target)
-
-
-LOSSES: Registry[type[DistillLoss]] = Registry("distillation loss")
-
-
-def row_normalised(rows: Tensor) -> Tensor:
-    """Each row of [N, P] divided by its L2 norm.
-
-    Computed in float64 for float64, else in float32: norms of half-precision rows overflow. A row shorter than
-    1e-12 is left as it is, so that neither it nor its gradient blows up.
+    name:   its value is `Distilled.terms[name]`.
+    sides:  the networks whose loss it is added to.
+    weight: as set by the user.
+    label, log_format: of the log's column.
     """
-    rows = rows if rows.dtype == torch.float64 else rows.float()
-    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)  # [N, 1]
-    return rows / torch.where(length > SHORTEST_ROW, length, 1.0)
+
+    name: str
+    sides: tuple[Side, ...]
+    weight: float
+    label: str
+    log_format: str
+
+    @classmethod
+    def of(cls, term: Term) -> TermInfo:
+        return cls(term.name, term.sides, term.options.weight, term.label or term.name, term.log_format)
 
 
-def correlations(embeddings: Tensor, texts: Tensor) -> Tensor:
-    """How each image relates to every prompt: [N, E] and [P, E] -> rows of unit length, [N, P].
+class TermRegistry(Registry[type[Term]]):
+    """Terms by name. Registering one makes its options known everywhere."""
 
-    Source: KD-DLGAN (arXiv 2303.17158), the matrices C_T and C_S of the correlated distillation.
-    """
-    return row_normalised(embeddings @ texts.T)
+    def register(self, name: str) -> Callable[[T], T]:
+        add: Callable[[Any], Any] = super().register(name)
+
+        def add_named(term: T) -> T:
+            term.name = name
+            if term.Options is TermOptions or term.Options.term:  # shared: derive a class that can bear this name
+                term.Options = dataclasses.make_dataclass("Options", [], bases=(term.Options,), frozen=True)
+            term.Options.term = name
+            add(term)
+            return term
+
+        return add_named
+
+
+TERMS = TermRegistry("term")

@@ -16,6 +16,13 @@ from training.drawings import DemoSpec, write_demo_set
 SMALL = ["--batch=4", "--cbase=256", "--cmax=64", "--map-depth=2", "--kimg=0.016", "--tick=0.008", "--snap=1"]
 
 
+@pytest.fixture(autouse=True)
+def _without_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chart takes longer to draw than such a run to train; tests marked `draws_charts` have them drawn."""
+    if request.node.get_closest_marker("draws_charts") is None:
+        monkeypatch.setattr("training.loop.save_chart", lambda run_dir, terms: False)
+
+
 @pytest.fixture(scope="session")
 def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 captioned drawings of 32 x 32 in a zip."""

@@ -11,6 +11,7 @@ from dnnlib.errors import UserError
 from kd_plugin.config.kd import KDConfig
 from kd_plugin.config.schema import to_dict
 from kd_plugin.errors import KDError
+from kd_plugin.terms import AGKD
 from training.config import TrainConfig, differing_fields, preset_row, resolve
 
 PRESET_NAMES = ["low_shot", "auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", "demo"]
@@ -18,7 +19,7 @@ PRESET_NAMES = ["low_shot", "auto", "stylegan2", "paper256", "paper512", "paper1
 
 def test_flags_go_over_the_preset() -> None:
     config = resolve({"data": "cats.zip", "gamma": 3.0}, {"teacher": "demo", "agkd": 0.5}, resolution=256)
-    assert (config.cfg, config.gamma, config.kimg, config.kd.agkd) == ("low_shot", 3.0, 300, 0.5)
+    assert (config.cfg, config.gamma, config.kimg, config.kd.terms["agkd"].weight) == ("low_shot", 3.0, 300, 0.5)
 
 
 def test_the_demo_data_brings_the_demo_preset() -> None:
@@ -87,9 +88,9 @@ def test_messages(given: dict[str, object], message: str) -> None:
 
 
 def test_distillation_options_are_checked_too() -> None:
-    with pytest.raises(KDError, match=r"--kd-p: 1.2 is not a probability"):
+    with pytest.raises(KDError, match=r"p=1.2 is not a probability"):
         resolve({}, {"p": 1.2}, 64)
-    with pytest.raises(KDError, match=r"--kd-agkd: -1.0 is not a weight"):
+    with pytest.raises(KDError, match=r"agkd=-1.0 is not a weight"):
         resolve({}, {"agkd": -1.0}, 64)
 
 
@@ -128,8 +129,8 @@ def test_what_makes_another_run() -> None:
 
 def test_a_variant_goes_over_the_preset_and_flags_over_it() -> None:
     release = resolve({"data": "demo"}, {"teacher": "demo", "p": 0.5}, 32, variant="release").kd
-    assert (release.agkd, release.p, release.head, release.distance) == (10.0, 0.5, "mlp", "l2")
+    assert (release.terms["agkd"], release.p, release.head) == (AGKD.Options(10.0, "l2"), 0.5, "mlp")
     saved = to_dict(resolve({"data": "x.zip"}, {"teacher": "clip", "norm": "unit"}, 32))
     assert resolve({}, {}, 32, saved, variant="orthogonal").kd.norm == "whiten"
-    with pytest.raises(KDError, match="--kd-variant: 'relase' is unknown; nearest: 'release'"):
+    with pytest.raises(KDError, match=r"variant='relase' is unknown; nearest: 'release'"):
         resolve({"data": "demo"}, {}, 32, variant="relase")

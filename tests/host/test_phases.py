@@ -85,7 +85,7 @@ def test_micro_batches_give_the_same_gradient(name: str) -> None:
 def test_the_generators_terms_show_the_teacher_what_the_view_says(view: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As D sees them, fakes and reals alike; or clean, with keys."""
     config, players = make()
-    kd = attach(players.D, teacher="demo", losses={"match": 1.0}, view=view)
+    kd = attach(players.D, teacher="demo", terms={"match": 1.0}, view=view)
     asked = []
     monkeypatch.setattr(kd, "for_generator", lambda *given: asked.append(given) or Distiller.for_generator(kd, *given))
     players = dataclasses.replace(players, kd=kd, augment=lambda images: images.clamp(-0.5, 0.5))

@@ -100,7 +100,7 @@ def test_a_mistake_is_one_line_also_in_several_processes(drawings: Path, tmp_pat
     result = subprocess.run([*COMMAND, *flags], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
     assert result.returncode == 2, result.stderr
     (line,) = result.stderr.strip().splitlines()
-    assert "--kd-layer: 'b4.fcc' is not in the discriminator; nearest: 'b4.fc'" in line
+    assert "--kd-layer=b4.fcc is not in the discriminator; nearest: 'b4.fc'" in line
     assert not (tmp_path / "runs").exists()
 
 

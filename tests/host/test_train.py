@@ -39,6 +39,7 @@ def assert_equal_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor])
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
 
 
+@pytest.mark.draws_charts
 def test_the_run_folder(run_train: RunTrain, tmp_path: Path) -> None:
     result = run_train("--kd=demo")
     assert result.exit_code == 0, result.output

@@ -127,7 +127,7 @@ def attach(discriminator: Discriminator, teacher: FakeTeacher) -> Callable[..., 
 
     def make(d: nn.Module = discriminator, **options: Any) -> Distiller:
         bare = {} if options.keys() & {"config", "variant"} else dict(BARE)
-        if "losses" in options:
+        if "terms" in options:
             bare.pop("match", None)
         return kd_plugin.attach(d, **{"teacher": teacher, "prompts": PROMPTS, **bare, **options})
 

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from kd_plugin import KDConfig, KDError
-from kd_plugin.terms import AGKD, CGKD, DISTANCES
-from kd_plugin.terms.base import correlations
-from tests.plugin.test_losses import batch, draw, finite_differences, value_of
+from kd_plugin.config.schema import from_dict
+from kd_plugin.distances import DISTANCES
+from kd_plugin.functional import correlations
+from kd_plugin.terms import AGKD, CGKD
+from tests.plugin.test_terms import batch, draw, finite_differences, make, value_of
 
 
 def loop(name: str, a: Tensor, b: Tensor) -> float:
@@ -40,13 +42,13 @@ def test_values_and_gradients(name):
 def test_no_constant_is_nearer_than_the_best(name):
     target = draw(3, 15, 4).exp()  # skewed: mean, median and geometric median lie apart
     distance = DISTANCES[name]
-    best = distance.constant(target)
+    best = distance.best_constant(target)
     assert best.shape == (1, 4)
     least = float(distance.between(best.expand_as(target), target))
     for seed in range(200):
         other = best + 0.05 * draw(seed, 1, 4)
         assert float(distance.between(other.expand_as(target), target)) >= least - 1e-6
-    constants = [DISTANCES[other].constant(target) for other in ("l1", "l2", "mse")]
+    constants = [DISTANCES[other].best_constant(target) for other in ("l1", "l2", "mse")]
     assert all((a - b).abs().max() > 1e-2 for a, b in itertools.pairwise(constants))
 
 
@@ -64,23 +66,22 @@ def test_a_row_that_is_met_exactly_has_a_gradient_of_zero():
 @pytest.mark.parametrize("name", list(DISTANCES))
 def test_the_terms_are_made_of_them(name):
     b = batch(coin=True)
-    student, agkd = b.student.detach(), value_of(AGKD(name), b)
+    student, agkd = b.student.detach(), value_of(make(AGKD, distance=name), b)
     assert float(agkd.detach()) == pytest.approx(loop(name, student, b.teacher) + loop(name, student, b.teacher_other))
     expected = loop(name, correlations(student, b.texts), correlations(b.teacher, b.texts))
-    assert float(value_of(CGKD(name), b).detach()) == pytest.approx(expected)
+    assert float(value_of(make(CGKD, distance=name), b).detach()) == pytest.approx(expected)
 
 
 def test_each_term_gets_its_own(attach, discriminator, images, run):
-    kd = attach(losses={"agkd": 1.0, "cgkd": 1.0}, distance="l2", cgkd_distance="sse")
-    assert kd.losses["agkd"].measure is DISTANCES["l2"]
-    assert kd.losses["cgkd"].measure is DISTANCES["sse"]
+    kd = attach(terms={"agkd": 1.0, "cgkd": 1.0}, distance="l2", cgkd_distance="sse")
+    assert kd.terms["agkd"].distance is DISTANCES["l2"]
+    assert kd.terms["cgkd"].distance is DISTANCES["sse"]
     distilled = run(kd, discriminator, images(1), images(2))
     assert distilled.total.isfinite()
     assert set(kd.explained()) == {"total", "agkd", "cgkd"}
 
 
-@pytest.mark.parametrize("flag", ["distance", "cgkd_distance"])
-def test_unknown_ones_are_named(flag):
-    name = flag.replace("_", "-")
-    with pytest.raises(KDError, match=f"--kd-{name}: 'l3' is unknown; choose one of l1, l2, mse, sse"):
-        KDConfig(**{flag: "l3"})
+@pytest.mark.parametrize("option", ["distance", "cgkd_distance"])
+def test_unknown_ones_are_named(option):
+    with pytest.raises(KDError, match=f"{option}='l3' is unknown; choose one of l1, l2, mse, sse"):
+        from_dict(KDConfig, {option: "l3"})

@@ -42,7 +42,7 @@ def test_the_five_lines(discriminator, teacher, images):
         layer="b4.fc",
         teacher=teacher,
         prompts=["a photo of a cat", "a sketch of a cat"],
-        losses={"agkd": 1.0, "cgkd": 1.0, "diversity": 1.0},
+        terms={"agkd": 1.0, "cgkd": 1.0, "diversity": 1.0},
         view="seen",
         head="linear",
     )
@@ -75,7 +75,7 @@ def test_five_lines_with_a_head_without_parameters(attach, discriminator):
 @pytest.mark.parametrize("p", [0.0, 1.0])
 def test_terms_and_total_are_the_formula(attach, discriminator, teacher, images, p, run, prompts):
     """Each image meets its own embedding; only with the coin (p = 1: always, p = 0: never) the other role's."""
-    distilled = run(attach(losses={"agkd": 2.0, "cgkd": 3.0}, p=p), discriminator, images(1), images(2))
+    distilled = run(attach(terms={"agkd": 2.0, "cgkd": 3.0}, p=p), discriminator, images(1), images(2))
     d_real, d_fake = features(discriminator, images(1)), features(discriminator, images(2))
     i_real, i_fake = teacher.embed_images(images(1)), teacher.embed_images(images(2))
     texts = teacher.embed_texts(prompts)
@@ -93,7 +93,7 @@ def test_terms_and_total_are_the_formula(attach, discriminator, teacher, images,
 
 
 def test_feature_maps_are_pooled_before_the_head(attach, discriminator, images, run):
-    kd = attach(layer="b4.conv", losses={"agkd": 1.0}, p=0)
+    kd = attach(layer="b4.conv", terms={"agkd": 1.0}, p=0)
     assert tuple(kd.head.weight.shape) == (6, 5)
     maps = discriminator.b4["conv"](images(1))
     assert run(kd, discriminator, images(1), images(1)).terms["agkd"] > 0
@@ -122,7 +122,7 @@ def test_half_precision_features(attach, discriminator, images, half, run):
 
 
 def test_autocast_of_the_host_does_not_reach_the_losses(attach, discriminator, teacher, images, run, prompts):
-    kd = attach(losses={"cgkd": 1.0})
+    kd = attach(terms={"cgkd": 1.0})
     with torch.autocast("cpu", dtype=torch.bfloat16):
         distilled = run(kd, discriminator, images(1), images(2))
         d = [features(discriminator, images(seed)).float() for seed in (1, 2)]
@@ -184,7 +184,7 @@ def test_state_holds_neither_discriminator_nor_teacher(attach):
 
 
 def test_teacher_stays_asleep_and_frozen(attach, discriminator, teacher, images, run):
-    kd = attach(losses={"agkd": 1.0, "cgkd": 1.0, "diversity": 1.0})
+    kd = attach(terms={"agkd": 1.0, "cgkd": 1.0, "diversity": 1.0})
     before = copy.deepcopy(teacher.network.state_dict())
     kd.train()
     kd.to(torch.float64).to(torch.float32)
@@ -223,7 +223,7 @@ def test_a_teacher_that_is_a_bare_module_is_frozen(attach, make_teacher, images)
             return make_teacher().embed_texts(texts)
 
     bare = Bare()
-    kd = attach(teacher=bare, losses={"diversity": 1.0})
+    kd = attach(teacher=bare, terms={"diversity": 1.0})
     kd.train()
     fake = images(2).requires_grad_()
     kd.for_generator(fake).total.backward()
@@ -246,7 +246,7 @@ def test_gradient_goes_to_the_discriminator_and_not_to_the_images(attach, discri
 
 def test_diversity_reaches_the_generator_through_the_teacher(attach, images):
     """Against a central difference along a random direction."""
-    kd = attach(losses={"diversity": 0.5})
+    kd = attach(terms={"diversity": 0.5})
     fake, step = images(2).requires_grad_(), 2e-3
     distilled = kd.for_generator(fake)
     torch.testing.assert_close(distilled.total.detach(), 0.5 * distilled.terms["diversity"])
@@ -257,7 +257,7 @@ def test_diversity_reaches_the_generator_through_the_teacher(attach, images):
 
 
 def test_descending_the_diversity_term_spreads_the_fakes(attach, images):
-    kd = attach(losses={"diversity": 1.0})
+    kd = attach(terms={"diversity": 1.0})
     fake = images(2).requires_grad_()
     before = kd.for_generator(fake).total
     (gradient,) = torch.autograd.grad(before, fake)
@@ -265,7 +265,7 @@ def test_descending_the_diversity_term_spreads_the_fakes(attach, images):
 
 
 def test_the_matching_term_is_the_energy_distance_to_the_real_images(attach, teacher, images):
-    kd = attach(losses={"match": 0.5}, prompts=None)  # it asks for no texts
+    kd = attach(terms={"match": 0.5}, prompts=None)  # it asks for no texts
     f, r = teacher.embed_images(images(2)), teacher.embed_images(images(1))
     fake = images(2).requires_grad_()
     distilled = kd.for_generator(fake, images(1))
@@ -277,14 +277,14 @@ def test_the_matching_term_is_the_energy_distance_to_the_real_images(attach, tea
 
 
 def test_both_terms_of_the_generator_are_added(attach, images):
-    parts = [attach(losses=one).for_generator(images(2), images(1)) for one in ({"match": 0.5}, {"diversity": 2.0})]
-    both = attach(losses={"diversity": 2.0, "match": 0.5}).for_generator(images(2), images(1))
+    parts = [attach(terms=one).for_generator(images(2), images(1)) for one in ({"match": 0.5}, {"diversity": 2.0})]
+    both = attach(terms={"diversity": 2.0, "match": 0.5}).for_generator(images(2), images(1))
     torch.testing.assert_close(both.total, parts[0].total + parts[1].total)
     assert both.terms == {**parts[0].terms, **parts[1].terms}
 
 
 def test_matching_looks_at_each_real_image_once(attach, teacher, images):
-    kd = attach(losses={"match": 1.0})
+    kd = attach(terms={"match": 1.0})
     keys = torch.tensor([3, 1, 4, 9])
     first = kd.for_generator(images(2).requires_grad_(), images(1), keys=keys)
     again = kd.for_generator(images(2).requires_grad_(), images(1), keys=keys)
@@ -293,30 +293,30 @@ def test_matching_looks_at_each_real_image_once(attach, teacher, images):
 
 
 def test_matching_needs_real_images(attach, images):
-    kd = attach(losses={"match": 1.0})
-    with pytest.raises(KDError, match=r"--kd-match: call kd.for_generator\(fake, real, loss\)"):
+    kd = attach(terms={"match": 1.0})
+    with pytest.raises(KDError, match=r"match=1.0: call kd.for_generator\(fake, real, loss\)"):
         kd.for_generator(images(2).requires_grad_())
 
 
 def test_a_term_of_the_generator_that_nobody_asks_for(attach, images):
-    kd = attach(losses={"match": 1.0})
+    kd = attach(terms={"match": 1.0})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(150):
             kd.for_generator(images(2), images(1))
             for _ in range(5):  # steps of D
                 kd()
-        attach(losses={"match": 0.0})()
+        attach(terms={"match": 0.0})()
     for _ in range(94):  # and the five above
         kd()
     with pytest.warns(
-        UserWarning, match=r"--kd-match did nothing: in G's step add kd.for_generator\(fake, real, loss\).total"
+        UserWarning, match=r"match=1.0 had no effect: in G's step add kd.for_generator\(fake, real, loss\).total"
     ):
         kd()
 
 
 def test_matching_leaves_the_discriminator_alone(attach, discriminator, images, run, teacher):
-    distilled = run(attach(losses={"match": 1.0}), discriminator, images(1), images(2))
+    distilled = run(attach(terms={"match": 1.0}), discriminator, images(1), images(2))
     assert float(distilled.total) == 0
     assert not teacher.calls
 
@@ -366,15 +366,15 @@ def train(make_discriminator, make_kd, steps=5):
 
 def test_weight_zero_equals_the_baseline_bit_for_bit(attach, make_discriminator, teacher):
     baseline = train(make_discriminator, lambda d: None)
-    off = train(make_discriminator, lambda d: attach(d, losses={"agkd": 0, "cgkd": 0, "diversity": 0}, head="linear"))
+    off = train(make_discriminator, lambda d: attach(d, terms={"agkd": 0, "cgkd": 0, "diversity": 0}, head="linear"))
     assert not teacher.calls
     assert all(torch.equal(a, b) for a, b in zip(baseline, off, strict=True))
-    on = train(make_discriminator, lambda d: attach(d, losses={"agkd": 1e-3}))
+    on = train(make_discriminator, lambda d: attach(d, terms={"agkd": 1e-3}))
     assert not all(torch.equal(a, b) for a, b in zip(baseline, on, strict=True))
 
 
 def test_weight_zero_sets_no_hooks_and_needs_no_prompts(discriminator, teacher, images):
-    kd = kd_plugin.attach(discriminator, teacher=teacher, losses={}, view="clean")
+    kd = kd_plugin.attach(discriminator, teacher=teacher, terms={}, view="clean")
     with kd.capture("real"):
         assert not discriminator._forward_pre_hooks
     distilled = kd()
@@ -387,19 +387,19 @@ def test_weight_zero_sets_no_hooks_and_needs_no_prompts(discriminator, teacher, 
 
 def coins(run, kd, discriminator, images, steps):
     """Whether each step's term contains the crossed pairs."""
-    uncrossed = kd_plugin.attach(discriminator, teacher=kd.teacher, config=kd.config, losses={"agkd": 1.0}, p=0)
+    uncrossed = kd_plugin.attach(discriminator, teacher=kd.teacher, config=kd.config, terms={"agkd": 1.0}, p=0)
     uncrossed.head = kd.head
     own = run(uncrossed, discriminator, images(1), images(2)).terms["agkd"]
     return [bool(run(kd, discriminator, images(1), images(2)).terms["agkd"] > own * 1.001) for _ in range(steps)]
 
 
 def test_coin_follows_p_and_the_seed(attach, discriminator, images, run):
-    drawn = coins(run, attach(losses={"agkd": 1.0}, p=0.7, seed=1), discriminator, images, 200)
+    drawn = coins(run, attach(terms={"agkd": 1.0}, p=0.7, seed=1), discriminator, images, 200)
     assert 0.6 < sum(drawn) / 200 < 0.8
-    assert drawn[:40] == coins(run, attach(losses={"agkd": 1.0}, p=0.7, seed=1), discriminator, images, 40)
-    assert drawn[:40] != coins(run, attach(losses={"agkd": 1.0}, p=0.7, seed=2), discriminator, images, 40)
-    assert all(coins(run, attach(losses={"agkd": 1.0}, p=1), discriminator, images, 40))
-    assert not any(coins(run, attach(losses={"agkd": 1.0}, p=0), discriminator, images, 40))
+    assert drawn[:40] == coins(run, attach(terms={"agkd": 1.0}, p=0.7, seed=1), discriminator, images, 40)
+    assert drawn[:40] != coins(run, attach(terms={"agkd": 1.0}, p=0.7, seed=2), discriminator, images, 40)
+    assert all(coins(run, attach(terms={"agkd": 1.0}, p=1), discriminator, images, 40))
+    assert not any(coins(run, attach(terms={"agkd": 1.0}, p=0), discriminator, images, 40))
 
 
 def test_nothing_draws_from_the_global_random_state(attach, discriminator, images, run):
@@ -410,7 +410,7 @@ def test_nothing_draws_from_the_global_random_state(attach, discriminator, image
 
 
 def test_resume_continues_the_coins(attach, discriminator, images, run):
-    options = {"losses": {"agkd": 1.0}, "p": 0.5, "seed": 3, "head": "linear"}
+    options = {"terms": {"agkd": 1.0}, "p": 0.5, "seed": 3, "head": "linear"}
     through = attach(**options)
     expected = coins(run, through, discriminator, images, 20)
     first = attach(**options)

@@ -93,13 +93,13 @@ def test_linear_start_depends_on_the_seed_alone():
 
 
 def test_identity_for_two_widths_names_the_flag():
-    message = "--kd-head: 'identity' needs equal widths, but the layer gives 5 features and the teacher 6"
+    message = "head='identity' needs equal widths, but the layer gives 5 features and the teacher 6"
     with pytest.raises(KDError, match=message):
         make_head("identity", 5, 6, seed=0)
 
 
 def test_unknown_kind():
-    with pytest.raises(KDError, match="--kd-head: 'conv' is unknown"):
+    with pytest.raises(KDError, match="head='conv' is unknown"):
         make_head("conv", 5, 6, seed=0)
 
 
@@ -151,6 +151,6 @@ def test_other_heads_start_by_the_seed_alone(kind):
 @pytest.mark.parametrize("kind", ["identity", "linear", "mlp", "orthogonal"])
 def test_another_width_than_promised(kind):
     with pytest.raises(
-        LayerError, match=re.escape("gives 4 features where the head expects 6; pass width=4 to attach()")
+        LayerError, match=re.escape("gives 4 features, but the head expects 6; pass width=4 to attach()")
     ):
         make_head(kind, 6, 6, seed=0)(torch.zeros(2, 4))

@@ -71,7 +71,7 @@ def test_a_projection_discriminator():
 def test_what_is_suggested_can_be_attached(teacher, images, run):
     D = dcgan()
     best = suggested(list_layers(D, images(1, size=32)))
-    kd = kd_plugin.attach(D, layer=best.name, width=best.width, teacher=teacher, losses={"agkd": 1.0}, balance=0)
+    kd = kd_plugin.attach(D, layer=best.name, width=best.width, teacher=teacher, terms={"agkd": 1.0}, balance=0)
     assert run(kd, D, images(1, size=32), images(2, size=32)).total > 0
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from benchmarks.operations import operations
 from kd_plugin.balance import EVERY
 
-AGKD = {"losses": {"agkd": 1.0}, "norm": "none", "centre": False, "balance": 0.0}
-BOTH = {"losses": {"agkd": 1.0, "cgkd": 1.0}, "norm": "standardise", "centre": True, "balance": 0.0}
+AGKD = {"terms": {"agkd": 1.0}, "norm": "none", "centre": False, "balance": 0.0}
+BOTH = {"terms": {"agkd": 1.0, "cgkd": 1.0}, "norm": "standardise", "centre": True, "balance": 0.0}
 
 
 @pytest.mark.parametrize(("options", "most"), [(AGKD, 35), (BOTH, 100), (BOTH | {"balance": 0.3}, 115)])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import click
@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from kd_plugin.config.click_flags import add_flags
 from kd_plugin.config.kd import KDConfig
-from kd_plugin.config.schema import flag_of, from_dict, option, to_dict
-from kd_plugin.errors import KDError, nearest
+from kd_plugin.config.schema import from_dict, option, options_of, parts, to_dict
+from kd_plugin.errors import KDError, arg, command_line, flag, nearest
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Outer:
 
 
 @click.command()
-@add_flags(Outer, prefix="my-")
+@add_flags(Outer, prefix="my_", flag=lambda key: f"--my-{key}")
 def command(**given):
     click.echo(json.dumps(given))
 
@@ -62,10 +62,61 @@ def test_help_shows_metavar_and_default():
 
 
 def test_flag_names():
-    flags = {f.name: flag_of(f, "kd-") for f in dataclasses.fields(KDConfig)}
+    flags = {item.key: item.flag_name(flag) for item in options_of(KDConfig)}
     assert flags["teacher"] == "--kd"
     assert flags["layer"] == "--kd-layer"
-    assert flag_of(dataclasses.fields(Outer)[4]) == ""
+    assert flags["agkd"] == "--kd-agkd"
+    assert flags["cgkd_distance"] == "--kd-cgkd-distance"
+    assert options_of(Outer)[4].flag_name(flag) == ""
+
+
+@dataclass(frozen=True)
+class Part:
+    weight: float = option(0.5, "Weight")
+    size: int = option(3, "Size")
+    kind: str = option("a", "Kind", key="sort")
+
+
+@dataclass(frozen=True)
+class Whole:
+    name: str = option("x", "Name")
+    parts: Mapping[str, Part] = parts(lambda: {"one": Part, "two": type("Part2", (Part,), {})})
+
+
+def test_parts_stand_beside_the_other_options():
+    with pytest.raises(KDError, match="two options are called 'sort'"):
+        options_of(Whole)
+    assert [item.key for item in options_of(Single)] == ["name", "one", "one_size", "sort"]
+    made = from_dict(Single, {"one_size": 4, "sort": "b"})
+    assert made == Single("x", {"one": Part(0.5, 4, "b")})
+    assert to_dict(made) == {"name": "x", "one": 0.5, "one_size": 4, "sort": "b"}
+    with pytest.raises(KDError, match="unknown option 'one_sise'; nearest: 'one_size'"):
+        from_dict(Single, {"one_sise": 4})
+
+
+@dataclass(frozen=True)
+class Single:
+    name: str = option("x", "Name")
+    parts: Mapping[str, Part] = parts(lambda: {"one": Part})
+
+
+def test_a_part_that_is_added_later_has_its_defaults():
+    before = Single(parts={})
+    assert to_dict(before) == {"name": "x"}
+    assert from_dict(Single, to_dict(before)) == Single()
+
+
+def test_options_are_named_as_they_were_written():
+    assert (arg("view"), arg("view", "clean"), arg("p", 2.0)) == ("view=", "view='clean'", "p=2.0")
+    with command_line():
+        assert (arg("view"), arg("view", "clean"), arg("teacher", "clip")) == (
+            "--kd-view",
+            "--kd-view=clean",
+            "--kd=clip",
+        )
+        with pytest.raises(KDError, match=r"^--kd-match-pull=-1\.0 is not a fraction"):
+            from_dict(KDConfig, {"match_pull": -1.0})
+    assert arg("view") == "view="
 
 
 def test_json_and_back():
@@ -76,8 +127,8 @@ def test_json_and_back():
 
 def test_whole_numbers_are_floats_where_floats_are_wanted():
     made = from_dict(KDConfig, {"agkd": 2})
-    assert made.agkd == 2
-    assert isinstance(made.agkd, float)
+    assert made.terms["agkd"].weight == 2
+    assert isinstance(made.terms["agkd"].weight, float)
 
 
 @pytest.mark.parametrize(
@@ -102,18 +153,18 @@ def test_optional_fields_take_none():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"agkd": -1.0}, "--kd-agkd: -1.0 is not a weight; give a number of at least 0"),
-        ({"cgkd": math.nan}, "--kd-cgkd: nan is not a weight"),
-        ({"diversity": math.inf}, "--kd-diversity: inf is not a weight"),
-        ({"p": 2.0}, "--kd-p: 2.0 is not a probability; give a number from 0 to 1"),
-        ({"p": math.nan}, "--kd-p: nan is not a probability"),
-        ({"head": "mpl"}, "--kd-head: 'mpl' is unknown; choose one of auto, identity, linear"),
-        ({"view": "sen"}, "--kd-view: 'sen' is unknown; choose one of seen, clean"),
+        ({"agkd": -1.0}, "agkd=-1.0 is not a weight; give a number of at least 0"),
+        ({"cgkd": math.nan}, "cgkd=nan is not a weight"),
+        ({"diversity": math.inf}, "diversity=inf is not a weight"),
+        ({"p": 2.0}, "p=2.0 is not a probability; give a number from 0 to 1"),
+        ({"p": math.nan}, "p=nan is not a probability"),
+        ({"head": "mpl"}, "head='mpl' is unknown; choose one of auto, identity, linear"),
+        ({"view": "sen"}, "view='sen' is unknown; choose one of seen, clean"),
     ],
 )
 def test_config_refuses(values, message):
     with pytest.raises(KDError, match=message):
-        KDConfig(**values)
+        from_dict(KDConfig, values)
 
 
 def test_config_is_off_by_default():

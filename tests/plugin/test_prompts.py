@@ -10,15 +10,15 @@ import torch
 
 from kd_plugin.errors import PromptError, TeacherError
 from kd_plugin.prompts import selection as telling
-from kd_plugin.prompts.bank import (
+from kd_plugin.prompts.bank import PromptBank
+from kd_plugin.prompts.selection import select_prompts, shipped_vocabulary
+from kd_plugin.prompts.sources import (
     TEMPLATES,
-    PromptBank,
     choose_prompts,
     prompts_for_classes,
     prompts_for_subject,
     read_prompts,
 )
-from kd_plugin.prompts.selection import shipped_vocabulary, telling_prompts
 from kd_plugin.prompts.subjects import subject_of, with_article
 
 
@@ -38,7 +38,7 @@ def test_bank_embeds_lazily_once_and_drops_duplicates(teacher):
 
 @pytest.mark.parametrize(
     ("texts", "message"),
-    [([], "--kd-prompts: there is no prompt"), ("a cat", "got the one text 'a cat'; write ['a cat'")],
+    [([], "prompts=: there is no prompt"), ("a cat", "got the one text 'a cat'; write ['a cat'")],
 )
 def test_bank_refuses(teacher, texts, message):
     with pytest.raises(PromptError, match=re.escape(message)):
@@ -63,8 +63,8 @@ def test_file(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "holds no prompt; write one a line"),
-        (b"\n# only a comment\n", "holds no prompt; write one a line"),
+        (b"", "contains no prompt; write one per line"),
+        (b"\n# only a comment\n", "contains no prompt; write one per line"),
         ("a cat".encode("utf-16"), "is not UTF-8 text (invalid start byte at byte 0)"),
         (None, "(No such file or directory)"),
     ],
@@ -75,7 +75,7 @@ def test_file_errors_name_the_flag(tmp_path, content, message):
         path.write_bytes(content)
     with pytest.raises(PromptError, match=re.escape(message)) as error:
         read_prompts(path)
-    assert str(error.value).startswith("--kd-prompts: ")
+    assert str(error.value).startswith("prompts=")
     assert str(path) in str(error.value)
 
 
@@ -138,7 +138,7 @@ def test_subject_read_from_the_name(name, subject):
 
 @pytest.mark.parametrize("name", ["cifar10-5k-32.zip", "train_256", "", "dataset.zip"])
 def test_a_name_without_a_subject(name):
-    with pytest.raises(PromptError, match=re.escape(f"--kd-prompts: the dataset's name '{name}' does not say what it")):
+    with pytest.raises(PromptError, match=re.escape(f"prompts=: the dataset's name '{name}' does not say what it")):
         subject_of(name)
 
 
@@ -163,15 +163,15 @@ def test_telling_texts_are_those_of_the_largest_unexplained_spread(make_teacher,
             return ((cosines(text) - fit) ** 2).sum()
 
         expected.append(max((text for text in near if text not in expected), key=due))
-    assert telling_prompts(teacher, batches, count=4, among=8) == expected
+    assert select_prompts(teacher, batches, count=4, among=8) == expected
     assert expected != sorted(near, key=lambda text: cosines(text).var(), reverse=True)[:4]
 
 
 def test_telling_ends_where_nothing_is_left(make_teacher, images):
     """4 images differ in 3 ways; images that are all the same in none, and two texts are the least."""
     teacher = make_teacher(vocabulary=tuple(f"word {i}" for i in range(20)))
-    assert len(telling_prompts(teacher, [images(1)])) == 3
-    assert len(telling_prompts(teacher, [images(1, 1).expand(5, -1, -1, -1)])) == 2
+    assert len(select_prompts(teacher, [images(1)])) == 3
+    assert len(select_prompts(teacher, [images(1, 1).expand(5, -1, -1, -1)])) == 2
 
 
 def test_auto_chooses_from_the_shipped_texts(teacher, images):
@@ -190,8 +190,8 @@ def test_auto_leaves_out_texts_with_words_the_teacher_never_saw(images):
 
 
 def test_auto_needs_readable_texts(make_teacher, images):
-    with pytest.raises(PromptError, match="--kd-prompts=auto: teacher 'fake' knows 1 of the texts"):
-        telling_prompts(make_teacher(vocabulary=("a",)), [images(1)])
+    with pytest.raises(PromptError, match="prompts='auto': teacher 'fake' knows 1 of the texts"):
+        select_prompts(make_teacher(vocabulary=("a",)), [images(1)])
 
 
 def test_the_shipped_texts():
@@ -203,14 +203,14 @@ def test_the_shipped_texts():
 def test_telling_takes_grey_images(make_teacher, images):
     teacher = make_teacher(vocabulary=("a", "b", "c"))
     grey = images(1, channels=1)
-    assert telling_prompts(teacher, [grey]) == telling_prompts(teacher, [grey.repeat(1, 3, 1, 1)])
+    assert select_prompts(teacher, [grey]) == select_prompts(teacher, [grey.repeat(1, 3, 1, 1)])
 
 
 def test_telling_needs_texts_and_images(make_teacher, images):
-    with pytest.raises(PromptError, match="'fake' has no text side: set --kd-cgkd=0 and --kd-diversity=0"):
-        telling_prompts(make_teacher(vocabulary=()), [images(1)])
+    with pytest.raises(PromptError, match="'fake' has no text side: set cgkd=0 and diversity=0"):
+        select_prompts(make_teacher(vocabulary=()), [images(1)])
     with pytest.raises(PromptError, match="there is no image"):
-        telling_prompts(make_teacher(vocabulary=("a", "b")), [])
+        select_prompts(make_teacher(vocabulary=("a", "b")), [])
 
 
 def test_choice_in_order(teacher, make_teacher, images, tmp_path):

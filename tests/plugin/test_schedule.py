@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kd_plugin import KDConfig, KDError
+from kd_plugin.config.schema import from_dict
 
 
 def test_warmup_grows_to_the_weight(attach, discriminator, images, run):
@@ -52,7 +53,7 @@ def test_warmup_counts_images_of_steps_left_out(attach, discriminator, images, r
 
 def test_calls_of_one_step_share_its_coin(attach, discriminator, images, run):
     """A host that accumulates gradients says where steps begin; all its calls meet the same coin."""
-    kd, whole = attach(losses={"agkd": 1.0}, p=0.5), attach(losses={"agkd": 1.0}, p=0.5)
+    kd, whole = attach(terms={"agkd": 1.0}, p=0.5), attach(terms={"agkd": 1.0}, p=0.5)
     for _ in range(12):
         kd.begin_step()
         parts = [run(kd, discriminator, images(1)[half], images(2)[half]).total for half in (slice(2), slice(2, 4))]
@@ -82,16 +83,16 @@ def test_the_state_goes_on(attach, discriminator, images, run):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"warmup": -1.0}, "--kd-warmup: -1.0 kimg was given, it must be at least 0"),
-        ({"until": float("nan")}, "--kd-until: nan kimg was given, it must be at least 0"),
-        ({"every": 0}, "--kd-every: 0 was given, it must be at least 1"),
-        ({"norm": "whitened"}, "--kd-norm: 'whitened' is unknown; choose one of none, unit, standardise, whiten"),
-        ({"diversity_on": "g"}, "--kd-diversity-on: 'g' is unknown; choose one of generator, student, off"),
-        ({"template": "a photo"}, "--kd-template: 'a photo' must hold {} once"),
-        ({"layer": " , "}, "--kd-layer: no layer was named"),
+        ({"warmup": -1.0}, "warmup=-1.0 is not a length in kimg; give a number of at least 0"),
+        ({"until": float("nan")}, "until=nan is not a length in kimg"),
+        ({"every": 0}, "every=0 is not a number of steps; give at least 1"),
+        ({"norm": "whitened"}, "norm='whitened' is unknown; choose one of none, unit, standardise, whiten"),
+        ({"diversity_on": "g"}, "diversity_on='g' is unknown; choose one of generator, student, off"),
+        ({"template": "a photo"}, "template='a photo' must contain {} once"),
+        ({"layer": " , "}, "layer=: no layer was named"),
     ],
 )
 def test_bad_options(option, message):
     with pytest.raises(KDError) as error:
-        KDConfig(**option)
+        from_dict(KDConfig, option)
     assert message in str(error.value)

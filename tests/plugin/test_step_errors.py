@@ -12,7 +12,7 @@ from kd_plugin import CaptureError, TeacherError
 
 
 def test_view_clean_without_clean_images(attach):
-    with pytest.raises(CaptureError, match=re.escape("--kd-view=clean: capture('fake') needs the images before")):
+    with pytest.raises(CaptureError, match=re.escape("view='clean': capture('fake') needs the images before")):
         attach(view="clean").capture("fake")
 
 
@@ -25,11 +25,11 @@ def test_a_missing_role(attach, discriminator, images):
 
 
 def test_unequal_batches(attach, discriminator, images, run):
-    message = re.escape("3 real and 4 fake images were captured, but crossed pairs need equally many")
+    message = re.escape("3 real and 4 fake images were captured, but crossed pairs need equal numbers")
     with pytest.raises(CaptureError, match=message):
         run(attach(p=0.01), discriminator, images(1, 3), images(2, 4))
     assert run(attach(p=0), discriminator, images(1, 3), images(2, 4)).total > 0
-    assert run(attach(losses={"cgkd": 1.0}), discriminator, images(1, 3), images(2, 4)).total > 0
+    assert run(attach(terms={"cgkd": 1.0}), discriminator, images(1, 3), images(2, 4)).total > 0
 
 
 def test_view_seen_of_a_discriminator_without_an_image_tensor(attach, images, run):
@@ -42,7 +42,7 @@ def test_view_seen_of_a_discriminator_without_an_image_tensor(attach, images, ru
             return self.fc(packed["image"].mean(dim=(2, 3)))
 
     packed = Packed()
-    message = re.escape("--kd-view=seen: D was given no image tensor [N, C, H, W]; use --kd-view=clean")
+    message = re.escape("view='seen': D was given no image tensor [N, C, H, W]; use view='clean'")
     with pytest.raises(CaptureError, match=message):
         run(attach(packed, layer="fc"), packed, {"image": images(1)}, {"image": images(2)})
     kd = attach(packed, layer="fc", view="clean")
@@ -55,7 +55,7 @@ def test_nan_is_blamed_on_its_source(attach, discriminator, teacher, images, run
     with pytest.raises(TeacherError, match="NaN or infinity in the images it saw"):
         run(attach(), discriminator, images(1), broken)
     with pytest.raises(TeacherError, match="NaN or infinity in the images it saw"):
-        attach(losses={"diversity": 1.0}).for_generator(broken)
+        attach(terms={"diversity": 1.0}).for_generator(broken)
     teacher.network[1].bias.data[0] = float("nan")
     with pytest.raises(TeacherError, match="NaN or infinity from the teacher 'fake'"):
         run(attach(), discriminator, images(1), images(2))

@@ -144,7 +144,7 @@ def test_unknown_role(discriminator):
 
 
 def test_unknown_layer_names_the_nearest(discriminator):
-    message = re.escape("--kd-layer: 'b4.fcc' is not in the discriminator; nearest: 'b4.fc'")
+    message = re.escape("layer='b4.fcc' is not in the discriminator; nearest: 'b4.fc'")
     with pytest.raises(LayerError, match=message):
         FeatureTap(discriminator, ["b4.fcc"])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +12,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kd_plugin.errors import command_line
+
 PACKAGE = Path(str(distribution("openai-clip").locate_file("clip")))
+
+
+@pytest.fixture(autouse=True)
+def _on_the_command_line() -> Iterator[None]:
+    """Messages name flags here; test_options.py and test_attach.py have their other form."""
+    with command_line():
+        yield
 
 
 def load_from_package(stem: str) -> ModuleType:

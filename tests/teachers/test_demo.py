@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from experiments import train_demo_teacher as training
 from kd_plugin.errors import PromptError, TeacherError
 from kd_plugin.teachers import demo, load_teacher, load_teachers
-from kd_plugin.teachers.base import Teacher
 from kd_plugin.teachers.preprocess import Preprocess
+from kd_plugin.teachers.protocol import Teacher
 from training.drawings import Attributes, caption
 
 

@@ -71,7 +71,7 @@ def test_measuring_leaves_the_parameter_as_it_was(layer: nn.Module, monkeypatch:
 
 
 def test_an_unknown_precision(make: Callable[[str], OpenAIClip]) -> None:
-    with pytest.raises(TeacherError, match="--kd-precision: 'fp23' is unknown; nearest: 'fp32'"):
+    with pytest.raises(TeacherError, match="--kd-precision=fp23 is unknown; nearest: 'fp32'"):
         make("fp23")
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kd_plugin.teachers.base import Teacher
+from kd_plugin.teachers.protocol import Teacher
 from training.drawings.captions import LEADS, PLACES, article
 from training.drawings.family import COLOURS, COUNTS, KINDS, SCENES, SIZES
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dnnlib.errors import UserError
 from kd_plugin.download import download, sha256_of
-from kd_plugin.errors import KDError, first_line, nearest
+from kd_plugin.errors import KDError, arg, first_line, nearest
 from kd_plugin.teachers import TEACHERS, load_teacher
 from kd_plugin.teachers.torchscript import load_torchscript
 from training.data.pixels import to_float
@@ -126,7 +126,7 @@ def load_detector(spec: str | os.PathLike[str], device: torch.device | str = "cp
             return _from_teacher(name, where)
     except KDError as error:
         # A teacher speaks of the flag that usually names it.
-        raise UserError(str(error).replace(f"--kd={name}", f"--detector={name}")) from None
+        raise UserError(str(error).replace(arg("teacher", name), f"--detector={name}")) from None
     close = nearest(name, [*OFFICIAL, *TEACHERS], exhaustive=False)
     raise UserError(f"--detector: '{name}' does not exist{close}; {_DETECTOR.expected}, '{INCEPTION}', or a teacher")
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugin import AnyDistiller
-from kd_plugin.distiller import Look
+from kd_plugin.interface import RunD
 from torch_utils.seeding import own_randomness
 from torch_utils.stats import Figure
 from training.data.dataset import ImageDataset
@@ -89,7 +89,7 @@ class OverfitWatch:
         self._images = [_some(dataset, min(len(dataset), MOST_IMAGES), seed) for dataset in (train, held_out)]
         self._ticks: deque[Tick] = deque(maxlen=WINDOW_TICKS)
         self._kd = kd
-        self._explained: Callable[[Look], dict[str, float]] | None = None  # the teacher looks at the first tick
+        self._explained: Callable[[RunD], dict[str, float]] | None = None  # the teacher looks at the first tick
 
     def figures(self, G: nn.Module, D: nn.Module, latents: Latents, nimg: int) -> dict[str, Figure]:
         """Measures now. Torch's random state is left as it was found.

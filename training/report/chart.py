@@ -1,12 +1,14 @@
-"""A run at a glance: stats.jsonl drawn as chart.png."""
+"""chart.png: the numbers in stats.jsonl as curves."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dnnlib.files import write_atomic
+from kd_plugin import TermInfo
 
 __all__ = ["save_chart"]
 
@@ -19,31 +21,30 @@ class Panel:
     lines: dict[str, str]
 
 
-PANELS = (
+_BEFORE_TERMS = (
     Panel("D's scores (logits)", {"real": "Loss/scores/real", "fake": "Loss/scores/fake"}),
     Panel(
         "D's scores, not augmented",
         {"training": "Overfit/train", "held out": "Overfit/holdout", "fake": "Overfit/fake"},
     ),
     Panel("Overfitting gap", {"(training - held out) / (training - fake)": "Overfit/gap"}),
-    Panel("Distillation (unweighted)", {"AGKD": "Loss/KD/agkd", "CGKD": "Loss/KD/cgkd"}),
+)
+_AFTER_TERMS = (
     Panel(
-        "Fakes, as the teacher sees them",
-        {"alike (diversity)": "Loss/KD/diversity", "apart from reals (match)": "Loss/KD/match"},
-    ),
-    Panel(
-        "Pull of distillation / of the game",
+        "Gradient of distillation / adversarial",
         {"at D's feature": "Loss/KD/grad_ratio", "at G's images": "Loss/KD/grad_ratio_G"},
     ),
-    Panel("Share of the teacher that D explains", {"training": "KD/explained", "held out": "KD/explained_holdout"}),
+    Panel("Fraction of the teacher that D predicts", {"training": "KD/explained", "held out": "KD/explained_holdout"}),
 )
-
-
 MOST_COLUMNS = 3
 
 
-def save_chart(run_dir: Path) -> bool:
-    """Draws the panels for which the run has figures.
+def save_chart(run_dir: Path, terms: Sequence[TermInfo] = ()) -> bool:
+    """Draw the panels for which the run has numbers.
+
+    Args:
+        run_dir: holds stats.jsonl.
+        terms: of the distillation; each is a line in the panel of its side.
 
     Returns:
         False where there is nothing to draw, or matplotlib is not installed.
@@ -54,7 +55,8 @@ def save_chart(run_dir: Path) -> bool:
         return False
     stats = run_dir / "stats.jsonl"
     ticks = [json.loads(line) for line in stats.read_text(encoding="utf-8").splitlines()] if stats.is_file() else []
-    panels = [panel for panel in PANELS if any(name in tick for tick in ticks for name in panel.lines.values())]
+    panels = [*_BEFORE_TERMS, *_term_panels(terms), *_AFTER_TERMS]
+    panels = [panel for panel in panels if any(name in tick for tick in ticks for name in panel.lines.values())]
     if not panels:
         return False
     columns = min(len(panels), MOST_COLUMNS)
@@ -74,3 +76,11 @@ def save_chart(run_dir: Path) -> bool:
         axes.legend(fontsize=8)
     write_atomic(run_dir / "chart.png", lambda partial: figure.savefig(partial, dpi=100))
     return True
+
+
+def _term_panels(terms: Sequence[TermInfo]) -> list[Panel]:
+    """One for the terms of D and one for those of G."""
+    return [
+        Panel(title, {term.label: f"Loss/KD/{term.name}" for term in terms if side in term.sides})
+        for side, title in (("D", "Terms of D (unweighted)"), ("G", "Terms of G (unweighted)"))
+    ]

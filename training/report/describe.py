@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kd_plugin.teachers.protocol import HasRemark, KnowsItsWords
 from training.networks.discriminator import group_size_of
 from training.session import Session
 
@@ -33,10 +34,12 @@ def describe(session: Session) -> list[str]:
     if session.kd is not None:
         lines.append(
             f"Teacher:     {config.kd.teacher}, "
-            f"{', '.join(f'{name} {weight:g}' for name, weight in kd.weights.items())}, view {kd.view}, "
+            f"{', '.join(f'{term.name} {term.weight:g}' for term in session.terms_info) or 'no term'}, view {kd.view}, "
             f"student {kd.layer}, norm {kd.norm}, {kd.precision}"
         )
-        lines += [f"             {t.name}: {t.remark}" for t in session.kd.teachers if getattr(t, "remark", "")]
+        lines += [
+            f"             {t.name}: {t.remark}" for t in session.kd.teachers if isinstance(t, HasRemark) and t.remark
+        ]
     if session.prompts is not None:
         lines.append(f"Prompts:     {session.prompts.source}")
         lines.extend(f"             {text}" for text in session.prompts.texts)
@@ -66,7 +69,11 @@ def _remarks(session: Session) -> list[str]:
             "reals.png, and add images if you can"
         )
     bank = None if session.kd is None else session.kd.prompts
-    unknown = None if bank is None else getattr(bank.teacher, "unknown_words", None)
-    if unknown is not None and session.prompts is not None and (words := unknown(session.prompts.texts)):
+    teacher = None if bank is None else bank.teacher
+    if (
+        isinstance(teacher, KnowsItsWords)
+        and session.prompts
+        and (words := teacher.unknown_words(session.prompts.texts))
+    ):
         remarks.append(f"Note:        the teacher never saw the words {', '.join(words)}; to it they are all the same")
     return remarks

@@ -1,13 +1,15 @@
-"""What is said of a run while it goes on: the figures of a tick, the line they make, and when the end is due."""
+"""Progress of a run: the numbers of a tick, its line in the log, and a forecast of the end."""
 
 from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from dnnlib.text import format_seconds
+from kd_plugin import TermInfo
 from torch_utils.stats import Figure
 from training.session import Session
 
@@ -55,29 +57,35 @@ def figures(session: Session, nimg: int, seconds: float, data_seconds: float) ->
     return measured | players.stats.drain(session.ranks)
 
 
-# The columns of a tick's line: label, name in stats.jsonl, format.
-_LINE = (
-    ("tick", "Progress/tick", "<4.0f"),
-    ("kimg", "Progress/kimg", "<8.1f"),
-    ("sec/kimg", "Timing/sec_per_kimg", "<7.2f"),
-    ("D(real)", "Loss/scores/real", "<+6.2f"),
-    ("D(fake)", "Loss/scores/fake", "<+6.2f"),
-    ("agkd", "Loss/KD/agkd", "<6.3f"),
-    ("cgkd", "Loss/KD/cgkd", "<6.4f"),
-    ("pull", "Loss/KD/grad_ratio", "<6.3f"),
-    ("alike", "Loss/KD/diversity", "<6.3f"),
-    ("apart", "Loss/KD/match", "<6.3f"),
-    ("pull on G", "Loss/KD/grad_ratio_G", "<6.3f"),
-    ("gap", "Overfit/gap", "<+5.2f"),
-    ("explained", "KD/explained", "<6.1%"),
-    ("held out", "KD/explained_holdout", "<6.1%"),
-    ("kd time", "Timing/kd_fraction", "<5.1%"),
-    ("augment", "Progress/augment", "<6.3f"),
-    ("NaN steps", "Progress/nan_steps", "<4.0f"),
-    ("GPU GB", "Resources/peak_gpu_mem_gb", "<6.2f"),
-)
+Column = tuple[str, str, str]  # label, name in stats.jsonl, format
 
 
-def tick_line(numbers: dict[str, Figure]) -> str:
-    parts = [f"{label} {numbers[name].mean:{form}}" for label, name, form in _LINE if name in numbers]
-    return "  ".join([*parts, f"time {format_seconds(numbers['Timing/sec_per_tick'].mean)}"])
+def tick_line(numbers: Mapping[str, Figure], terms: Sequence[TermInfo] = ()) -> str:
+    """One line of the log: the columns for which there is a number, the terms of the distillation among them."""
+    shown = [f"{label} {numbers[name].mean:{form}}" for label, name, form in _columns(terms) if name in numbers]
+    return "  ".join([*shown, f"time {format_seconds(numbers['Timing/sec_per_tick'].mean)}"])
+
+
+def _columns(terms: Sequence[TermInfo]) -> list[Column]:
+    of_d, of_g = (
+        [(term.label, f"Loss/KD/{term.name}", term.log_format) for term in terms if side in term.sides]
+        for side in ("D", "G")
+    )
+    return [
+        ("tick", "Progress/tick", "<4.0f"),
+        ("kimg", "Progress/kimg", "<8.1f"),
+        ("sec/kimg", "Timing/sec_per_kimg", "<7.2f"),
+        ("D(real)", "Loss/scores/real", "<+6.2f"),
+        ("D(fake)", "Loss/scores/fake", "<+6.2f"),
+        *of_d,
+        ("grad_ratio", "Loss/KD/grad_ratio", "<6.3f"),
+        *of_g,
+        ("grad_ratio_G", "Loss/KD/grad_ratio_G", "<6.3f"),
+        ("gap", "Overfit/gap", "<+5.2f"),
+        ("explained", "KD/explained", "<6.1%"),
+        ("held out", "KD/explained_holdout", "<6.1%"),
+        ("kd time", "Timing/kd_fraction", "<5.1%"),
+        ("augment", "Progress/augment", "<6.3f"),
+        ("NaN steps", "Progress/nan_steps", "<4.0f"),
+        ("GPU GB", "Resources/peak_gpu_mem_gb", "<6.2f"),
+    ]

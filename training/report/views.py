@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from kd_plugin.teachers.image_input import rgb
+from kd_plugin.teachers.protocol import ShowsItsInput
 from training.report.image_grid import save_image, to_pixels
 from training.session import Session
 
@@ -32,8 +33,8 @@ def save_views(session: Session, path: Path, count: int = 6) -> None:
     columns, titles, texts = [real, seen], ["training image", "as D sees it"], [""] * len(real)
     if session.kd is not None:
         teacher = session.kd.teachers[0]
-        shown = rgb(seen if session.kd.config.view == "seen" else real)
-        columns.append(teacher.shown(shown) if hasattr(teacher, "shown") else shown)
+        shown = rgb(seen if session.kd.view == "seen" else real)
+        columns.append(teacher.shown(shown) if isinstance(teacher, ShowsItsInput) else shown)
         titles.append("as the teacher sees it")
         texts = _nearest_prompts(session, shown)
     picture = _sheet([to_pixels(column) for column in columns], titles, texts)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import kd_plugin
-from kd_plugin import PromptError, gradient_ratio
+from kd_plugin import gradient_ratio
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_the_ratio_is_that_of_all(attach, discriminator, teacher, others, both):
     """Against the gradient at the layer's own output, by a hook of the test's."""
     seen = []
     discriminator.b4["fc"].register_forward_hook(lambda module, args, output: seen.append(output))
-    kd = attach(teacher=[(1.0, teacher), (3.0, others)], losses={"agkd": 1.0}, p=0)
+    kd = attach(teacher=[(1.0, teacher), (3.0, others)], terms={"agkd": 1.0}, p=0)
     adversarial = both(kd, discriminator)
     distilled = kd()
     pulls = []
@@ -53,7 +53,7 @@ def test_the_ratio_is_that_of_all(attach, discriminator, teacher, others, both):
 
 
 def test_each_is_balanced(attach, discriminator, teacher, others, both):
-    kd = attach(teacher=[(1.0, teacher), (1.0, others)], losses={"agkd": 1.0}, p=0, balance=0.3)
+    kd = attach(teacher=[(1.0, teacher), (1.0, others)], terms={"agkd": 1.0}, p=0, balance=0.3)
     adversarial = both(kd, discriminator)
     for distiller in kd.members:
         distilled = distiller(adversarial)
@@ -74,7 +74,7 @@ def test_the_state_goes_on(attach, discriminator, teacher, others, both):
 
 
 def test_the_generators_term_and_held_out_images(attach, discriminator, teacher, others, images):
-    kd = attach(teacher=[(1.0, teacher), (1.0, others)], losses={"agkd": 1.0, "diversity": 1.0})
+    kd = attach(teacher=[(1.0, teacher), (1.0, others)], terms={"agkd": 1.0, "diversity": 1.0})
     fake = images(2).requires_grad_()
     kd.for_generator(fake).total.backward()
     assert fake.grad is not None
@@ -83,7 +83,8 @@ def test_the_generators_term_and_held_out_images(attach, discriminator, teacher,
 
 def test_nobody_reads_texts(attach, discriminator, make_teacher):
     blind = [(1.0, make_teacher(vocabulary=())) for _ in range(2)]
-    assert attach(teacher=blind).config.cgkd == 0
+    assert [info.name for info in attach(teacher=blind).terms_info] == ["agkd"]
     one_reads = [blind[0], (1.0, make_teacher())]
-    with pytest.raises(PromptError, match="cgkd compare images with texts"):
-        kd_plugin.attach(discriminator, teacher=one_reads)
+    with pytest.warns(UserWarning, match="cgkd is off: it compares images with texts"):
+        kd = kd_plugin.attach(discriminator, teacher=one_reads)
+    assert {info.name for info in kd.terms_info} == {"agkd", "match"}

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from kd_plugin import normalization as spaces
-from kd_plugin.normalization import FLOOR, NORMS, RunningMoments, Space
-from kd_plugin.terms import AGKD, CGKD
-from kd_plugin.terms.base import DistillLoss
+from kd_plugin import normalization
+from kd_plugin.distances import DISTANCES
+from kd_plugin.functional import correlations
+from kd_plugin.normalization import FLOOR, NORMS, Normalization, RunningMoments
 from kd_plugin.types import Pairs
 
 E, P = 5, 4
@@ -27,15 +27,17 @@ def embeddings(seed: int, n: int = 300) -> Tensor:
     return draw(seed, n, E) @ draw(99, E, E) + 7
 
 
-def space(norm: str, centre: bool = False, seen: Tensor | None = None) -> Space:
-    made = Space(norm, centre, E).double()
+def observed(norm: str, centre: bool = False, seen: Tensor | None = None) -> Normalization:
+    made = Normalization(norm, centre, E).double()
     for part in (embeddings(1) if seen is None else seen).split(30):
         made.observe(part)
     return made
 
 
-def distance(loss: DistillLoss, pairs: Pairs, texts: Tensor | None = None) -> float:
-    return float(loss.distance(loss.compared(pairs.student, texts), loss.compared(pairs.teacher, texts)))
+def distance(pairs: Pairs, texts: Tensor | None = None) -> float:
+    """As AGKD has it, or, with texts, CGKD."""
+    rows = pairs if texts is None else Pairs(*(correlations(side, texts) for side in (pairs.student, pairs.teacher)))
+    return float(DISTANCES["l1"].between(rows.student, rows.teacher))
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -53,10 +55,10 @@ def test_processes_with_unequal_batches_have_the_moments_of_all(monkeypatch):
     """As where the last batch of an epoch is short: each takes in its own rows, and the sums of both."""
     parts = embeddings(1, 8).split([5, 3])
     travelling = []
-    monkeypatch.setattr(spaces, "summed", lambda sums: travelling.append(sums) or sums)
+    monkeypatch.setattr(normalization, "summed", lambda sums: travelling.append(sums) or sums)
     for part in parts:
         RunningMoments(E, full=False).double().update(part)
-    monkeypatch.setattr(spaces, "summed", lambda sums: sum(travelling))
+    monkeypatch.setattr(normalization, "summed", lambda sums: sum(travelling))
     for part in parts:
         moments = RunningMoments(E, full=False).double()
         moments.update(part)
@@ -67,7 +69,7 @@ def test_processes_with_unequal_batches_have_the_moments_of_all(monkeypatch):
 
 def test_crossed_pairs_meet_in_the_space_of_their_own(attach, discriminator, images, run, teacher):
     """With the coin: each image's feature, its own standardised embedding, and that of the other role's image."""
-    options = {"losses": {"agkd": 1.0}, "norm": "standardise"}
+    options = {"terms": {"agkd": 1.0}, "norm": "standardise"}
     runs = [run(attach(p=p, **options), discriminator, images(1), images(2)) for p in (0, 1)]
     own, both = (float(distilled.total.detach()) for distilled in runs)
     rows = [discriminator.b4["fc"](discriminator.b4["conv"](images(s)).tanh().mean(dim=(2, 3))) for s in (1, 2)]
@@ -94,7 +96,7 @@ def test_moments_forget():
 def test_standardised_targets_are_the_formula():
     teacher, all_rows = embeddings(1)[:8], embeddings(1)
     mean, variance = all_rows.mean(0), all_rows.var(0, correction=0)
-    found = space("standardise").compared(Pairs(draw(2, 8, E), teacher))
+    found = observed("standardise").compared(Pairs(draw(2, 8, E), teacher))
     for i in range(8):
         for j in range(E):
             expected = (teacher[i, j] - mean[j]) / math.sqrt(variance[j] + FLOOR * variance.mean())
@@ -104,7 +106,7 @@ def test_standardised_targets_are_the_formula():
 
 def test_whitened_targets_are_uncorrelated():
     rows = embeddings(1, 3000)
-    white = space("whiten", seen=rows).compared(Pairs(rows, rows)).teacher
+    white = observed("whiten", seen=rows).compared(Pairs(rows, rows)).teacher
     variances = np.linalg.eigvalsh(np.cov(rows.numpy().T, bias=True))
     found = np.linalg.eigvalsh(np.cov(white.numpy().T, bias=True))
     expected = np.sort(variances / (variances + FLOOR * variances.mean()))
@@ -112,25 +114,25 @@ def test_whitened_targets_are_uncorrelated():
 
 
 def test_unit_rows_on_both_sides():
-    found = space("unit").compared(Pairs(draw(2, 8, E) * 50, embeddings(3, 8)))
+    found = observed("unit").compared(Pairs(draw(2, 8, E) * 50, embeddings(3, 8)))
     for rows in (found.student, found.teacher):
         torch.testing.assert_close(rows.norm(dim=1), torch.ones(8, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("centre", [False, True])
 @pytest.mark.parametrize("norm", NORMS)
-def test_the_perfect_student_costs_nothing_in_any_space(norm, centre):
+def test_the_perfect_student_costs_nothing_in_any_observed(norm, centre):
     """One answer of the student satisfies both kinds of term: it is consistent."""
-    made, teacher, texts = space(norm, centre), embeddings(3, 8), draw(4, P, E)
+    made, teacher, texts = observed(norm, centre), embeddings(3, 8), draw(4, P, E)
     target = made.compared(Pairs(teacher, teacher)).teacher
     student = target if norm != "unit" else teacher
-    assert distance(AGKD(), made.compared(Pairs(student, teacher))) == pytest.approx(0, abs=1e-9)
-    assert distance(CGKD(), made.beside_texts(Pairs(student, teacher)), texts) == pytest.approx(0, abs=1e-9)
+    assert distance(made.compared(Pairs(student, teacher))) == pytest.approx(0, abs=1e-9)
+    assert distance(made.beside_texts(Pairs(student, teacher)), texts) == pytest.approx(0, abs=1e-9)
 
 
 def test_centred_correlations_are_the_formula():
     """Against a double loop: rows are (I - mean) T', divided by their length."""
-    made, teacher, student, texts = space("none", True), embeddings(3, 6), embeddings(5, 6), draw(4, P, E)
+    made, teacher, student, texts = observed("none", True), embeddings(3, 6), embeddings(5, 6), draw(4, P, E)
     mean = embeddings(1).mean(0)
     expected = 0.0
     for i in range(6):
@@ -140,18 +142,18 @@ def test_centred_correlations_are_the_formula():
             length = math.sqrt(sum(value * value for value in row))
             rows.append([value / length for value in row])
         expected += sum(abs(a - b) for a, b in zip(*rows, strict=True)) / (6 * P)
-    assert distance(CGKD(), made.beside_texts(Pairs(student, teacher)), texts) == pytest.approx(expected, rel=1e-9)
+    assert distance(made.beside_texts(Pairs(student, teacher)), texts) == pytest.approx(expected, rel=1e-9)
 
 
 def test_centring_takes_the_constant_out_of_correlations():
     texts, teacher = draw(4, P, E), embeddings(3, 200)
 
-    def constant_part(made: Space) -> float:
-        rows = CGKD().compared(made.beside_texts(Pairs(teacher, teacher)).teacher, texts)
+    def constant_part(made: Normalization) -> float:
+        rows = correlations(made.beside_texts(Pairs(teacher, teacher)).teacher, texts)
         return float(rows.mean(0).square().sum() / rows.square().sum(1).mean())
 
-    assert constant_part(space("none")) > 0.5
-    assert constant_part(space("none", True)) < 0.1
+    assert constant_part(observed("none")) > 0.5
+    assert constant_part(observed("none", True)) < 0.1
 
 
 def test_statistics_are_kept_in_the_state(attach, discriminator, images, run):
@@ -163,7 +165,7 @@ def test_statistics_are_kept_in_the_state(attach, discriminator, images, run):
 
 
 def test_without_statistics_the_state_has_none(attach):
-    assert not [name for name in attach(norm="unit").state_dict() if name.startswith("space.")]
+    assert not [name for name in attach(norm="unit").state_dict() if name.startswith("normalization.")]
 
 
 def test_gradient_goes_to_the_student_alone(attach, discriminator, images, run):
@@ -171,4 +173,4 @@ def test_gradient_goes_to_the_student_alone(attach, discriminator, images, run):
         kd = attach(norm=norm, centre=True, p=1)
         run(kd, discriminator, images(1), images(2)).total.backward()
         assert discriminator.b4["fc"].weight.grad.abs().sum() > 0
-        assert all(buffer.grad is None for buffer in kd.space.buffers())
+        assert all(buffer.grad is None for buffer in kd.normalization.buffers())

@@ -1,4 +1,4 @@
-"""Each loss against a double loop written from its formula, in float64: values and gradients."""
+"""Each term against a double loop written from its formula, in float64: values and gradients."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kd_plugin.errors import PromptError
-from kd_plugin.functional import energy_distance
-from kd_plugin.terms import AGKD, CGKD, LOSSES, Diversity
-from kd_plugin.terms.base import DistillLoss, correlations, row_normalised
-from kd_plugin.types import DistillBatch
+from kd_plugin.functional import correlations, energy_distance, row_normalized
+from kd_plugin.normalization import Normalization
+from kd_plugin.terms import AGKD, CGKD, TERMS, ComparisonTerm, DiscriminatorStep, GeneratorStep, Needs, Term
+from kd_plugin.types import Pairs
 
 N, E, P = 3, 5, 4
 
@@ -26,7 +26,7 @@ def draw(seed: int, *shape: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Given:
-    """Embeddings of a step, before a loss makes of them what it compares."""
+    """Embeddings of a step, before a term makes rows of them to compare."""
 
     student: Tensor
     teacher: Tensor
@@ -40,9 +40,20 @@ def batch(coin: bool = False, **changes: Tensor | None) -> Given:
     return replace(Given(student, draw(2, N, E), draw(3, N, E), draw(4, P, E), coin), **changes)
 
 
-def value_of(loss: DistillLoss, given: Given) -> Tensor:
-    rows = [loss.compared(part, given.texts) for part in (given.student, given.teacher, given.teacher_other)]
-    return loss(DistillBatch("real", *rows, given.coin))
+def make(term: type[Term], **options: object) -> Term:
+    return term(term.Options(**options), E)
+
+
+def value_of(term: ComparisonTerm, given: Given) -> Tensor:
+    """For the images of one role."""
+    student, teacher, other = (
+        term.rows(part, given.texts) for part in (given.student, given.teacher, given.teacher_other)
+    )
+    return term.role_loss(Pairs(student, teacher), Pairs(student, other), given.coin)
+
+
+def diversity(embeddings: Tensor, texts: Tensor) -> Tensor:
+    return make(TERMS["diversity"]).generator_loss(GeneratorStep(embeddings, texts=texts))
 
 
 def loop_l1(a: Tensor, b: Tensor) -> float:
@@ -92,7 +103,7 @@ def finite_differences(function, at: Tensor, step: float = 1e-6) -> Tensor:
 
 
 @pytest.mark.parametrize("coin", [False, True])
-@pytest.mark.parametrize(("loss", "brute"), [(AGKD(), brute_agkd), (CGKD(), brute_cgkd)])
+@pytest.mark.parametrize(("loss", "brute"), [(make(AGKD), brute_agkd), (make(CGKD), brute_cgkd)])
 def test_discriminator_terms_are_the_formula(loss, brute, coin):
     b = batch(coin)
     value = value_of(loss, b)
@@ -105,7 +116,7 @@ def test_discriminator_terms_are_the_formula(loss, brute, coin):
 
 def test_diversity_is_the_formula():
     embeddings, texts = draw(2, N, E).requires_grad_(), draw(4, P, E)
-    value = Diversity()(embeddings, texts)
+    value = diversity(embeddings, texts)
     assert float(value.detach()) == pytest.approx(brute_diversity(embeddings.detach(), texts), rel=1e-12)
     (gradient,) = torch.autograd.grad(value, embeddings)
     numeric = finite_differences(lambda e: brute_diversity(e, texts), embeddings.detach())
@@ -145,13 +156,13 @@ def test_energy_distance_of_one_distribution_is_nothing():
 
 def test_diversity_extremes():
     texts, embeddings = torch.eye(4), torch.eye(4)
-    assert float(Diversity()(embeddings, texts)) == 0.0  # nothing in common
-    assert float(Diversity()(embeddings[:1].expand(4, 4), texts)) == 1.0  # a collapsed generator
-    assert float(Diversity()(embeddings[:1], texts)) == 0.0  # a single image has no pair
+    assert float(diversity(embeddings, texts)) == 0.0  # nothing in common
+    assert float(diversity(embeddings[:1].expand(4, 4), texts)) == 1.0  # a collapsed generator
+    assert float(diversity(embeddings[:1], texts)) == 0.0  # a single image has no pair
 
 
 def test_agkd_coin_adds_the_crossed_pairs():
-    own, both = value_of(AGKD(), batch(False)), value_of(AGKD(), batch(True))
+    own, both = value_of(make(AGKD), batch(False)), value_of(make(AGKD), batch(True))
     assert float((both - own).detach()) == pytest.approx(loop_l1(draw(3, N, E), draw(1, N, E)))
 
 
@@ -159,8 +170,8 @@ def test_swapping_real_and_fake_shows():
     """Without the coin the other role's embeddings do not count; exchanged for one's own they change the value."""
     b = batch(False, student=draw(1, N, E))
     swapped = replace(b, teacher=b.teacher_other, teacher_other=b.teacher)
-    assert float(value_of(AGKD(), b)) == float(value_of(AGKD(), replace(b, teacher_other=draw(9, N, E))))
-    for loss in (AGKD(), CGKD()):
+    assert float(value_of(make(AGKD), b)) == float(value_of(make(AGKD), replace(b, teacher_other=draw(9, N, E))))
+    for loss in (make(AGKD), make(CGKD)):
         assert abs(float(value_of(loss, b) - value_of(loss, swapped))) > 1e-3
 
 
@@ -168,32 +179,32 @@ def test_swapping_teacher_and_student_shows():
     """|I - D| is symmetric in value, so it is the gradient that tells: it must go to the student alone."""
     b = batch(True)
     swapped = replace(b, student=b.teacher, teacher=b.student)
-    assert (value_of(AGKD(), b) - value_of(AGKD(), swapped)).abs() > 1e-3  # through the crossed pairs
-    for loss in (AGKD(), CGKD()):
+    assert (value_of(make(AGKD), b) - value_of(make(AGKD), swapped)).abs() > 1e-3  # through the crossed pairs
+    for loss in (make(AGKD), make(CGKD)):
         assert torch.autograd.grad(value_of(loss, b), b.student)[0].abs().sum() > 0
 
 
 def test_perfect_student_costs_nothing():
     b = batch(False)
     perfect = replace(b, student=b.teacher)
-    assert float(value_of(AGKD(), perfect)) == 0
-    assert float(value_of(CGKD(), perfect)) == 0
+    assert float(value_of(make(AGKD), perfect)) == 0
+    assert float(value_of(make(CGKD), perfect)) == 0
 
 
 def test_cgkd_ignores_the_scale_of_a_row():
     b = batch()
-    torch.testing.assert_close(value_of(CGKD(), replace(b, student=b.student * 7)), value_of(CGKD(), b))
+    torch.testing.assert_close(value_of(make(CGKD), replace(b, student=b.student * 7)), value_of(make(CGKD), b))
 
 
 @pytest.mark.parametrize("texts", [None, draw(4, 1, E)])
 def test_cgkd_needs_two_prompts(texts):
-    with pytest.raises(PromptError, match=r"--kd-prompts: correlated distillation \(cgkd\) needs at least 2 prompts"):
-        value_of(CGKD(), batch(texts=texts))
+    with pytest.raises(PromptError, match=r"prompts=: correlated distillation \(cgkd\) needs at least 2 prompts"):
+        value_of(make(CGKD), batch(texts=texts))
 
 
 def test_zero_rows_are_safe():
     rows = torch.zeros(2, 3, requires_grad=True)
-    normalised = row_normalised(rows)
+    normalised = row_normalized(rows)
     assert torch.equal(normalised, torch.zeros(2, 3))
     normalised.sum().backward()
     assert rows.grad.isfinite().all()
@@ -203,7 +214,7 @@ def test_zero_rows_are_safe():
 @pytest.mark.parametrize(("given_type", "result"), [(torch.float16, torch.float32), (torch.float64, torch.float64)])
 def test_row_normalisation_does_not_overflow_in_half_precision(given_type, result):
     rows = torch.full((1, 4), 60000.0, dtype=given_type)
-    normalised = row_normalised(rows)
+    normalised = row_normalized(rows)
     assert normalised.dtype == result
     torch.testing.assert_close(normalised, torch.full((1, 4), 0.5, dtype=result))
 
@@ -215,9 +226,25 @@ def test_rows_of_correlations_have_unit_length(seed, n, p):
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(n, dtype=torch.float64))
 
 
-def test_registered_names():
-    assert dict.fromkeys(LOSSES) == {"agkd": None, "cgkd": None}
-    assert LOSSES["agkd"].needs_other
-    assert not LOSSES["agkd"].needs_texts
-    assert LOSSES["cgkd"].needs_texts
-    assert not LOSSES["cgkd"].needs_other
+def test_a_step_sums_both_roles():
+    """What the distiller calls, against the terms of each role."""
+    student, teacher, texts = draw(1, 2 * N, E), draw(2, 2 * N, E), draw(4, P, E)
+    step = DiscriminatorStep(Pairs(student, teacher), N, texts, True, Normalization("none", False, E))
+    for term in (make(AGKD), make(CGKD)):
+        parts = [
+            Given(student[mine], teacher[mine], teacher[other], texts, True)
+            for mine, other in ((slice(0, N), slice(N, None)), (slice(N, None), slice(0, N)))
+        ]
+        expected = sum(float(value_of(term, part)) for part in parts)
+        assert float(term.discriminator_loss(step)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_what_the_built_in_terms_declare():
+    declared = {name: (TERMS[name].needs, make(TERMS[name]).sides) for name in TERMS}
+    assert declared == {
+        "agkd": (Needs(other_batch=True), ("D",)),
+        "cgkd": (Needs(texts=True), ("D",)),
+        "diversity": (Needs(texts=True), ("G",)),
+        "match": (Needs(real_images=True), ("G",)),
+    }
+    assert make(TERMS["diversity"], on="student").sides == ("D",)

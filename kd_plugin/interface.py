@@ -1,0 +1,130 @@
+"""What a host uses of a distiller, whether it has one teacher or several."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from kd_plugin.prompts.bank import PromptBank
+from kd_plugin.teachers.protocol import Teacher
+from kd_plugin.terms import Needs, TermInfo
+from kd_plugin.types import Distilled, Role
+
+__all__ = ["AnyDistiller", "RunD"]
+
+RunD = Callable[[Tensor], object]  # calls D on images
+
+
+class AnyDistiller(nn.Module):
+    """Made by `kd_plugin.attach`. Its parameters belong in D's optimiser; its state_dict restores a run exactly."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, adversarial: Tensor | None = None) -> Distilled: ...
+
+    @property
+    @abstractmethod
+    def teachers(self) -> tuple[Teacher, ...]:
+        """All of them."""
+
+    @property
+    @abstractmethod
+    def prompts(self) -> PromptBank | None:
+        """The texts that images are compared with; None if no active term needs them."""
+
+    @property
+    @abstractmethod
+    def terms_info(self) -> tuple[TermInfo, ...]:
+        """The active terms."""
+
+    @property
+    @abstractmethod
+    def view(self) -> str:
+        """What the teacher sees: `seen` (the augmented images that D saw) or `clean`."""
+
+    @property
+    @abstractmethod
+    def generator_needs(self) -> Needs:
+        """What the terms of G need, together."""
+
+    @abstractmethod
+    def begin_step(self) -> None:
+        """Start a step of D. For hosts that call `kd()` several times per step (gradient accumulation); without it,
+        every `kd()` ends a step."""
+
+    @abstractmethod
+    def capture(
+        self, role: Role, clean: Tensor | None = None, keys: Tensor | None = None
+    ) -> AbstractContextManager[None]:
+        """A block in which calls of D are observed. Does nothing if no term of D is active in this step.
+
+        Args:
+            role: `real` or `fake`: the images that D is called with inside.
+            clean: [N, C, H, W] in [-1, 1], the same images before augmentation; required for the view `clean`.
+            keys: [N] integers on the CPU, one for each distinct clean image (dataset index, and whether it is
+                mirrored): with the view `clean` the teacher then embeds each image once per run.
+
+        Raises:
+            CaptureError: no clean images for the view `clean`, or a problem in the block (see FeatureTap.capture).
+        """
+
+    @abstractmethod
+    def forward(self, adversarial: Tensor | None = None) -> Distilled:
+        """The terms of D in this step, each summed over real and fake; zero in a skipped step.
+
+        Args:
+            adversarial: the loss of D so far, from the captured calls; required if `balance` is on.
+
+        Raises:
+            KDError: `balance` is on and the adversarial loss is missing.
+            CaptureError: a role was not captured, or crossed pairs are on and real and fake differ in number.
+            TeacherError: embeddings that are not finite or not [N, E].
+        """
+
+    @abstractmethod
+    def for_generator(
+        self,
+        fake: Tensor,
+        real: Tensor | None = None,
+        adversarial: Tensor | None = None,
+        keys: Tensor | None = None,
+    ) -> Distilled:
+        """The terms of G, with gradient through the frozen teacher into `fake`; zero if none is active.
+
+        With several processes they are those of the joint batch.
+
+        Args:
+            fake: [N, C, H, W] in [-1, 1], attached to G's graph.
+            real: [M, C, H, W] in [-1, 1], treated like `fake`: both augmented or neither; see `generator_needs`.
+            adversarial: the loss of G on these images; required by a term with a least gradient ratio.
+            keys: [M], for real images that are not augmented: as in `capture`, each is embedded once.
+
+        Raises:
+            KDError: real images or the adversarial loss are required and missing.
+            TeacherError: embeddings that are not finite or not [N, E].
+        """
+
+    @abstractmethod
+    def explained(self) -> dict[str, float]:
+        """The fraction of the teacher's variation that D predicts, over the latest steps, by term; `total` of all.
+
+        1 - error / error of the best constant prediction. 1: D predicts the teacher exactly. At or below 0, D has
+        learned nothing from the teacher, and the effect of distillation is regularisation. Empty before the first step.
+        """
+
+    @abstractmethod
+    def held_out(self, images: Tensor, batch: int) -> Callable[[RunD], dict[str, float]]:
+        """Returns a function that measures the fraction explained on images that D is not trained on.
+
+        Args:
+            images: [N, C, H, W] in [-1, 1]. The teacher embeds them once, now.
+            batch: the number of images that it embeds at a time.
+
+        Returns:
+            `explained(run)`, which calls `run(images)` (with several teachers, once for each), which calls D on all or
+            some at a time. As `explained()`; empty if no term of D compares with the teacher.
+        """

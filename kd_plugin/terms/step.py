@@ -1,0 +1,62 @@
+"""What a term sees of a training step."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from kd_plugin.normalization import Normalization
+from kd_plugin.types import Pairs
+
+__all__ = ["DiscriminatorStep", "GeneratorStep"]
+
+
+@dataclass(frozen=True)
+class DiscriminatorStep:
+    """A step of D: what student and teacher say of its real and generated images.
+
+    pairs:         [N + M, E], embeddings of N real images followed by M generated ones; the student's with gradient.
+    real:          N.
+    texts:         [P, E], the teacher's embeddings of the prompts; None if no active term needs them.
+    crossed:       whether the crossed pairs count in this step (q < p, q uniform in [0, 1)).
+    normalization: of the teacher's embeddings.
+    """
+
+    pairs: Pairs
+    real: int
+    texts: Tensor | None
+    crossed: bool
+    normalization: Normalization
+
+    def normalized(self) -> Pairs:
+        """[N + M, E], for comparing embeddings with embeddings."""
+        return self.normalization.compared(self.pairs)
+
+    def beside_texts(self) -> Pairs:
+        """[N + M, E], for comparing embeddings with texts: not normalised, centred if the options say so."""
+        return self.normalization.beside_texts(self.pairs)
+
+
+@dataclass(frozen=True)
+class GeneratorStep:
+    """A step of G: the teacher's embeddings of its images. With several processes, those of all of them.
+
+    fake:        [N, E], of the generated images, with gradient into them.
+    real:        [M, E], of real images, without gradient; None unless an active term needs them.
+    texts:       [P, E], of the prompts; None if no active term needs them.
+    fake_stages: the teacher's intermediate features, [N, C, h, w] each; empty unless an active term needs them.
+    real_stages: the same for the real images, without gradient.
+    """
+
+    fake: Tensor
+    real: Tensor | None = None
+    texts: Tensor | None = None
+    fake_stages: tuple[Tensor, ...] = ()
+    real_stages: tuple[Tensor, ...] = ()
+
+    def detached(self) -> GeneratorStep:
+        """The same without gradient."""
+        stages = tuple(stage.detach() for stage in self.fake_stages)
+        return dataclasses.replace(self, fake=self.fake.detach(), fake_stages=stages)

@@ -1,0 +1,215 @@
+"""docs/extending.md, followed from outside the package: its files are written, its commands run."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+
+SETUP = """
+import torch, kd_plugin
+from torch import nn
+from kd_plugin import load_teacher
+
+torch.manual_seed(0)
+class Disc(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.b4 = nn.ModuleDict({"conv": nn.Conv2d(3, 8, 3, stride=4), "fc": nn.Linear(8, 16), "out": nn.Linear(16, 1)})
+    def forward(self, x):
+        return self.b4["out"](self.b4["fc"](self.b4["conv"](x).mean(dim=(2, 3))).relu())
+
+D, teacher = Disc(), load_teacher("demo")
+real, fake = torch.rand(4, 3, 32, 32) * 2 - 1, (torch.rand(4, 3, 32, 32) * 2 - 1).requires_grad_()
+opt_d = torch.optim.Adam(D.parameters())
+loss_g = -D(fake).mean()
+"""
+
+
+def blocks(section: str) -> tuple[dict[str, str], list[str], list[list[str]]]:
+    """Of a section: files by name, other Python blocks, and command lines."""
+    text = re.split(r"^## ", PAGE, flags=re.M)
+    body = next(part for part in text if part.startswith(section))
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", body, flags=re.S | re.M)
+    python = [block for language, block in fenced if language == "python"]
+    files = {match[1]: block for block in python if (match := re.match(r"# (\w+\.py)\n", block))}
+    commands = [line.split() for language, block in fenced if not language for line in block.splitlines()]
+    return files, [block for block in python if not re.match(r"# \w+\.py\n", block)], commands
+
+
+def run_python(folder: Path, code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def run_train(folder: Path, command: list[str], *more: str) -> subprocess.CompletedProcess[str]:
+    assert command[:2] == ["python", "train.py"]
+    small = "--data=demo --cfg=demo --cbase=64 --cmax=8 --batch=4 --kimg=0.008 --tick=0.004 --snap=1 --holdout=4"
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        *small.split(),
+        f"--outdir={folder / 'runs'}",
+        *command[2:],
+        *more,
+    ]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for section in ("Add a term", "Add a teacher"):
+        for name, content in blocks(section)[0].items():
+            (tmp_path / name).write_text(content)
+    return tmp_path
+
+
+def test_a_term_in_a_users_own_loop(folder: Path) -> None:
+    _, (usage,), _ = blocks("Add a term")
+    check = """
+expected = (teacher.embed_images(fake).mean(0) - teacher.embed_images(real).mean(0)).abs().mean()
+plain = kd.for_generator(fake, real)
+torch.testing.assert_close(plain.total, expected)
+assert list(plain.terms) == ["moments"]
+plain.total.backward()
+assert fake.grad.abs().sum() > 0
+try:
+    kd_plugin.attach(D, layer="b4.fc", teacher=teacher, terms={"moment": 1.0})
+except kd_plugin.KDError as error:
+    print(error)
+"""
+    assert "unknown term 'moment'; nearest: 'moments'" in run_python(folder, SETUP + usage + check)
+
+
+def test_a_term_on_the_command_line(folder: Path) -> None:
+    _, _, (command,) = blocks("Add a term")
+    done = run_train(folder, command)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"tick 1 .* moments [0-9.]+ ", done.stdout)
+    run_dir = next((folder / "runs").iterdir())
+    config = json.loads((run_dir / "config.json").read_text())["kd"]
+    assert (config["moments"], config["moments_power"]) == (0.5, 1.0)
+    assert "Loss/KD/moments" in json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
+    shown = run_train(folder, command, "--help").stdout
+    assert "--kd-moments-power X" in shown
+    assert "Power of the difference of the means" in shown
+    without = run_train(folder, ["python", "train.py", "--kd=demo", "--kd-moments=0.5"])
+    assert without.returncode == 2
+    assert "No such option" in without.stderr
+    missing = run_train(folder, ["python", "train.py", "--kd-import=nowhere.py"])
+    assert missing.returncode == 2
+    assert "--kd-import=nowhere.py: importing 'nowhere.py' failed" in missing.stderr
+    assert "Traceback" not in missing.stderr
+
+
+def test_a_comparison_is_explained(folder: Path) -> None:
+    usage = """
+import my_comparison
+kd = kd_plugin.attach(D, layer="b4.fc", teacher=teacher, terms={"directions": 1.0}, balance=0)
+with kd.capture("real"): D(real)
+with kd.capture("fake"): D(fake.detach())
+total = kd().total
+assert total > 0
+assert set(kd.explained()) == {"total", "directions"}
+assert kd.config.terms["directions"].distance == "l1"
+"""
+    run_python(folder, SETUP + usage)
+
+
+def test_a_teacher(folder: Path) -> None:
+    _, (usage,), (command,) = blocks("Add a teacher")
+    _, (host,), _ = blocks("Add a host")
+    run_python(folder, SETUP + usage.replace('terms={"agkd": 1.0}', 'terms={"agkd": 1.0, "match": 1.0}') + host)
+    done = run_train(folder, command)
+    assert done.returncode == 0, done.stderr
+    assert "agkd" in done.stdout
+
+
+def test_a_term_with_its_own_optimiser(tmp_path: Path) -> None:
+    """A critic on the teacher's embeddings: trained in every step of G, kept in the state, unknown to D's optimiser."""
+    code = """
+@kd_plugin.TERMS.register("critic")
+class Critic(kd_plugin.Term):
+    sides, needs = ("G",), kd_plugin.Needs(real_images=True)
+    def __init__(self, options, embed_dim):
+        super().__init__(options, embed_dim)
+        self.score = nn.Linear(embed_dim, 1)
+    def generator_loss(self, step):
+        return -self.score(step.fake).mean()
+    def make_optimizer(self):
+        return torch.optim.Adam(self.parameters(), lr=0.1)
+    def training_loss(self, step):
+        assert not step.fake.requires_grad
+        fake, real = self.score(step.fake), self.score(step.real)
+        return nn.functional.softplus(fake).mean() + nn.functional.softplus(-real).mean()
+
+def attach():
+    torch.manual_seed(1)
+    return kd_plugin.attach(D, layer="b4.fc", teacher=teacher, terms={"critic": 1.0})
+
+kd, again = attach(), attach()
+assert [name for name, _ in kd.named_parameters()] == ["head.weight", "head.bias"]
+before = kd.terms["critic"].score.weight.clone()
+losses = [float(kd.for_generator(fake, real).total.detach()) for _ in range(20)]
+assert losses[-1] > losses[0], losses  # the critic learns to tell fakes
+assert not torch.equal(before, kd.terms["critic"].score.weight)
+kd.for_generator(fake, real).total.backward()
+assert kd.terms["critic"].score.weight.grad is None
+assert fake.grad.abs().sum() > 0
+again.load_state_dict(kd.state_dict())
+totals = [float(k.for_generator(fake, real).total.detach()) for k in (kd, again)]
+assert totals[0] == totals[1], totals
+
+@kd_plugin.TERMS.register("forgotten")
+class Forgotten(Critic):
+    def make_optimizer(self):
+        return None
+try:
+    kd_plugin.attach(D, layer="b4.fc", teacher=teacher, terms={"forgotten": 1.0})
+except kd_plugin.KDError as error:
+    print(error)
+"""
+    assert "term 'forgotten' acts on G and has parameters" in run_python(tmp_path, SETUP + code)
+
+
+def test_a_term_on_intermediate_features(tmp_path: Path) -> None:
+    code = """
+@kd_plugin.TERMS.register("layers")
+class Layers(kd_plugin.Term):
+    sides, needs = ("G",), kd_plugin.Needs(stages=True)
+    def generator_loss(self, step):
+        return sum((f.mean((0, 2, 3)) - r.mean((0, 2, 3))).square().sum()
+                   for f, r in zip(step.fake_stages, step.real_stages, strict=True))
+
+class Staged:
+    name, embed_dim, fingerprint, vocabulary = "staged", 48, "0" * 64, ()
+    def embed_texts(self, texts): raise ValueError
+    def embed_images(self, images): return self.embed_with_stages(images)[0]
+    def embed_with_stages(self, images):
+        small = nn.functional.adaptive_avg_pool2d(images, 4)
+        return small.flatten(1), [nn.functional.avg_pool2d(images, 4), small if self.good else small[0]]
+    good = True
+
+staged = Staged()
+kd = kd_plugin.attach(D, layer="b4.fc", teacher=staged, terms={"layers": 1.0})
+kd.for_generator(fake, real).total.backward()
+assert fake.grad.abs().sum() > 0
+staged.good = False
+for give, terms in ((staged, None), (teacher, {"layers": 1.0})):
+    try:
+        if terms is None: kd.for_generator(fake, real)
+        else: kd_plugin.attach(D, layer="b4.fc", teacher=give, terms=terms)
+    except kd_plugin.TeacherError as error:
+        print(error)
+"""
+    shown = run_python(tmp_path, SETUP + code)
+    assert "teacher 'staged' gave stage 1 in the shape [3, 4, 4]; expected [4, C, h, w]" in shown
+    assert "layers=: needs intermediate features, but teacher 'demo' has no embed_with_stages()" in shown
