@@ -7,6 +7,10 @@
 
 from __future__ import annotations
 
+import dnnlib.threads  # noqa: F401  # first: OpenMP reads its settings when torch is imported
+
+# isort: split
+import dataclasses
 import json
 import os
 import sys
@@ -26,7 +30,7 @@ from training.checkpoint import load_snapshot
 from training.cli import script
 from training.data.dataset import ImageDataset
 from training.data.fewshot_sets import resolve_data
-from training.data.image_sets import open_reference, open_training_set
+from training.data.image_sets import ImageOptions, open_reference, open_training_set
 from training.metrics import (
     EXAMPLES,
     KINDS,
@@ -102,17 +106,10 @@ def main(
     G = None if network is None else load_snapshot(network, where).G_ema
     use_labels = G is not None and G.c_dim > 0
 
-    options: dict[str, Any] = {
-        "data": data,
-        "reference": reference,
-        "resolution": resolution,
-        "cond": use_labels,
-        "mirror": mirror,
-        "subset": None,
-        "holdout": 0,
-        "seed": 0,
+    options = dataclasses.replace(
+        ImageOptions(data, resolution, use_labels, mirror=mirror, reference=reference),
         **({} if network is None else chosen_by_run(Path(network), data)),
-    }
+    )
     train = open_training_set(options)
     reals = Reals(open_reference(options, train, mirror), train)
     paths = any(metric.of_paths for metric in wanted)
@@ -122,11 +119,11 @@ def main(
     else:
         assert fakes is not None
         source = ImageFolder(ImageDataset(resolve_data(fakes, "--fakes"), resolution=train.resolution, flag="--fakes"))
-    with joined_ranks() as ranks, _progress(ranks.speaks) as show:
+    with joined_ranks() as ranks, _progress(ranks.is_main) as show:
         results = evaluate(
             source, reals, found, wanted, batch=batch, seed=seed, perceptual=perceptual, ranks=ranks, on_progress=show
         )
-    if not ranks.speaks:
+    if not ranks.is_main:
         return
     if nearest is not None:
         count = max((metric.num_fake for metric in wanted), default=len(train))

@@ -6,6 +6,9 @@
 
 from __future__ import annotations
 
+import dnnlib.threads  # noqa: F401  # first: OpenMP reads its settings when torch is imported
+
+# isort: split
 from pathlib import Path
 
 import click

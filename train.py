@@ -8,6 +8,9 @@
 
 from __future__ import annotations
 
+import dnnlib.threads  # noqa: F401  # first: OpenMP reads its settings when torch is imported
+
+# isort: split
 import dataclasses
 import json
 import os
@@ -35,7 +38,7 @@ from training.checkpoint import load_snapshot, load_state, runs_with_state
 from training.cli import script
 from training.config import TrainConfig, differing_fields, resolve, with_precision
 from training.data.dataset import ImageDataset
-from training.data.image_sets import open_training_set
+from training.data.image_sets import ImageOptions, open_training_set
 from training.drawings import DemoSpec
 from training.loop import run
 from training.probing import probe_lines
@@ -151,7 +154,7 @@ def configure(
         field.name: given.get(field.name, (saved or {}).get(field.name, field.default))
         for field in dataclasses.fields(TrainConfig)
     }
-    dataset = open_training_set(choices)
+    dataset = open_training_set(ImageOptions.among(choices))
     return resolve(given, kd_given, dataset.resolution, saved, variant), dataset
 
 
@@ -189,10 +192,10 @@ def train(config: TrainConfig, dataset: ImageDataset, resume: str | None, ranks:
         snapshot = load_snapshot(resume, roles=("G", "D", "G_ema"), flag="--resume")
         taken = session.start_from(snapshot)
     run_dir = run_dir or ranks.from_first(lambda: make_run_dir(Path(config.outdir), name))
-    if ranks.speaks:
+    if ranks.is_main:
         write_atomic(run_dir / "config.json", config_json(session))
 
-    with Logbook(run_dir if ranks.speaks else None, round(config.kimg * 1000), session.nimg) as book:
+    with Logbook(run_dir if ranks.is_main else None, round(config.kimg * 1000), session.nimg) as book:
         book.say(f"Run folder:  {run_dir}")
         for line in describe(session):
             book.say(line)

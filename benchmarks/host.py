@@ -17,18 +17,18 @@ __all__ = ["a_batch", "session_of", "wait"]
 
 def session_of(side: int, **options: Any) -> Session:
     """A run of the preset `stylegan2` with a mapping of two layers, without augmentation; `options` go over it."""
-    images = {
+    given = {
         "data": "demo",
         "resolution": side,
         "holdout": 0,
-        "cond": False,
-        "subset": None,
-        "mirror": False,
-        "seed": 0,
+        "cfg": "stylegan2",
+        "aug": "noaug",
+        "map_depth": 2,
+        "lr": LEARNING_RATE,
+        **options,
     }
-    given = {**images, "cfg": "stylegan2", "aug": "noaug", "map_depth": 2, "lr": LEARNING_RATE, **options}
     config: TrainConfig = resolve(given, {"teacher": "none"}, side)
-    return Session.build(config, open_training_set(images))
+    return Session.build(config, open_training_set(config.images))
 
 
 def a_batch(session: Session) -> Batch:

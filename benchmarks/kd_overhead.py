@@ -151,8 +151,8 @@ def _teacher(spec: str, device: torch.device) -> Teacher:
 
 def _phases(session: Session, teacher: Teacher | None, options: dict[str, Any]) -> dict[str, Phase]:
     kd = None if teacher is None or not options else attach(session.D, teacher=teacher, prompts=PROMPTS, **options)
-    players = dataclasses.replace(session.players, kd=kd)
-    return {phase.name: phase for phase in make_phases(session.config, players)}
+    context = dataclasses.replace(session.context, kd=kd)
+    return {phase.name: phase for phase in make_phases(session.config, context)}
 
 
 if __name__ == "__main__":

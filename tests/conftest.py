@@ -1,4 +1,4 @@
-"""One thread for each test process (before torch starts its own), and no test writes into anyone's home."""
+"""One thread for each test process, set before torch starts its own; and no test writes into anyone's home."""
 
 from __future__ import annotations
 

@@ -111,8 +111,13 @@ def fingerprint(checkout: Path, name: str) -> str:
             run_dir = train(checkout, outdir, command.format(snapshot=snapshot).split())
             snapshot = str(max(run_dir.glob("network-snapshot-*.safetensors")))
         state = torch.load(run_dir / "training-state.pt", map_location="cpu", weights_only=True)
-        weights = digest([state["networks"], state["optimizers"]])
-        return f"{name:<18} weights {weights}  kd {digest(state['kd'])}  losses {digest(losses_of(run_dir))}"
+        if "parts" in state:
+            state = state["parts"]
+            weights = {name: part for name, part in state.items() if name[0] in "GD" or name.startswith("optimizer")}
+        else:  # version 0.1
+            weights = [state["networks"], state["optimizers"]]
+        kd, losses = state.get("kd"), losses_of(run_dir)
+        return f"{name:<18} weights {digest(weights)}  kd {digest(kd)}  losses {digest(losses)}"
 
 
 def main() -> None:

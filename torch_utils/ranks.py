@@ -42,7 +42,7 @@ class Ranks:
     world: int = 1
 
     @property
-    def speaks(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
     def all(self, value: bool) -> bool:

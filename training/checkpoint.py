@@ -37,7 +37,7 @@ __all__ = [
 STATE_NAME = "training-state.pt"
 _HEADER = "kd_plugin"
 _FORMAT = 1
-_STATE_FORMAT = 2
+_STATE_FORMAT = 3
 _CLASSES: dict[str, type[nn.Module]] = {"G": Generator, "G_ema": Generator, "D": Discriminator}
 
 
@@ -120,12 +120,26 @@ def load_state(run_dir: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(f"--resume: '{path}' cannot be read: {first_line(error)}") from error
+    if state.get("format") == 2:
+        state = _from_format_2(state)
     if state.get("format") != _STATE_FORMAT:
         raise UserError(
             f"--resume: '{path}' was written by another version (format {state.get('format')}, this one reads "
             f"{_STATE_FORMAT}); start a new run from its snapshot: --resume=network-snapshot-*.safetensors"
         )
     return state
+
+
+def _from_format_2(state: dict[str, Any]) -> dict[str, Any]:
+    """Version 0.1: parts stood at the top level, those that a run did not have as None."""
+    parts = {"progress": {name: state[name] for name in ("nimg", "tick", "warm")}, "variety": state["variety"]}
+    parts |= state["networks"]
+    parts |= {f"optimizer.{phase}": value for phase, value in state["optimizers"].items()}
+    if state["pl_mean"]:
+        parts["path_length"] = {"mean_length": state["pl_mean"][0]}
+    optional = {"overfitting": "overfit", "ada": "ada", "lecam": "lecam", "kd": "kd"}
+    parts |= {name: state[old] for name, old in optional.items() if state[old] is not None}
+    return {"format": 3, "parts": parts, **{name: state[name] for name in ("config", "dataset", "teacher")}}
 
 
 def delete_old_snapshots(run_dir: Path, keep: int) -> None:

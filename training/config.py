@@ -15,6 +15,7 @@ from kd_plugin.config.click_flags import plain_flag
 from kd_plugin.config.kd import KDConfig, variant_values
 from kd_plugin.config.schema import from_dict, option, options_of, to_dict
 from kd_plugin.errors import flag, nearest
+from training.data.image_sets import ImageOptions
 from training.drawings import DemoSpec
 
 __all__ = ["TrainConfig", "differing_fields", "preset_row", "resolve", "with_precision"]
@@ -214,6 +215,11 @@ class TrainConfig:
         share = f"--batch={self.batch}" if self.gpus == 1 else f"the {self.local_batch} images of a process"
         micro = self.micro_batch
         _require(micro >= 1 and self.local_batch % micro == 0, "batch_gpu", micro, f"a divisor of {share}")
+
+    @property
+    def images(self) -> ImageOptions:
+        """Which images this run uses."""
+        return ImageOptions.among({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
 
     @property
     def local_batch(self) -> int:

@@ -59,7 +59,7 @@ def run(session: Session, run_dir: Path, book: Logbook) -> int:
         world=ranks.world,
     )
     data_watch = Stopwatch(torch.device("cpu"))
-    if session.nimg == 0 and ranks.speaks:
+    if session.nimg == 0 and ranks.is_main:
         save_real_grid(session, run_dir)
         save_fake_grid(session, run_dir / "fakes_init.png")
         save_views(session, run_dir / "views.png")
@@ -111,16 +111,16 @@ def train_step(session: Session, batch: Batch) -> None:
     beta = ema_beta(config.batch, config.ema_kimg, session.ema_rampup, session.nimg)
     update_ema(session.G_ema, session.G, beta)
     session.nimg += config.batch
-    session.players.nans.end_step()
-    if session.ada is not None and session.ada.step(config.batch, session.ranks.sum):
-        session.pipe.p.fill_(session.ada.p)
+    session.context.nans.end_step()
+    if session.augmentation.ada is not None and session.augmentation.ada.step(config.batch, session.ranks.sum):
+        session.augmentation.pipe.p.fill_(session.augmentation.ada.p)
 
 
 def measure(session: Session, run_dir: Path) -> Iterator[str]:
     """The metrics of the snapshot that was just saved; lines for the log."""
-    if session.monitor is not None:
+    if session.monitors.metrics is not None:
         snapshot = snapshot_path(session, run_dir)
-        yield from session.monitor.measure(session.G_ema, run_dir, snapshot, session.nimg, session.ranks)
+        yield from session.monitors.metrics.measure(session.G_ema, run_dir, snapshot, session.nimg, session.ranks)
 
 
 def snapshot_path(session: Session, run_dir: Path) -> Path:
@@ -140,16 +140,16 @@ def save(session: Session, run_dir: Path) -> list[str]:
     session.require_finite_weights()
     session.require_agreement()
     kimg, warnings = session.nimg // 1000, []
-    if session.ranks.speaks:
-        warnings = session.variety.note(save_fake_grid(session, run_dir / f"fakes{kimg:06d}.png"))
+    if session.ranks.is_main:
+        warnings = session.monitors.variety.note(save_fake_grid(session, run_dir / f"fakes{kimg:06d}.png"))
     state = session.state_dict()
-    if not session.ranks.speaks:
+    if not session.ranks.is_main:
         return warnings
     meta = {
         "config": to_dict(session.config),
         "nimg": session.nimg,
         "class_names": session.dataset.class_names,
-        "augment_p": None if session.ada is None else session.ada.p,
+        "augment_p": None if session.augmentation.ada is None else session.augmentation.ada.p,
     }
     save_snapshot(snapshot_path(session, run_dir), session.networks(), meta)
     save_state(run_dir, {"config": to_dict(session.config), **state})
@@ -163,7 +163,7 @@ def transfer_warnings(session: Session, numbers: dict[str, Figure]) -> list[str]
     """What a tick's figures give cause for; a control is meant to teach nothing."""
     if session.config.kd.control != "none" or "KD/explained" not in numbers:
         return []
-    return session.transfer.note(numbers["KD/explained"].mean)
+    return session.monitors.learning.note(numbers["KD/explained"].mean)
 
 
 def require_finite_gradients(session: Session, ticked: bool) -> None:
@@ -171,7 +171,7 @@ def require_finite_gradients(session: Session, ticked: bool) -> None:
     steps = session.nimg // session.config.batch
     if session.device.type != "cpu" and not ticked and steps % 16:
         return
-    if session.players.nans.streak() >= session.config.max_nan_steps:
+    if session.context.nans.streak() >= session.config.max_nan_steps:
         raise RunFailed(
             f"--max-nan-steps={session.config.max_nan_steps}: at {session.nimg / 1000:g} kimg the gradients had not "
             f"been finite in so many steps in a row; {HOW_TO_GO_ON}"

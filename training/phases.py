@@ -27,7 +27,7 @@ from training.lecam import LeCam
 from training.losses import discriminator_loss, generator_loss, path_lengths, path_penalty, r1_penalty
 from training.networks.discriminator import frozen_parameters
 
-__all__ = ["Batch", "Dmain", "Dreg", "Gmain", "Greg", "Phase", "Players", "lazy_adam", "make_phases"]
+__all__ = ["Batch", "Dmain", "Dreg", "Gmain", "Greg", "Phase", "StepContext", "lazy_adam", "make_phases"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class LabelSource(Protocol):
 
 
 @dataclass(frozen=True)
-class Players:
+class StepContext:
     """What the phases share. Nothing here belongs to one phase alone."""
 
     G: nn.Module
@@ -91,8 +91,8 @@ class Phase:
 
     name: str
 
-    def __init__(self, players: Players, optimizer: torch.optim.Optimizer, interval: int) -> None:
-        self.players = players
+    def __init__(self, context: StepContext, optimizer: torch.optim.Optimizer, interval: int) -> None:
+        self.context = context
         self.optimizer = optimizer
         self.interval = interval
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -102,7 +102,7 @@ class Phase:
 
     def report(self, distilled: Distilled, adversarial: Tensor, pull: str) -> None:
         """Its terms, and under the name `pull` how strongly it pulls: once a tick, that costs two backward passes."""
-        stats = self.players.stats
+        stats = self.context.stats
         if distilled.outputs and pull not in stats:
             stats.report(pull, gradient_ratio(distilled, adversarial))
         for name, value in distilled.terms.items():
@@ -121,7 +121,7 @@ class Phase:
             (self.loss(batch) * (self.interval / len(batches))).backward()
         for parameter in self.parameters:
             parameter.requires_grad_(False)
-        self.players.nans.note(settle(self.parameters, self.players.ranks))
+        self.context.nans.note(settle(self.parameters, self.context.ranks))
         self.optimizer.step()
 
 
@@ -129,24 +129,24 @@ class Gmain(Phase):
     name = "Gmain"
 
     def loss(self, batch: Batch) -> Tensor:
-        players = self.players
-        z, labels = players.latents(batch.real.shape[0])
-        fake, _ = players.generate(z, labels)
-        seen = players.augment(fake)
-        logits = players.D(seen, labels)
+        context = self.context
+        z, labels = context.latents(batch.real.shape[0])
+        fake, _ = context.generate(z, labels)
+        seen = context.augment(fake)
+        logits = context.D(seen, labels)
         loss = generator_loss(logits)
-        players.stats.report("Loss/scores/fake", logits)
-        players.stats.report("Loss/signs/fake", logits.sign())
-        players.stats.report("Loss/G/loss", loss)
-        return loss if players.kd is None else loss + self._distil(players.kd, fake, seen, batch, loss)
+        context.stats.report("Loss/scores/fake", logits)
+        context.stats.report("Loss/signs/fake", logits.sign())
+        context.stats.report("Loss/G/loss", loss)
+        return loss if context.kd is None else loss + self._distil(context.kd, fake, seen, batch, loss)
 
     def _distil(self, kd: AnyDistiller, fake: Tensor, seen: Tensor, batch: Batch, adversarial: Tensor) -> Tensor:
-        players = self.players
-        with players.kd_watch.running():
+        context = self.context
+        with context.kd_watch.running():
             if kd.view == "clean":
                 distilled = kd.for_generator(fake, batch.real, adversarial, batch.indices)
             else:
-                real = players.augment(batch.real) if kd.generator_needs.real_images else None
+                real = context.augment(batch.real) if kd.generator_needs.real_images else None
                 distilled = kd.for_generator(seen, real, adversarial)
             self.report(distilled, adversarial, "Loss/KD/grad_ratio_G")
         return distilled.total
@@ -159,22 +159,28 @@ class Greg(Phase):
     decay = 0.01  # of the running mean, per application
     shrink = 2  # the penalty is estimated on this fraction of the batch, as published
 
-    def __init__(self, players: Players, optimizer: torch.optim.Optimizer, interval: int, weight: float) -> None:
-        super().__init__(players, optimizer, interval)
+    def __init__(self, context: StepContext, optimizer: torch.optim.Optimizer, interval: int, weight: float) -> None:
+        super().__init__(context, optimizer, interval)
         self.weight = weight
-        self.mean_length = torch.zeros([], device=players.device)
+        self.mean_length = torch.zeros([], device=context.device)
 
     def loss(self, batch: Batch) -> Tensor:
-        players = self.players
-        z, labels = players.latents(max(batch.real.shape[0] // self.shrink, 1))
-        fake, ws = players.generate(z, labels)
+        context = self.context
+        z, labels = context.latents(max(batch.real.shape[0] // self.shrink, 1))
+        fake, ws = context.generate(z, labels)
         lengths = path_lengths(fake, ws)
         mean = lengths.mean().detach()
-        players.ranks.average([mean])
+        context.ranks.average([mean])
         self.mean_length.lerp_(mean, self.decay)
         penalty = path_penalty(lengths, self.mean_length)
-        players.stats.report("Loss/pl_penalty", penalty)
+        context.stats.report("Loss/pl_penalty", penalty)
         return penalty * self.weight
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"mean_length": self.mean_length}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.mean_length.copy_(state["mean_length"])
 
 
 class Dmain(Phase):
@@ -183,46 +189,46 @@ class Dmain(Phase):
     name = "Dmain"
 
     def step(self, batches: Sequence[Batch]) -> None:
-        players = self.players
-        if players.kd is not None:
-            players.kd.begin_step()
+        context = self.context
+        if context.kd is not None:
+            context.kd.begin_step()
         super().step(batches)
-        players.ranks.average([players.G.mapping.w_avg])  # it was moved by this process's latents
-        if players.lecam is not None:
-            players.lecam.step(players.ranks)
+        context.ranks.average([context.G.mapping.w_avg])  # it was moved by this process's latents
+        if context.lecam is not None:
+            context.lecam.step(context.ranks)
 
     def loss(self, batch: Batch) -> Tensor:
-        players = self.players
-        z, labels = players.latents(batch.real.shape[0])
+        context = self.context
+        z, labels = context.latents(batch.real.shape[0])
         with torch.no_grad():
-            fake, _ = players.generate(z, labels, update_w_avg=True)
-        if players.kd is None:
-            fake_logits = players.D(players.augment(fake), labels)
-            real_logits = players.D(players.augment(batch.real), batch.labels)
+            fake, _ = context.generate(z, labels, update_w_avg=True)
+        if context.kd is None:
+            fake_logits = context.D(context.augment(fake), labels)
+            real_logits = context.D(context.augment(batch.real), batch.labels)
         else:
-            with players.kd.capture("fake", clean=fake):
-                fake_logits = players.D(players.augment(fake), labels)
-            with players.kd.capture("real", clean=batch.real, keys=batch.indices):
-                real_logits = players.D(players.augment(batch.real), batch.labels)
+            with context.kd.capture("fake", clean=fake):
+                fake_logits = context.D(context.augment(fake), labels)
+            with context.kd.capture("real", clean=batch.real, keys=batch.indices):
+                real_logits = context.D(context.augment(batch.real), batch.labels)
         loss = discriminator_loss(real_logits, fake_logits)
-        players.stats.report("Loss/scores/fake", fake_logits)
-        players.stats.report("Loss/signs/fake", fake_logits.sign())
-        players.stats.report("Loss/scores/real", real_logits)
-        players.stats.report("Loss/signs/real", real_logits.sign())
-        players.stats.report("Loss/D/loss", loss)
-        if players.ada is not None:
-            players.ada.observe(real_logits)
-        if players.lecam is not None:
-            penalty = players.lecam.penalty(real_logits, fake_logits)
-            players.stats.report("Loss/lecam", penalty)
-            loss = loss + penalty * players.lecam.weight
-        return loss if players.kd is None else loss + self._distil(players.kd, loss)
+        context.stats.report("Loss/scores/fake", fake_logits)
+        context.stats.report("Loss/signs/fake", fake_logits.sign())
+        context.stats.report("Loss/scores/real", real_logits)
+        context.stats.report("Loss/signs/real", real_logits.sign())
+        context.stats.report("Loss/D/loss", loss)
+        if context.ada is not None:
+            context.ada.observe(real_logits)
+        if context.lecam is not None:
+            penalty = context.lecam.penalty(real_logits, fake_logits)
+            context.stats.report("Loss/lecam", penalty)
+            loss = loss + penalty * context.lecam.weight
+        return loss if context.kd is None else loss + self._distil(context.kd, loss)
 
     def _distil(self, kd: AnyDistiller, adversarial: Tensor) -> Tensor:
-        with self.players.kd_watch.running():
+        with self.context.kd_watch.running():
             distilled = kd(adversarial)
             self.report(distilled, adversarial, "Loss/KD/grad_ratio")
-        self.players.stats.report("Loss/KD/total", distilled.total)
+        self.context.stats.report("Loss/KD/total", distilled.total)
         return distilled.total
 
 
@@ -231,17 +237,17 @@ class Dreg(Phase):
 
     name = "Dreg"
 
-    def __init__(self, players: Players, optimizer: torch.optim.Optimizer, interval: int, gamma: float) -> None:
-        super().__init__(players, optimizer, interval)
+    def __init__(self, context: StepContext, optimizer: torch.optim.Optimizer, interval: int, gamma: float) -> None:
+        super().__init__(context, optimizer, interval)
         self.gamma = gamma
 
     def loss(self, batch: Batch) -> Tensor:
-        players = self.players
+        context = self.context
         real = batch.real.detach().requires_grad_(True)
-        logits = players.D(players.augment(real), batch.labels)
+        logits = context.D(context.augment(real), batch.labels)
         penalty = r1_penalty(logits, real)
-        players.stats.report("Loss/r1_penalty", penalty)
-        players.stats.report("Loss/D/reg", penalty * (self.gamma / 2))
+        context.stats.report("Loss/r1_penalty", penalty)
+        context.stats.report("Loss/D/reg", penalty * (self.gamma / 2))
         return penalty * (self.gamma / 2)
 
 
@@ -255,19 +261,19 @@ def lazy_adam(parameters: Sequence[nn.Parameter], lr: float, interval: int | Non
     return torch.optim.Adam(parameters, lr=lr * c, betas=(0.0, 0.99**c), eps=1e-8, fused=True)
 
 
-def make_phases(config: TrainConfig, players: Players) -> list[Phase]:
+def make_phases(config: TrainConfig, context: StepContext) -> list[Phase]:
     """The phases of a run, in their order within a step. The regularisers share their network's optimiser."""
     regularise_g = config.pl_weight > 0
     regularise_d = config.gamma > 0
-    g_adam = lazy_adam(list(players.G.parameters()), config.lr, config.pl_every if regularise_g else None)
-    heads = [] if players.kd is None else list(players.kd.parameters())
-    frozen = set(frozen_parameters(players.D, config.freezed))
-    learned = [parameter for parameter in players.D.parameters() if parameter not in frozen]
+    g_adam = lazy_adam(list(context.G.parameters()), config.lr, config.pl_every if regularise_g else None)
+    heads = [] if context.kd is None else list(context.kd.parameters())
+    frozen = set(frozen_parameters(context.D, config.freezed))
+    learned = [parameter for parameter in context.D.parameters() if parameter not in frozen]
     d_adam = lazy_adam([*learned, *heads], config.lr, config.r1_every if regularise_d else None)
-    phases: list[Phase] = [Gmain(players, g_adam, 1)]
+    phases: list[Phase] = [Gmain(context, g_adam, 1)]
     if regularise_g:
-        phases.append(Greg(players, g_adam, config.pl_every, config.pl_weight))
-    phases.append(Dmain(players, d_adam, 1))
+        phases.append(Greg(context, g_adam, config.pl_every, config.pl_weight))
+    phases.append(Dmain(context, d_adam, 1))
     if regularise_d:
-        phases.append(Dreg(players, d_adam, config.r1_every, config.gamma))
+        phases.append(Dreg(context, d_adam, config.r1_every, config.gamma))
     return phases

@@ -118,7 +118,7 @@ def test_a_step_in_half_precision_learns(run_train: Callable[..., Result], tmp_p
         assert "Resources/peak_gpu_mem_gb" in stats_of(run_dir)[0]
     result = run_train(*flags, "--kimg=0.6", "--tick=0.1", "--snap=2", "--resume=latest")
     assert result.exit_code == 0, result.output
-    assert load_state(run_dir)["nimg"] == 600
+    assert load_state(run_dir)["parts"]["progress"]["nimg"] == 600
     assert all(line["Loss/D/loss"]["mean"] is not None for line in stats_of(run_dir))
 
 

@@ -21,7 +21,7 @@ from training.data.dataset import ImageDataset
 from training.data.pixels import to_float
 from training.data.sampler import make_loader
 from training.loop import train_step
-from training.phases import Batch, Phase, Players
+from training.phases import Batch, Phase, StepContext
 from training.session import Session
 
 STEPS = 5  # ADA's p moves in the fourth
@@ -35,7 +35,7 @@ def joint_draws(ranks: Ranks) -> None:
         return randn([size[0] * ranks.world, *size[1:]], generator=draws)[ranks.rank :: ranks.world].contiguous()
 
     torch.randn_like = lambda like: share(list(like.shape))  # type: ignore[assignment]
-    Players.latents = lambda self, count: (share([count, self.G.z_dim]), self.sample_labels(count))  # type: ignore[method-assign]
+    StepContext.latents = lambda self, count: (share([count, self.G.z_dim]), self.sample_labels(count))  # type: ignore[method-assign]
 
 
 def spoil_one_loss(phase: Phase) -> None:
@@ -86,11 +86,12 @@ def steps(ranks: Ranks, out: Path, data: Path, *flags: str) -> None:
     weights = {
         f"{role}.{name}": value for role, net in session.networks().items() for name, value in net.state_dict().items()
     }
-    state = session.state_dict()
+    parts = session.state_dict()["parts"]
     torch.save(
-        {"weights": weights, "kd": session.kd.state_dict(), "ada": state["ada"], "lecam": state["lecam"]["means"],
-         "pl_mean": state["pl_mean"], "stats": session.players.stats.drain(ranks)["Loss/scores/real"].mean,
-         "nan_steps": session.players.nans.drain()},
+        {"weights": weights, "kd": session.kd.state_dict(), "ada": parts["ada"], "lecam": parts["lecam"]["means"],
+         "path_length": parts["path_length"]["mean_length"],
+         "stats": session.context.stats.drain(ranks)["Loss/scores/real"].mean,
+         "nan_steps": session.context.nans.drain()},
         out / f"{ranks.rank}.pt",
     )  # fmt: skip
 

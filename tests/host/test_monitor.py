@@ -73,8 +73,8 @@ def test_measuring_changes_nothing(run_train: RunTrain, tmp_path: Path) -> None:
     assert run_train(*METRICS, f"--outdir={tmp_path / 'with'}").exit_code == 0
     without, with_ = (load_state(run_dir_of(tmp_path, name)) for name in ("without", "with"))
     for role in ("G", "D", "G_ema"):
-        for name, value in without["networks"][role].items():
-            assert torch.equal(value, with_["networks"][role][name])
+        for name, value in without["parts"][role].items():
+            assert torch.equal(value, with_["parts"][role][name])
 
 
 def test_evaluate_py_gives_the_figure_of_the_training(run_train: RunTrain, tmp_path: Path, drawings: Path) -> None:

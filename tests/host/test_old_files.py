@@ -33,15 +33,15 @@ def test_an_old_run_continues(old_run: Path) -> None:
     assert done.exit_code == 0, done.output
     assert f"Run folder:  {old_run}" in done.output
     before, after = torch.load(OLD / "training-state.pt", weights_only=True), load_state(old_run)
-    assert (before["nimg"], after["nimg"]) == (16, 20)
-    kd, old = after["kd"]["_extra_state"], before["kd"]["_extra_state"]
+    assert (before["nimg"], after["parts"]["progress"]["nimg"]) == (16, 20)
+    kd, old = after["parts"]["kd"]["_extra_state"], before["kd"]["_extra_state"]
     assert (old["steps"], kd["steps"], kd["images"]) == (4, 5, 20)
     assert kd["balances"].keys() == {"D", "match"}
     for name, kept in zip(("D", "match"), old["balances"], strict=True):
         ratio = kd["balances"][name]["ratio"]
         assert 0.5 < ratio / kept["ratio"] < 2  # one more measurement, of weight 0.1
         assert ratio != kept["ratio"]
-    assert float(after["kd"]["normalization.moments.count"]) == float(before["kd"]["space.moments.count"]) + 8
+    assert float(after["parts"]["kd"]["normalization.moments.count"]) == float(before["kd"]["space.moments.count"]) + 8
 
 
 def test_an_old_snapshot_starts_a_run(tmp_path: Path) -> None:

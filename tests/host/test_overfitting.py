@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from tests.host.conftest import stats_of
 from training.data.dataset import ImageDataset
-from training.data.image_sets import open_held_out, open_reference, open_training_set
+from training.data.image_sets import ImageOptions, open_held_out, open_reference, open_training_set
 from training.monitors.overfitting import WINDOW_TICKS, OverfitWatch, Scores, gap
 
 
@@ -85,11 +86,8 @@ def test_the_gap_is_of_a_window_that_survives_a_restart(drawings: Path) -> None:
     assert again.figures(Grey(), D, latents, 99) == watch.figures(Grey(), D, latents, 99)
 
 
-def options(data: Path | str, **given: object) -> dict[str, object]:
-    return {
-        "data": str(data), "resolution": None, "cond": False, "subset": None, "mirror": False, "holdout": 0, "seed": 0,
-        "reference": None, **given,
-    }  # fmt: skip
+def options(data: Path | str, **given: Any) -> ImageOptions:
+    return ImageOptions(str(data), **given)
 
 
 def test_held_out_images_are_no_training_images_and_change_no_subset(drawings: Path) -> None:
@@ -133,6 +131,6 @@ def test_looking_changes_nothing(run_train: Callable[..., Result], tmp_path: Pat
     assert run_train(*demo, "--holdout=0", f"--outdir={tmp_path / 'without'}").exit_code == 0
     assert run_train(*demo, "--holdout=8", f"--outdir={tmp_path / 'with'}").exit_code == 0
     without, with_ = (load_state(next((tmp_path / name).iterdir())) for name in ("without", "with"))
-    for role, network in without["networks"].items():
-        for name, value in network.items():
-            assert torch.equal(value, with_["networks"][role][name]), f"{role}.{name}"
+    for role in ("G", "D", "G_ema"):
+        for name, value in without["parts"][role].items():
+            assert torch.equal(value, with_["parts"][role][name]), f"{role}.{name}"

@@ -18,13 +18,13 @@ from training.config import TrainConfig, resolve
 from training.lecam import LeCam
 from training.monitors.variety import VarietyWatch, spread
 from training.networks import Discriminator, Generator
-from training.phases import Batch, Phase, Players, make_phases
+from training.phases import Batch, Phase, StepContext, make_phases
 from training.precision import choose_precision, set_precision
 
 CPU = torch.device("cpu")
 
 
-class FixedLatents(Players):
+class FixedLatents(StepContext):
     """Hands out one fixed sequence of latents, however it is asked for them."""
 
     def latents(self, count: int) -> tuple[Tensor, Tensor]:
@@ -37,7 +37,7 @@ class FixedLatents(Players):
 SEQUENCE = {"next": 0}
 
 
-def make(**options: object) -> tuple[TrainConfig, Players]:
+def make(**options: object) -> tuple[TrainConfig, StepContext]:
     torch.manual_seed(0)
     given = {"cfg": "demo", "cbase": 128, "cmax": 16, "z_dim": 4, "w_dim": 16, "pl_weight": 2, **options}
     config = resolve(given, {"teacher": "none"}, 16)
@@ -46,11 +46,11 @@ def make(**options: object) -> tuple[TrainConfig, Players]:
     D = Discriminator(mbstd_group_size=1, **shared)
     G, D = G.requires_grad_(False), D.requires_grad_(False)
     lecam = LeCam(config.lecam, CPU) if config.lecam else None
-    players = FixedLatents(
+    context = FixedLatents(
         G, D, DiffAugment("none"), lambda n: torch.zeros(n, 0), None, None, lecam, Stats(), Stopwatch(CPU),
         NanWatch(CPU), ALONE, 0.0, CPU,
     )  # fmt: skip
-    return config, players
+    return config, context
 
 
 def batch_of(size: int) -> Batch:
@@ -68,12 +68,12 @@ def gradients(phase: Phase, micro: int) -> list[Tensor]:
 @pytest.mark.parametrize("name", ["Gmain", "Dmain", "Dreg"])
 def test_micro_batches_give_the_same_gradient(name: str) -> None:
     """--batch-gpu only splits the work."""
-    config, players = make(lecam=0.3)
-    (phase,) = [phase for phase in make_phases(config, players) if phase.name == name]
-    assert players.lecam is not None
+    config, context = make(lecam=0.3)
+    (phase,) = [phase for phase in make_phases(config, context) if phase.name == name]
+    assert context.lecam is not None
     found = []
     for micro in (8, 2):
-        players.lecam.load_state_dict({"means": torch.tensor([0.5, -0.5]), "started": True})
+        context.lecam.load_state_dict({"means": torch.tensor([0.5, -0.5]), "started": True})
         found.append(gradients(phase, micro))
     whole, split = found
     assert len(whole) > 10
@@ -84,14 +84,14 @@ def test_micro_batches_give_the_same_gradient(name: str) -> None:
 @pytest.mark.parametrize("view", ["seen", "clean"])
 def test_the_generators_terms_show_the_teacher_what_the_view_says(view: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As D sees them, fakes and reals alike; or clean, with keys."""
-    config, players = make()
-    kd = attach(players.D, teacher="demo", terms={"match": 1.0}, view=view)
+    config, context = make()
+    kd = attach(context.D, teacher="demo", terms={"match": 1.0}, view=view)
     asked = []
     monkeypatch.setattr(kd, "for_generator", lambda *given: asked.append(given) or Distiller.for_generator(kd, *given))
-    players = dataclasses.replace(players, kd=kd, augment=lambda images: images.clamp(-0.5, 0.5))
+    context = dataclasses.replace(context, kd=kd, augment=lambda images: images.clamp(-0.5, 0.5))
     SEQUENCE["next"] = 0
     batch = batch_of(4)
-    make_phases(config, players)[0].step([batch])
+    make_phases(config, context)[0].step([batch])
     ((fake, real, adversarial, *keys),) = asked
     assert fake.requires_grad
     assert (float(fake.detach().abs().max()) > 0.5) == (view == "clean")
@@ -102,16 +102,16 @@ def test_the_generators_terms_show_the_teacher_what_the_view_says(view: str, mon
         assert real is batch.real
         assert keys == [batch.indices]
     assert adversarial.requires_grad
-    assert players.stats.drain(ALONE)["Loss/KD/match"].mean > 0
+    assert context.stats.drain(ALONE)["Loss/KD/match"].mean > 0
 
 
 def test_frozen_layers_stay_as_they_were() -> None:
-    config, players = make(freezed=3)
-    before = {name: value.clone() for name, value in players.D.named_parameters()}
-    for phase in make_phases(config, players):
+    config, context = make(freezed=3)
+    before = {name: value.clone() for name, value in context.D.named_parameters()}
+    for phase in make_phases(config, context):
         SEQUENCE["next"] = 0
         phase.step([batch_of(4)])
-    same = {name for name, value in players.D.named_parameters() if torch.equal(value, before[name])}
+    same = {name for name, value in context.D.named_parameters() if torch.equal(value, before[name])}
     frozen = {f"b16.{layer}.{kind}" for layer in ("fromrgb", "conv0", "conv1") for kind in ("weight", "bias")}
     assert same == frozen
 

@@ -51,7 +51,7 @@ def test_two_processes_are_one_on_the_joint_batch(drawings: Path, tmp_path: Path
     alone = read(alone_dir / "0.pt")
     for name, value in alone["weights"].items():
         torch.testing.assert_close(first["weights"][name], value, rtol=1e-5, atol=2e-6, msg=name)
-    for part in ("lecam", "pl_mean", "stats"):
+    for part in ("lecam", "path_length", "stats"):
         torch.testing.assert_close(first[part], alone[part], rtol=1e-5, atol=1e-6)
     assert first["ada"] == second["ada"] == alone["ada"]
     assert alone["ada"]["count"] == 8
@@ -110,7 +110,7 @@ def test_torchrun_is_taken_as_it_is(drawings: Path, tmp_path: Path) -> None:
     result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stdout + result.stderr
     (run_dir,) = tmp_path.iterdir()
-    assert load_state(run_dir)["nimg"] == 16
+    assert load_state(run_dir)["parts"]["progress"]["nimg"] == 16
     assert json.loads((run_dir / "config.json").read_text())["gpus"] == 2
 
 
@@ -124,7 +124,7 @@ def test_stopping_the_launcher_saves(drawings: Path, tmp_path: Path) -> None:
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 143, output
     last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
-    assert load_state(run_dir)["nimg"] == last["Progress/kimg"]["mean"] * 1000
+    assert load_state(run_dir)["parts"]["progress"]["nimg"] == last["Progress/kimg"]["mean"] * 1000
     load_snapshot(run_dir / f"network-snapshot-{load_state(run_dir)['nimg'] // 1000:06d}.safetensors")
 
 

@@ -49,7 +49,7 @@ def test_stopping_saves(number: signal.Signals, status: int, drawings: Path, tmp
     assert process.returncode == status
     assert "--resume=latest goes on" in output
     last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
-    assert load_state(run_dir)["nimg"] == last["Progress/kimg"]["mean"] * 1000
+    assert load_state(run_dir)["parts"]["progress"]["nimg"] == last["Progress/kimg"]["mean"] * 1000
 
 
 def test_a_killed_run_goes_on_from_its_last_save(drawings: Path, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_killed_run_goes_on_from_its_last_save(drawings: Path, tmp_path: Path)
     process.kill()
     process.wait()
     process.stdout.close()  # type: ignore[union-attr]
-    saved = load_state(run_dir)["nimg"]
+    saved = load_state(run_dir)["parts"]["progress"]["nimg"]
     assert saved >= 16
     command = [
         *COMMAND,
@@ -69,6 +69,6 @@ def test_a_killed_run_goes_on_from_its_last_save(drawings: Path, tmp_path: Path)
     ]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert load_state(run_dir)["nimg"] == saved + 16
+    assert load_state(run_dir)["parts"]["progress"]["nimg"] == saved + 16
     kimg = [json.loads(line)["Progress/kimg"]["mean"] for line in (run_dir / "stats.jsonl").read_text().splitlines()]
     assert kimg == sorted(set(kimg))

@@ -49,13 +49,15 @@ def test_the_share_on_held_out_images_is_the_formula(drawings: Path) -> None:
     """By hand from D's feature, the head and the teacher; nothing of the run moves."""
     given = {"data": str(drawings), "cfg": "demo", "cbase": 64, "cmax": 16, "batch": 4, "holdout": 6, "device": "cpu"}
     config = resolve(given, {"teacher": "demo", "agkd": 1.0, "cgkd": 0.0}, 32)
-    dataset = open_training_set(vars(config))
+    dataset = open_training_set(config.images)
     session = Session.build(config, dataset)
     before = {name: value.clone() for name, value in session.D.state_dict().items()}
-    assert session.overfit is not None
+    assert session.monitors.overfitting is not None
     assert session.kd is not None
-    share = session.overfit.figures(session.G, session.D, session.players.latents, 0)["KD/explained_holdout"].mean
-    held_out = open_held_out(vars(config))
+    share = session.monitors.overfitting.figures(session.G, session.D, session.context.latents, 0)[
+        "KD/explained_holdout"
+    ].mean
+    held_out = open_held_out(config.images)
     pixels, _ = held_out.gather(np.arange(6))
     images = to_float(torch.from_numpy(pixels))
     kept = []

@@ -3,60 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from training.data.dataset import ImageDataset
 from training.data.fewshot_sets import reference_of, resolve_data
 
-__all__ = ["open_held_out", "open_reference", "open_training_set"]
+__all__ = ["ImageOptions", "open_held_out", "open_reference", "open_training_set"]
 
 
-def open_training_set(options: Mapping[str, Any]) -> ImageDataset:
-    """The images of --data, --resolution, --cond, --subset, --holdout, --mirror and --seed.
+@dataclass(frozen=True)
+class ImageOptions:
+    """The options of TrainConfig that decide which images a run uses; they are known before the rest."""
 
-    Args:
-        options: values of TrainConfig's fields; these suffice before the rest is known.
-    """
+    data: str
+    resolution: int | None = None
+    cond: bool = False
+    subset: int | None = None
+    holdout: int = 0
+    mirror: bool = False
+    seed: int = 0
+    reference: str | None = None
+
+    @classmethod
+    def among(cls, options: Mapping[str, Any]) -> ImageOptions:
+        """Those among options by name; the others are ignored."""
+        return cls(**{field.name: options[field.name] for field in fields(cls) if field.name in options})
+
+
+def open_training_set(options: ImageOptions) -> ImageDataset:
+    """The images to train on."""
     return ImageDataset(
-        resolve_data(options["data"]),
-        resolution=options["resolution"],
-        use_labels=options["cond"],
-        max_size=options["subset"],
-        mirror=options["mirror"],
-        holdout=0 if reference_of(options["data"]) else options["holdout"],  # fresh images take its place
-        seed=options["seed"],
+        resolve_data(options.data),
+        resolution=options.resolution,
+        use_labels=options.cond,
+        max_size=options.subset,
+        mirror=options.mirror,
+        holdout=0 if reference_of(options.data) else options.holdout,  # fresh images take its place
+        seed=options.seed,
     )
 
 
-def open_held_out(options: Mapping[str, Any]) -> ImageDataset | None:
+def open_held_out(options: ImageOptions) -> ImageDataset | None:
     """The images of --holdout; fresh drawings with --data=demo; None where none are wanted."""
-    count = options["holdout"]
+    count = options.holdout
     if not count:
         return None
-    fresh = reference_of(options["data"], count)
+    fresh = reference_of(options.data, count)
     return ImageDataset(
-        resolve_data(fresh or options["data"]),
-        resolution=options["resolution"],
-        use_labels=options["cond"],
+        resolve_data(fresh or options.data),
+        resolution=options.resolution,
+        use_labels=options.cond,
         holdout=0 if fresh else count,
         held_out=not fresh,
-        seed=options["seed"],
+        seed=options.seed,
         flag="--holdout",
     )
 
 
-def open_reference(options: Mapping[str, Any], train: ImageDataset | None = None, mirror: bool = False) -> ImageDataset:
+def open_reference(options: ImageOptions, train: ImageDataset | None = None, mirror: bool = False) -> ImageDataset:
     """What metrics compare with: --reference; else fresh drawings with --data=demo; else all of --data.
 
     So a run on a subset, or with images held out, is measured against the whole set (`_full` in the metrics' names).
 
     Args:
-        options: as above.
+        options: of the run.
         train: the training set; given back where it is all of them: they need not be decoded and looked at twice.
         mirror: whether these are mirrored too; the training's own is not asked.
     """
-    flag = "--reference" if options["reference"] else "--data"
-    path = resolve_data(options["reference"] or reference_of(options["data"]) or options["data"], flag)
+    flag = "--reference" if options.reference else "--data"
+    path = resolve_data(options.reference or reference_of(options.data) or options.data, flag)
     if train is not None and (train.path, train.mirror, len(train)) == (path, mirror, train.raw_length * (1 + mirror)):
         return train
-    return ImageDataset(path, resolution=options["resolution"], use_labels=options["cond"], mirror=mirror, flag=flag)
+    return ImageDataset(path, resolution=options.resolution, use_labels=options.cond, mirror=mirror, flag=flag)

@@ -100,7 +100,7 @@ def real_sample(
         sample.add(features)
         if on_progress is not None:
             on_progress("real", len(sample), len(dataset))
-    if cached and ranks.speaks:
+    if cached and ranks.is_main:
         _write(path, sample)
     return sample
 

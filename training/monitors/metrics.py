@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,6 +15,7 @@ from dnnlib.errors import UserError
 from dnnlib.files import write_atomic
 from dnnlib.text import format_seconds
 from torch_utils.ranks import ALONE, Ranks
+from training.config import TrainConfig
 from training.data.dataset import ImageDataset
 from training.data.image_sets import open_reference
 from training.metrics import (
@@ -47,31 +47,31 @@ class MetricMonitor:
     seed: int
 
     @classmethod
-    def build(cls, options: Mapping[str, Any], train: ImageDataset, device: torch.device) -> MetricMonitor | None:
+    def build(cls, config: TrainConfig, train: ImageDataset, device: torch.device) -> MetricMonitor | None:
         """Whatever cannot be measured is found here, before the training; None with --metrics=none.
 
         Args:
-            options: the fields of TrainConfig.
+            config: of the run.
             train: the images it trains on.
             device: where to compute.
 
         Raises:
             UserError: an unknown metric, a detector that cannot be used, too few images.
         """
-        metrics = parse_metrics(options["metrics"])
+        metrics = parse_metrics(config.metrics)
         if not metrics:
             return None
-        name = options["best"] or metrics[0].name
+        name = config.best or metrics[0].name
         best = next((metric for metric in metrics if metric.name == name), None)
         if best is None:
-            raise UserError(f"--best: '{name}' is not among --metrics={options['metrics']}")
+            raise UserError(f"--best: '{name}' is not among --metrics={config.metrics}")
         try:
-            detector = load_detector(options["detector"], device)
-            reference = open_reference(options, train)
+            detector = load_detector(config.detector, device)
+            reference = open_reference(config.images, train)
             check(metrics, reference, detector)
         except UserError as error:
             raise UserError(f"{error}. To train without metrics give --metrics=none") from None
-        return cls(metrics, best, detector, Reals(reference, train), options["seed"])
+        return cls(metrics, best, detector, Reals(reference, train), config.seed)
 
     def describe(self) -> str:
         names = ", ".join(metric.name for metric in self.metrics)
@@ -98,7 +98,7 @@ class MetricMonitor:
         except UserError as error:  # the training goes on: it may have run for days
             yield f"Metrics:     not measured: {error}"
             return
-        if not ranks.speaks:
+        if not ranks.is_main:
             return
         seconds = time.perf_counter() - started
         for result in results:

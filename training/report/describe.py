@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dnnlib.threads import busy_note
 from kd_plugin.teachers.protocol import HasRemark, KnowsItsWords
 from training.networks.discriminator import group_size_of
 from training.session import Session
@@ -24,13 +25,14 @@ def describe(session: Session) -> list[str]:
         f"Networks:    G {g:.1f} M and D {d:.1f} M parameters, on {session.device}, {_computing(session)}",
         f"Augment:     {augment}",
         *_remarks(session),
+        *(f"Note:        {note}" for note in [busy_note()] if note and session.device.type == "cpu"),
         f"Schedule:    a line every {config.tick:g} kimg, images and a snapshot every "
         f"{config.tick * config.snap:g} kimg and at the end; times follow after a few steps",
     ]
-    if session.overfit is not None:
+    if session.monitors.overfitting is not None:
         lines.append(f"Held out:    {config.holdout} images, for Overfit/gap")
-    if session.monitor is not None:
-        lines.append(f"Metrics:     {session.monitor.describe()}")
+    if session.monitors.metrics is not None:
+        lines.append(f"Metrics:     {session.monitors.metrics.describe()}")
     if session.kd is not None:
         lines.append(
             f"Teacher:     {config.kd.teacher}, "

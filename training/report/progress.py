@@ -29,7 +29,7 @@ def forecast(session: Session, seconds_per_image: float) -> str:
 
 def figures(session: Session, nimg: int, seconds: float, data_seconds: float) -> dict[str, Figure]:
     """What stats.jsonl says of a tick of `nimg` images."""
-    players = session.players
+    context = session.context
     numbers: dict[str, float | Figure] = {
         "Progress/tick": session.tick,
         "Progress/kimg": session.nimg / 1000,
@@ -40,21 +40,21 @@ def figures(session: Session, nimg: int, seconds: float, data_seconds: float) ->
         "Resources/peak_mem_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         / (2**30 if sys.platform == "darwin" else 2**20),
     }
-    if nan_steps := players.nans.drain():
+    if nan_steps := context.nans.drain():
         numbers["Progress/nan_steps"] = nan_steps
-    if session.overfit is not None:
-        numbers |= session.overfit.figures(session.G, session.D, players.latents, session.nimg)
+    if session.monitors.overfitting is not None:
+        numbers |= session.monitors.overfitting.figures(session.G, session.D, context.latents, session.nimg)
     if session.device.type == "cuda":
         numbers["Resources/peak_gpu_mem_gb"] = torch.cuda.max_memory_allocated(session.device) / 2**30
         torch.cuda.reset_peak_memory_stats(session.device)
-    if session.pipe is not None:
-        numbers["Progress/augment"] = float(session.pipe.p)
+    if session.augmentation.pipe is not None:
+        numbers["Progress/augment"] = float(session.augmentation.pipe.p)
     if session.kd is not None:
-        numbers["Timing/kd_fraction"] = players.kd_watch.drain() / seconds
+        numbers["Timing/kd_fraction"] = context.kd_watch.drain() / seconds
         for name, share in session.kd.explained().items():
             numbers["KD/explained" if name == "total" else f"KD/explained/{name}"] = share
     measured = {name: value if isinstance(value, Figure) else Figure(1, value) for name, value in numbers.items()}
-    return measured | players.stats.drain(session.ranks)
+    return measured | context.stats.drain(session.ranks)
 
 
 Column = tuple[str, str, str]  # label, name in stats.jsonl, format

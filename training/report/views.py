@@ -29,7 +29,7 @@ def save_views(session: Session, path: Path, count: int = 6) -> None:
     Draws from torch's generators: call it between steps, each of which seeds them anew.
     """
     real = torch.cat(list(session.dataset.images(limit=count))).to(session.device)
-    seen = session.players.augment(real)
+    seen = session.context.augment(real)
     columns, titles, texts = [real, seen], ["training image", "as D sees it"], [""] * len(real)
     if session.kd is not None:
         teacher = session.kd.teachers[0]

@@ -1,0 +1,93 @@
+"""Thread settings: what is set, what a user's choice overrides, and the container's quota."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dnnlib import threads
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_waiting_threads_sleep_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "usable_cpus", lambda: os.cpu_count() or 1)
+    environment: dict[str, str] = {}
+    threads.apply_settings(environment)
+    assert environment == {"GOMP_SPINCOUNT": str(threads.SPIN_COUNT)}
+
+
+@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
+def test_the_users_choice_stands(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "usable_cpus", lambda: os.cpu_count() or 1)
+    environment = {name: "x"}
+    threads.apply_settings(environment)
+    assert environment == {name: "x"}
+
+
+def test_a_quota_limits_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(threads, "usable_cpus", lambda: 4)
+    environment: dict[str, str] = {}
+    threads.apply_settings(environment)
+    assert environment["OMP_NUM_THREADS"] == "4"
+    environment = {"OMP_NUM_THREADS": "8"}
+    threads.apply_settings(environment)
+    assert environment["OMP_NUM_THREADS"] == "8"
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4.0),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({}, None),
+        ({"cpu.max": "what\n"}, None),
+    ],
+)
+def test_quota_of_a_container(files: dict[str, str], quota: float | None, tmp_path: Path) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert threads.cpu_quota(tmp_path) == quota
+
+
+def test_usable_cpus_are_the_fewest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    for quota, expected in ((None, 8), (2.5, 3), (0.2, 1), (16.0, 8)):
+        monkeypatch.setattr(threads, "cpu_quota", lambda quota=quota: quota)
+        assert threads.usable_cpus() == expected
+
+
+def test_a_busy_machine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "usable_cpus", lambda: 2)
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.4, 0.0, 0.0))
+    assert threads.busy_note() is None
+    monkeypatch.setattr(os, "getloadavg", lambda: (3.1, 0.0, 0.0))
+    assert threads.busy_note() == "this machine is busy (load 3.1 on 2 CPUs): training will be slower than usual"
+
+
+@pytest.mark.parametrize("script", ["train.py", "generate.py", "evaluate.py"])
+def test_scripts_set_it_before_torch_is_imported(script: str) -> None:
+    """The runtime reads the variables once: when torch is imported they must be there."""
+    code = f"""
+import builtins, os, runpy, sys
+real = builtins.__import__
+def watched(name, *args, **kwargs):
+    if name.split(".")[0] == "torch" and "torch" not in sys.modules:
+        print("spin", os.environ.get("GOMP_SPINCOUNT"))
+        raise SystemExit
+    return real(name, *args, **kwargs)
+builtins.__import__ = watched
+sys.argv = ["{script}", "--help"]
+runpy.run_path("{script}", run_name="__main__")
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in threads.WAITING}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == f"spin {threads.SPIN_COUNT}", done.stderr
