@@ -12,11 +12,11 @@ demo: $(READY)  ## train on 100 drawings with the demo teacher (a few minutes on
 test: $(READY)  ## the test suite: CPU only, no network
 	$(PY) -m pytest
 
-check: $(READY)  ## what a change must pass: format, lint, types, tests
+check: $(READY)  ## what a change must pass: format, lint, types, and make test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(PY) -m pytest
+	$(MAKE) test
 
 $(READY): constraints.txt setup.py
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)

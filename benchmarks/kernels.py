@@ -14,8 +14,9 @@ from collections.abc import Callable
 import click
 import torch
 
-from torch_utils.ops import bias_act, setup_filter, upfirdn2d
+from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.build import kernels
+from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
 
 SIZES = [(16, 64, 256, 256), (16, 128, 128, 128), (16, 256, 64, 64), (16, 512, 32, 32), (16, 512, 8, 8)]
 

@@ -20,12 +20,14 @@ def user_errors(*others: type[Exception]) -> Callable[[Callable[P, R]], Callable
     """Decorates a click callback: UserError and `others` end the program with their message and status 2; RunFailed
     with status 1."""
 
+    mistakes: tuple[type[Exception], ...] = (UserError, *others)
+
     def decorate(command: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(command)
         def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
             try:
                 return command(*args, **kwargs)
-            except (UserError, *others) as error:
+            except mistakes as error:
                 _fail(error, 2)
             except RunFailed as error:
                 _fail(error, 1)
@@ -37,7 +39,7 @@ def user_errors(*others: type[Exception]) -> Callable[[Callable[P, R]], Callable
 
 def _fail(error: Exception, status: int) -> NoReturn:
     failure = click.ClickException(str(error))
-    failure.exit_code = status
+    failure.exit_code = status  # type: ignore[misc]
     raise failure from error
 
 

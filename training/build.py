@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,6 +82,11 @@ class Augmentation:
     ada: AdaController | None
     apply: AugmentPipe | DiffAugment
 
+    def end_step(self, nimg: int, ranks: Ranks) -> None:
+        """Lets ADA adjust its p after a training step of `nimg` images."""
+        if self.ada is not None and self.pipe is not None and self.ada.step(nimg, ranks.sum):
+            self.pipe.p.fill_(self.ada.p)
+
 
 def build_teachers(config: TrainConfig, device: torch.device, ranks: Ranks) -> Teachers:
     """
@@ -99,7 +105,7 @@ def build_teachers(config: TrainConfig, device: torch.device, ranks: Ranks) -> T
 
 def build_networks(config: TrainConfig, dataset: ImageDataset, device: torch.device, ranks: Ranks) -> Networks:
     """Draws the initial weights from torch's global generator."""
-    shared = {
+    shared: dict[str, Any] = {
         "c_dim": dataset.label_dim,
         "img_resolution": dataset.resolution,
         "img_channels": dataset.num_channels,
@@ -119,7 +125,8 @@ def build_networks(config: TrainConfig, dataset: ImageDataset, device: torch.dev
     G, D = G.to(device).train().requires_grad_(False), D.to(device).train().requires_grad_(False)
     if device.type == "cpu":  # docs/performance.md
         keep_freed_memory()
-        G, D = (network.to(memory_format=torch.channels_last) for network in (G, D))
+        for network in (G, D):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     allow_tf32(config.tf32)
     precision = ranks.from_first(lambda: choose_precision(config.precision, D, device))
     for network in (G, D):

@@ -112,8 +112,7 @@ def train_step(session: Session, batch: Batch) -> None:
     update_ema(session.G_ema, session.G, beta)
     session.nimg += config.batch
     session.context.nans.end_step()
-    if session.augmentation.ada is not None and session.augmentation.ada.step(config.batch, session.ranks.sum):
-        session.augmentation.pipe.p.fill_(session.augmentation.ada.p)
+    session.augmentation.end_step(config.batch, session.ranks)
 
 
 def measure(session: Session, run_dir: Path) -> Iterator[str]:

@@ -25,6 +25,7 @@ from training.augment import AdaController
 from training.config import TrainConfig
 from training.lecam import LeCam
 from training.losses import discriminator_loss, generator_loss, path_lengths, path_penalty, r1_penalty
+from training.networks import Discriminator, Generator
 from training.networks.discriminator import frozen_parameters
 
 __all__ = ["Batch", "Dmain", "Dreg", "Gmain", "Greg", "Phase", "StepContext", "lazy_adam", "make_phases"]
@@ -57,8 +58,8 @@ class LabelSource(Protocol):
 class StepContext:
     """What the phases share. Nothing here belongs to one phase alone."""
 
-    G: nn.Module
-    D: nn.Module
+    G: Generator
+    D: Discriminator
     augment: Augment
     sample_labels: LabelSource
     kd: AnyDistiller | None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -53,8 +55,8 @@ def allow_tf32(allowed: bool) -> None:
 
 def _low_blocks(network: nn.Module) -> list[nn.Module]:
     """The blocks of the `num_fp16_res` highest resolutions, whatever they compute in now."""
-    kwargs = network.init_kwargs
-    side, count = kwargs["img_resolution"], kwargs["num_fp16_res"]  # type: ignore[index]
+    kwargs: Any = network.init_kwargs
+    side, count = kwargs["img_resolution"], kwargs["num_fp16_res"]
     low = {f"b{r}" for r in block_resolutions(side) if block_dtype(r, side, count) == torch.float16}
     return [m for name, m in network.named_modules() if name.rpartition(".")[2] in low and hasattr(m, "dtype")]
 
@@ -62,7 +64,7 @@ def _low_blocks(network: nn.Module) -> list[nn.Module]:
 def _seconds(D: Discriminator, precision: str) -> float:
     """The least of a few passes of D's first block, forward and back, after one to warm up."""
     side = D.img_resolution
-    block = D.get_submodule(f"b{side}")
+    block: Any = D.get_submodule(f"b{side}")
     before = block.dtype
     images = torch.zeros([2, D.img_channels, side, side], device=next(D.parameters()).device)
 

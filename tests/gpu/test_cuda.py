@@ -18,7 +18,9 @@ from torch import Tensor
 
 from tests.host.conftest import drawings, run_train, stats_of  # noqa: F401
 from tests.networks.conftest import numbers, official_d, official_g, parameter_names, weights  # noqa: F401
-from torch_utils.ops import bias_act, conv2d_resample, setup_filter, upfirdn2d
+from torch_utils.ops.bias_act import bias_act
+from torch_utils.ops.conv2d_resample import conv2d_resample
+from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
 from training.augment import AugmentPipe, DiffAugment, augpipe
 from training.checkpoint import load_state
 from training.networks import Discriminator, Generator

@@ -7,8 +7,9 @@ import itertools
 import pytest
 import torch
 
-from torch_utils.ops import bias_act, setup_filter, upfirdn2d
+from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.build import kernels
+from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
 
 pytestmark = pytest.mark.gpu
 TYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]

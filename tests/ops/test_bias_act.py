@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
-from torch_utils.ops import ACTIVATIONS, bias_act
+from torch_utils.ops.bias_act import ACTIVATIONS, bias_act
 from torch_utils.ops.build import KernelsUnavailable
 
 GOLDEN = np.load(Path(__file__).parents[1] / "data/ops/bias_act.npz")

@@ -48,3 +48,15 @@ def test_a_failing_build_is_one_line_and_tried_once(monkeypatch):
         build.kernels()
     assert len(tries) == 1
     assert all(source.endswith((".cpp", ".cu")) for source in tries[0]["sources"])
+
+
+def test_modules_have_the_official_names() -> None:
+    """Code for official checkouts runs: there `torch_utils.ops.NAME` is a module."""
+    from torch_utils.ops import bias_act, conv2d_resample, upfirdn2d
+
+    x = torch.arange(16.0).view(1, 1, 4, 4) - 8
+    torch.testing.assert_close(bias_act.bias_act(x, act="lrelu", gain=1.0), torch.where(x < 0, 0.2 * x, x))
+    f = upfirdn2d.setup_filter([1, 1])
+    torch.testing.assert_close(upfirdn2d.downsample2d(x, f), torch.nn.functional.avg_pool2d(x, 2))
+    w = torch.ones(1, 1, 1, 1)
+    torch.testing.assert_close(conv2d_resample.conv2d_resample(x, w, f=f, down=2), upfirdn2d.downsample2d(x, f))

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
-from torch_utils.ops import conv2d_resample, setup_filter, upfirdn2d
+from torch_utils.ops.conv2d_resample import conv2d_resample
+from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
 
 GOLDEN = np.load(Path(__file__).parents[1] / "data/ops/conv2d_resample.npz")
 

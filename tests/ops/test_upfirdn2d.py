@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
-from torch_utils import ops
-from torch_utils.ops import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
+from torch_utils.ops import upfirdn2d as ops
 from torch_utils.ops.build import KernelsUnavailable
+from torch_utils.ops.upfirdn2d import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
 
 GOLDEN = np.load(Path(__file__).parents[1] / "data/ops/upfirdn2d.npz")
 CASES = json.loads(str(GOLDEN["cases"]))

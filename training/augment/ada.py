@@ -103,7 +103,8 @@ class AdaController:
 
     def state_dict(self, all_reduce: Callable[[Tensor], Tensor] | None = None) -> dict[str, Any]:
         """Plain numbers: p, and what was gathered since its last adjustment, on all ranks (`all_reduce` as in step)."""
-        signs, count = None, 0
+        signs: float | None = None
+        count = 0.0
         if self._signs is not None:
             signs, count = self._totals(all_reduce)
         return {"p": self.p, "steps": self._steps, "nimg": self._nimg, "signs": signs, "count": round(count)}

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from torch_utils.ops import downsample2d, grid_sample, upsample2d
+from torch_utils.ops.grid_sample import grid_sample
+from torch_utils.ops.upfirdn2d import downsample2d, upsample2d
 from training.augment.draws import Draws
 from training.augment.spec import AugmentSpec
 

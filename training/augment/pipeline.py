@@ -37,7 +37,7 @@ class AugmentPipe(nn.Module):
 
     def __init__(self, **spec: float | Sequence[float]) -> None:
         super().__init__()
-        self.spec = AugmentSpec(**spec)
+        self.spec = AugmentSpec(**spec)  # type: ignore[arg-type]
         self.register_buffer("p", torch.ones(()))
         self._known_p: tuple[Tensor, int, float] | None = None
 

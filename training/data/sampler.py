@@ -144,7 +144,7 @@ def make_loader(
         sampler=order,
         batch_size=None,  # each "index" is a whole batch already
         num_workers=workers,
-        collate_fn=_as_tensors if shared else _as_it_is,
+        collate_fn=_as_tensors if shared else _as_it_is,  # type: ignore[arg-type]
         pin_memory=pin_memory and shared,
         prefetch_factor=_AHEAD if workers else None,
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from torch_utils.ranks import Job
@@ -29,7 +30,7 @@ def path_length(steps: Tensor) -> float:
 
 
 def path_jobs(
-    G: nn.Module,
+    G: Any,  # with the mapping and synthesis of training.networks.Generator
     perceptual: Callable[[Tensor], Tensor],
     draw_labels: Callable[[int, torch.Generator], Tensor],
     count: int,

@@ -122,7 +122,8 @@ class OverfitWatch:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._ticks.clear()
-        self._ticks.extend(tuple(Scores(*s) for s in tick) for tick in state["ticks"])
+        for train, holdout, fake in state["ticks"]:
+            self._ticks.append((Scores(*train), Scores(*holdout), Scores(*fake)))
 
     def _ready(self, kind: int) -> tuple[Tensor, Tensor]:
         """Images in [-1, 1] and labels, on the device: 0 for training images, 1 for held-out ones."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dnnlib.errors import UserError
-from torch_utils.ops import downsample2d, setup_filter
+from torch_utils.ops.upfirdn2d import downsample2d, setup_filter
 from training.networks.layers import (
     RESAMPLE_TAPS,
     Conv2dLayer,

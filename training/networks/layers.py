@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from dnnlib.errors import UserError
-from torch_utils.ops import ACTIVATIONS, bias_act, conv2d_resample, setup_filter
+from torch_utils.ops.bias_act import ACTIVATIONS, bias_act
+from torch_utils.ops.conv2d_resample import conv2d_resample
+from torch_utils.ops.upfirdn2d import setup_filter
 
 __all__ = [
     "RESAMPLE_TAPS",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torch_utils.ops import conv2d_resample
+from torch_utils.ops.conv2d_resample import conv2d_resample
 
 __all__ = ["modulated_conv2d"]
 

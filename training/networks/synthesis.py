@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from torch_utils.ops import setup_filter, upsample2d
+from torch_utils.ops.upfirdn2d import setup_filter, upsample2d
 from training.networks.layers import (
     RESAMPLE_TAPS,
     FullyConnectedLayer,
@@ -209,11 +210,13 @@ class SynthesisNetwork(nn.Module):
         check_shape("ws", ws, (self.num_ws, self.w_dim))
         fused = not self.training if fused_modconv is None else fused_modconv
         ws = ws.to(torch.float32)
-        x = img = None
+        x: Tensor | None = None
+        img: Tensor | None = None
         first = 0
         for resolution in self.block_resolutions:
-            block = self.get_submodule(f"b{resolution}")
+            block: Any = self.get_submodule(f"b{resolution}")
             # A block's image shares its w with the first convolution of the next block.
             x, img = block(x, img, ws[:, first : first + block.num_conv + 1], noise_mode, force_fp32, fused)
             first += block.num_conv
+        assert img is not None
         return img
