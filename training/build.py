@@ -23,7 +23,7 @@ from torch_utils.memory import keep_freed_memory
 from torch_utils.ranks import Ranks
 from torch_utils.stats import Stats, Stopwatch
 from training.augment import AdaController, AugmentPipe, DiffAugment, augpipe
-from training.config import TrainConfig
+from training.config import ADA_KIMG, TrainConfig
 from training.data.dataset import ImageDataset
 from training.data.image_sets import open_held_out
 from training.lecam import LeCam
@@ -170,7 +170,8 @@ def build_augmentation(config: TrainConfig, device: torch.device) -> Augmentatio
         return Augmentation(None, None, DiffAugment(config.diffaugment))
     pipe = AugmentPipe(**augpipe(config.augpipe)).to(device)
     pipe.p.fill_(config.p)
-    ada = AdaController(target=config.target, kimg=config.ada_kimg, p=config.p, fixed=config.aug == "fixed")
+    kimg = ADA_KIMG if config.ada_kimg is None else config.ada_kimg
+    ada = AdaController(target=config.target, kimg=kimg, p=config.p, fixed=config.aug == "fixed")
     return Augmentation(pipe, ada, pipe)
 
 

@@ -20,6 +20,8 @@ from training.drawings import DemoSpec
 
 __all__ = ["TrainConfig", "differing_fields", "preset_row", "resolve", "with_precision"]
 
+ADA_KIMG = 500.0
+ADA_KIMG_WARM = 100.0  # a trained discriminator overfits sooner: ADA may adjust p faster, as in the official code
 DEMO_HOLDOUT = 64  # fresh drawings cost nothing
 _PRESET = "the preset's"  # what --help says where a column of _TABLE supplies the value
 
@@ -131,7 +133,12 @@ class TrainConfig:
     )
     p: float = option(0.0, "ADA: the probability to start from (ada) or to keep (fixed)", metavar="[0,1]")
     target: float = option(0.6, "ADA: the mean sign of D(real) that p is steered to", metavar="X")
-    ada_kimg: float = option(500.0, "ADA: the least time in which p goes from 0 to 1", metavar="KIMG")
+    ada_kimg: float | None = option(
+        None,
+        "ADA: the least time in which p goes from 0 to 1",
+        metavar="KIMG",
+        shown_default=f"{ADA_KIMG:g}; {ADA_KIMG_WARM:g} in a run that starts from a snapshot",
+    )
 
     metrics: str = option(
         "none",
@@ -184,7 +191,6 @@ class TrainConfig:
             "lecam",
             "freezed",
             "ema_kimg",
-            "ada_kimg",
             "workers",
             "num_fp16_res",
             "holdout",
@@ -194,6 +200,7 @@ class TrainConfig:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("style_mixing", "p"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
+        _require(self.ada_kimg is None or self.ada_kimg > 0, "ada_kimg", self.ada_kimg, "greater than 0")
         _require(self.snap_keep is None or self.snap_keep >= 1, "snap_keep", self.snap_keep, "at least 1")
         self._check_shares()
         if self.aug != "noaug" and self.diffaugment != "none":
@@ -370,6 +377,7 @@ _FREE_TO_CHANGE = frozenset(
         "reference",
     }
 )
+_FORMER_DEFAULTS = {"ada_kimg": ADA_KIMG}  # version 0.1 saved the number, where now None stands for it
 _FREE_TO_CHANGE_KD = frozenset({"precision"})  # `auto` may measure otherwise today: the run keeps what it had
 
 
@@ -384,6 +392,6 @@ def differing_fields(saved: Mapping[str, Any], config: TrainConfig) -> list[str]
             if item.key in free:
                 continue
             before, now = old.get(item.key, item.default), new[item.key]  # an option that is newer than the run
-            if before != now:
+            if before != now and not (now is None and before == _FORMER_DEFAULTS.get(item.key)):
                 differences.append(f"{item.flag_name(spell)} ({before} was saved, {now} was given)")
     return differences

@@ -31,7 +31,7 @@ from training.build import (
     build_teachers,
 )
 from training.checkpoint import Snapshot
-from training.config import TrainConfig, with_precision
+from training.config import ADA_KIMG_WARM, TrainConfig, with_precision
 from training.data.dataset import ImageDataset
 from training.monitors.learning import TransferWatch
 from training.monitors.metrics import MetricMonitor
@@ -39,7 +39,7 @@ from training.monitors.overfitting import OverfitWatch
 from training.monitors.variety import VarietyWatch
 from training.networks import Discriminator, Generator
 from training.phases import Greg, Phase, StepContext, make_phases
-from training.warm_start import ADA_KIMG, take_weights
+from training.warm_start import take_weights
 
 __all__ = ["HOW_TO_GO_ON", "Monitors", "Part", "Session"]
 
@@ -203,8 +203,8 @@ class Session:
         """A network that starts trained is followed closely from the first step, as in the official code."""
         self.warm = True
         ada = self.augmentation.ada
-        if ada is not None and self.config.ada_kimg == TrainConfig.ada_kimg:
-            ada.kimg = ADA_KIMG
+        if ada is not None and self.config.ada_kimg is None:
+            ada.kimg = ADA_KIMG_WARM
 
     def parts(self) -> dict[str, Part]:
         """Everything that the next step depends on, by the name under which its state is saved."""

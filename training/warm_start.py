@@ -10,9 +10,7 @@ from torch import nn
 from dnnlib.errors import UserError
 from training.checkpoint import Snapshot
 
-__all__ = ["ADA_KIMG", "take_weights"]
-
-ADA_KIMG = 100.0  # a trained discriminator overfits sooner: ADA may move p five times as fast, as in the official code
+__all__ = ["take_weights"]
 
 LEAST = 0.05  # of a network's numbers: with fewer, the start is no warmer than any
 

@@ -18,7 +18,7 @@ from kd_plugin import download
 from kd_plugin.errors import KDError
 from training.data import fewshot_sets
 from training.data.dataset import ImageDataset
-from training.data.fewshot_sets import FEWSHOT_SETS, resolve_data
+from training.data.fewshot_sets import resolve_data
 
 
 @pytest.fixture
@@ -102,16 +102,6 @@ def test_an_unknown_name_brings_the_nearest(cache: Path) -> None:
         resolve_data("100-shot-obma.zip")
     with pytest.raises(UserError, match=r"'sub/AnimalFace-dog\.zip' is neither an existing zip or folder"):
         resolve_data("sub/AnimalFace-dog.zip")
-
-
-def test_the_table_is_the_five_sets_of_the_papers() -> None:
-    assert FEWSHOT_SETS == {
-        "100-shot-obama": 100,
-        "100-shot-grumpy_cat": 100,
-        "100-shot-panda": 100,
-        "AnimalFace-cat": 160,
-        "AnimalFace-dog": 389,
-    }
 
 
 def test_demo_is_drawn_once_and_is_a_dataset(cache: Path) -> None:

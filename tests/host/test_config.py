@@ -120,6 +120,11 @@ def test_what_makes_another_run() -> None:
     del saved["lecam"], saved["kd"]["centre"]  # as a version wrote it that did not have these options yet
     assert differing_fields(saved, longer) == []
     assert differing_fields(saved, dataclasses.replace(config, lecam=0.3)) == ["--lecam (0.0 was saved, 0.3 was given)"]
+    saved["ada_kimg"] = 500.0  # as version 0.1 wrote it
+    assert differing_fields(saved, longer) == []
+    assert differing_fields(saved, dataclasses.replace(config, ada_kimg=100.0)) == [
+        "--ada-kimg (500.0 was saved, 100.0 was given)"
+    ]
     other = dataclasses.replace(config, gamma=5.0, kd=dataclasses.replace(config.kd, p=0.1))
     assert differing_fields(saved, other) == [
         "--gamma (10.0 was saved, 5.0 was given)",

@@ -15,7 +15,10 @@ from PIL import Image
 
 from tests.host.conftest import stats_of
 from training import phases
-from training.checkpoint import load_snapshot, load_state
+from training.checkpoint import load_snapshot, load_state, save_snapshot
+from training.config import resolve
+from training.data.dataset import ImageDataset
+from training.session import Session
 
 RunTrain = Callable[..., Result]
 
@@ -251,7 +254,21 @@ def test_a_warm_start_says_what_it_takes(run_train: RunTrain, tmp_path: Path) ->
         "that run's augmentation stood at p = 0.4",
     ):
         assert words in result.output, result.output
-    assert load_state(next((tmp_path / "warm").iterdir()))["warm"] is True
+    assert load_state(next((tmp_path / "warm").iterdir()))["parts"]["progress"]["warm"] is True
+
+
+@pytest.mark.parametrize(("given", "cold", "warm"), [({}, 500.0, 100.0), ({"ada_kimg": 500.0}, 500.0, 500.0)])
+def test_a_warm_start_adjusts_ada_faster_unless_told_otherwise(
+    given: dict[str, float], cold: float, warm: float, drawings: Path, tmp_path: Path
+) -> None:
+    options = {"data": str(drawings), "cfg": "demo", "cbase": 64, "cmax": 16, "batch": 4, "device": "cpu", "aug": "ada"}
+    session = Session.build(resolve({**options, **given}, {}, 32), ImageDataset(drawings))
+    ada = session.augmentation.ada
+    assert ada is not None
+    assert ada.kimg == cold
+    save_snapshot(tmp_path / "s.safetensors", session.networks(), {})
+    session.start_from(load_snapshot(tmp_path / "s.safetensors", roles=("G", "D", "G_ema")))
+    assert ada.kimg == warm
 
 
 def test_a_warm_start_from_nothing_that_fits(run_train: RunTrain, tmp_path: Path) -> None:

@@ -68,8 +68,14 @@ def test_the_five_lines(discriminator, teacher, images):
         assert not value.requires_grad
 
 
-def test_five_lines_with_a_head_without_parameters(attach, discriminator):
-    torch.optim.Adam(discriminator.parameters()).add_param_group({"params": attach(head="identity").parameters()})
+def test_five_lines_with_a_head_without_parameters(attach, discriminator, images, run):
+    kd, optimizer = attach(head="identity"), torch.optim.Adam(discriminator.parameters())
+    optimizer.add_param_group({"params": kd.parameters()})
+    assert [len(group["params"]) for group in optimizer.param_groups] == [6, 0]
+    before = discriminator.b4["fc"].weight.detach().clone()
+    run(kd, discriminator, images(1), images(2)).total.backward()
+    optimizer.step()
+    assert not torch.equal(discriminator.b4["fc"].weight, before)
 
 
 @pytest.mark.parametrize("p", [0.0, 1.0])

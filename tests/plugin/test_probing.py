@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-import kd_plugin
 from kd_plugin import KDError
 from kd_plugin.probe.__main__ import StandIn, main
-from kd_plugin.probe.trial import probe_teacher, what_fits
+from kd_plugin.probe.trial import Trial, probe_teacher, what_fits
 from training.drawings import DemoSpec, write_demo_set
 
 
@@ -128,7 +128,21 @@ def test_prompts_of_a_teacher_that_reads(make_teacher) -> None:
     assert 2 <= len(report.prompts) <= 32
     assert 0 < report.flat < 1
     assert any(line.startswith("Prompts:") for line in report.lines())
-    assert not any("cgkd" in flag for flag in report.flags()) or report.flags() == ("--kd-agkd=0", "--kd-cgkd=0")
+
+
+def test_what_the_report_advises(make_teacher) -> None:
+    report = probe_teacher(discriminator(), make_teacher(), patches(20), batch=8, steps=6)
+
+    def flags(held_out: float, reliability: float = 0.9, **changes: object) -> tuple[str, ...]:
+        trials = (Trial("b4.conv", "linear", 0.9, held_out / 2, 6), Trial("b4.fc", "mlp", 0.5, held_out, 6))
+        knowledge = dataclasses.replace(report.knowledge, reliability=reliability)
+        return dataclasses.replace(report, **{"trials": trials, "knowledge": knowledge, **changes}).flags()
+
+    assert flags(0.4) == ("--kd-layer=b4.fc", "--kd-head=mlp", "--kd-prompts=auto")
+    assert flags(0.4, prompts=()) == ("--kd-layer=b4.fc", "--kd-head=mlp", "--kd-cgkd=0")
+    assert flags(0.0) == ("--kd-agkd=0", "--kd-cgkd=0")  # the matching of the generator is left
+    assert flags(0.0, reliability=0.1) == ()
+    assert flags(0.4, trials=()) == ()
 
 
 def test_labels(make_teacher) -> None:
@@ -200,7 +214,3 @@ def test_mistakes(flags: list[str], message: str, drawings: Path, capsys: pytest
         main(["--kd=demo", *flags])
     assert end.value.code == 2
     assert f"Error: {message}" in capsys.readouterr().err.replace("--kd=dmo: ", "")
-
-
-def test_it_is_public() -> None:
-    assert kd_plugin.probe_teacher is probe_teacher
