@@ -125,7 +125,8 @@ def test_stopping_the_launcher_saves(drawings: Path, tmp_path: Path) -> None:
     assert process.returncode == 143, output
     last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
     assert load_state(run_dir)["parts"]["progress"]["nimg"] == last["Progress/kimg"]["mean"] * 1000
-    load_snapshot(run_dir / f"network-snapshot-{load_state(run_dir)['nimg'] // 1000:06d}.safetensors")
+    nimg = load_state(run_dir)["parts"]["progress"]["nimg"]
+    load_snapshot(run_dir / f"network-snapshot-{nimg // 1000:06d}.safetensors")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's death signal is Linux's")
