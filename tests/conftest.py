@@ -1,4 +1,4 @@
-"""One thread for each test process, set before torch starts its own; and no test writes into anyone's home."""
+"""Each test process has one thread, set before torch is imported; each test has one seed; none writes into a home."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from collections.abc import Iterator
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks of the tests are small, and two processes share the cores
+
+
+@pytest.fixture(autouse=True)
+def _same_draws_in_any_order() -> None:
+    """Two processes share the tests, so which one draws before another differs from run to run."""
+    import torch  # not above: the number of threads is set first
+
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True, scope="session")
