@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test check clean
+.PHONY: demo test lint check clean
 
 demo: $(READY)  ## train on 100 drawings with the demo teacher (a few minutes on two CPU cores)
 	$(PY) train.py --kd=demo --data=demo
@@ -12,11 +12,12 @@ demo: $(READY)  ## train on 100 drawings with the demo teacher (a few minutes on
 test: $(READY)  ## the test suite: CPU only, no network
 	$(PY) -m pytest
 
-check: $(READY)  ## what a change must pass: format, lint, types, and make test
+lint: $(READY)  ## format, lint and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(MAKE) test
+
+check: lint test  ## what a change must pass
 
 $(READY): constraints.txt setup.py
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)

@@ -150,11 +150,13 @@ def configure(
 ) -> tuple[TrainConfig, ImageDataset]:
     """Opens the images and resolves every option; a preset may depend on the images' size."""
     saved = read_config(config_file) if config_file is not None else None
-    choices = {
+    names = {field.name for field in dataclasses.fields(ImageOptions)}
+    images = {
         field.name: given.get(field.name, (saved or {}).get(field.name, field.default))
         for field in dataclasses.fields(TrainConfig)
+        if field.name in names
     }
-    dataset = open_training_set(ImageOptions.among(choices))
+    dataset = open_training_set(ImageOptions(**images))
     return resolve(given, kd_given, dataset.resolution, saved, variant), dataset
 
 

@@ -122,7 +122,7 @@ def _term_values(terms: Mapping[str, float | TermOptions] | None, options: Mappi
         return {}
     values: dict[str, Any] = dict.fromkeys(TERMS, 0.0)
     for name, given in terms.items():
-        TERMS[name]
+        TERMS[name]  # raises for an unknown one
         if name in options:
             raise KDError(f"the weight of '{name}' is given twice: in terms= and as {name}=")
         if not isinstance(given, TermOptions):
@@ -153,32 +153,29 @@ def _prompts_of(config: KDConfig, requested: Mapping[str, Any]) -> tuple[list[st
     Raises:
         PromptError: a term that needs prompts was requested, and there are none.
     """
-    readers = _text_terms(config)
-    if not readers or (config.prompts is not None and config.prompts != AUTO):
-        return (read_prompts(config.prompts) if readers and config.prompts is not None else None), config
+    readers = config.terms_that_need("texts")
+    if not readers:
+        return None, config
     if config.prompts == AUTO:
         raise PromptError(
             f"{arg('prompts', AUTO)}: prompts are selected by images; pass attach() "
             "prompts=kd_plugin.select_prompts(teacher, batches_of_images)"
         )
+    if config.prompts is not None:
+        return read_prompts(config.prompts), config
     if named := [name for name in readers if requested.get(name)]:
         off = " and ".join(arg(name, 0) for name in named)
-        raise PromptError(f"{' and '.join(named)}: compares images with texts; pass prompts=[...], or set {off}")
+        raise PromptError(f"{' and '.join(named)}: each compares images with texts; pass prompts=[...], or set {off}")
+    verbs = "is off: it compares" if len(readers) == 1 else "are off: they compare"
     warnings.warn(
-        f"{' and '.join(readers)} is off: it compares images with texts, and there are none; pass prompts=[...] to "
-        "turn it on",
+        f"{' and '.join(readers)} {verbs} images with texts, and there are none; pass prompts=[...] to use them",
         stacklevel=3,
     )
     return None, _without_text_terms(config)
 
 
-def _text_terms(config: KDConfig) -> list[str]:
-    """The active terms that need texts."""
-    return [name for name in config.active_terms if TERMS[name].needs.texts]
-
-
 def _without_text_terms(config: KDConfig) -> KDConfig:
-    off = {name: dataclasses.replace(config.terms[name], weight=0.0) for name in _text_terms(config)}
+    off = {name: dataclasses.replace(config.terms[name], weight=0.0) for name in config.terms_that_need("texts")}
     return dataclasses.replace(config, terms={**config.terms, **off})
 
 
@@ -204,7 +201,7 @@ def _check_teacher(teacher: Any, config: KDConfig) -> None:
             f"teacher: {type(teacher).__name__} has no {', '.join(missing)}; give a spec such as 'clip', or an object "
             "that follows kd_plugin.Teacher"
         )
-    if not isinstance(teacher, HasStages) and (named := _stage_terms(config)):
+    if not isinstance(teacher, HasStages) and (named := config.terms_that_need("stages")):
         raise TeacherError(
             f"{arg(named[0])}: needs intermediate features, but teacher '{teacher.name}' has no embed_with_stages(); "
             f"use another teacher, or set {arg(named[0], 0)}"
@@ -213,13 +210,9 @@ def _check_teacher(teacher: Any, config: KDConfig) -> None:
         freeze(teacher)
 
 
-def _stage_terms(config: KDConfig) -> list[str]:
-    return [name for name in config.active_terms if TERMS[name].needs.stages]
-
-
 def _prompt_bank(teacher: Teacher, prompts: Iterable[str] | None, config: KDConfig) -> PromptBank | None:
     """The texts and their embeddings, if an active term needs them."""
-    readers = _text_terms(config)
+    readers = config.terms_that_need("texts")
     if not readers or prompts is None:
         return None
     bank = PromptBank(cast("Sequence[str]", prompts), teacher)

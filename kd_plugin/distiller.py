@@ -80,6 +80,7 @@ class Distiller(AnyDistiller):
             {name: term for name, term in self._terms() if side in term.sides} for side in ("D", "G")
         )
         self._weights = {name: options.weight for name, options in config.active_terms.items()}
+        self._generator_needs = Needs.union(term.needs for term in self._on_g.values())
         self._optimizers = _optimizers(self._on_g)
         self._balances = _balances(config, self._on_g)
         self._schedule = Schedule(config.warmup, config.until, config.every, config.p, seed)
@@ -108,10 +109,7 @@ class Distiller(AnyDistiller):
 
     @property
     def generator_needs(self) -> Needs:
-        needs = Needs()
-        for term in self._on_g.values():
-            needs |= term.needs
-        return needs
+        return self._generator_needs
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
         """Those that D's optimiser trains: all but those of terms with an optimiser of their own."""
@@ -253,28 +251,25 @@ class Distiller(AnyDistiller):
         return DiscriminatorStep(pairs, real, self._texts(student), self._schedule.coin, self.normalization)
 
     def _generator_step(self, fake: Tensor, real: Tensor | None, keys: Tensor | None) -> GeneratorStep:
-        needs, embedder = self.generator_needs, self._borrowed.embedder
-        if (needs.real_images or needs.stages) and real is None:
-            name = next(name for name, term in self._on_g.items() if term.needs.real_images or term.needs.stages)
+        embed = self._borrowed.embedder.embed_for_generator
+        stages = self._generator_needs.stages
+        embeddings, fake_stages = embed(fake, stages)
+        step = GeneratorStep(
+            gathered(embeddings), texts=self._texts(embeddings), fake_stages=tuple(map(gathered, fake_stages))
+        )
+        if not self._generator_needs.real_images:
+            return step
+        if real is None:
+            name = next(name for name, term in self._on_g.items() if term.needs.real_images)
             raise KDError(
                 f"{arg(name, self._weights[name])}: call kd.for_generator(fake, real, loss) with real images, or set "
                 f"{arg(name, 0)}"
             )
-        if needs.stages:
-            assert real is not None
-            embeddings, fake_stages = embedder.embed_with_stages(fake)
-            with torch.no_grad():
-                of_reals, real_stages = embedder.embed_with_stages(real)
-            stages = (tuple(map(gathered, fake_stages)), tuple(map(gathered, real_stages)))
-            embeddings = gathered(embeddings)
-            return GeneratorStep(embeddings, gathered(of_reals), self._texts(embeddings), *stages)
-        embeddings = gathered(embedder.embed(fake))
-        if not needs.real_images:
-            return GeneratorStep(embeddings, None, self._texts(embeddings))
-        assert real is not None
         with torch.no_grad():
-            of_reals = gathered(embedder.embed_cached(real, keys).to(embeddings))
-        return GeneratorStep(embeddings, of_reals, self._texts(embeddings))
+            of_reals, real_stages = embed(real, stages, keys)
+        return dataclasses.replace(
+            step, real=gathered(of_reals.to(embeddings)), real_stages=tuple(map(gathered, real_stages))
+        )
 
     def _texts(self, like: Tensor) -> Tensor | None:
         """[P, E] of the type and device of `like`."""
@@ -283,7 +278,7 @@ class Distiller(AnyDistiller):
 
     def _explained(self, errors: Mapping[str, Errors | None]) -> dict[str, float]:
         known = {name: error for name, error in errors.items() if error is not None}
-        if not known or len(known) < len(errors):
+        if not known or known.keys() != errors.keys():
             return {}
         total = (sum(self._weights[name] * error[side] for name, error in known.items()) for side in (0, 1))
         return {"total": fraction_explained(*total)} | {n: fraction_explained(*error) for n, error in known.items()}

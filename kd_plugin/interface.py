@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ __all__ = ["AnyDistiller", "RunD"]
 RunD = Callable[[Tensor], object]  # calls D on images
 
 
-class AnyDistiller(nn.Module):
+class AnyDistiller(nn.Module, ABC):
     """Made by `kd_plugin.attach`. Its parameters belong in D's optimiser; its state_dict restores a run exactly."""
 
     if TYPE_CHECKING:

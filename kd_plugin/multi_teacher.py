@@ -50,10 +50,7 @@ class MultiTeacherDistiller(AnyDistiller):
 
     @property
     def generator_needs(self) -> Needs:
-        needs = Needs()
-        for _, distiller in self._all():
-            needs |= distiller.generator_needs
-        return needs
+        return Needs.union(distiller.generator_needs for _, distiller in self._all())
 
     def begin_step(self) -> None:
         for _, distiller in self._all():

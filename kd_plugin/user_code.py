@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,7 +62,7 @@ def import_code(spec: str, given: str) -> ModuleType:
         if not spec.endswith(".py"):
             with _working_directory():
                 return importlib.import_module(spec)
-        name = f"kd_plugin_user_code_{Path(spec).stem}"
+        name = "kd_plugin_user_code_" + re.sub(r"\W", "_", str(Path(spec).resolve()))  # two files may share a stem
         return sys.modules.get(name) or _import_file(name, spec)
     except Exception as error:  # the user's code: anything
         raise KDError(f"{given}: importing '{spec}' failed ({first_line(error)})") from error

@@ -184,7 +184,7 @@ def test_a_term_on_intermediate_features(tmp_path: Path) -> None:
     code = """
 @kd_plugin.TERMS.register("layers")
 class Layers(kd_plugin.Term):
-    sides, needs = ("G",), kd_plugin.Needs(stages=True)
+    sides, needs = ("G",), kd_plugin.Needs(real_images=True, stages=True)
     def generator_loss(self, step):
         return sum((f.mean((0, 2, 3)) - r.mean((0, 2, 3))).square().sum()
                    for f, r in zip(step.fake_stages, step.real_stages, strict=True))

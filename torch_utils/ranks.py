@@ -145,7 +145,7 @@ def _digest(part: Tensor | str) -> bytes:
     if isinstance(part, str):
         return hashlib.blake2b(part.encode()).digest()
     values = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return hashlib.blake2b(values.tobytes(), person=str(part.dtype).encode()[:16]).digest()
+    return hashlib.blake2b(values.data, person=str(part.dtype).encode()[:16]).digest()
 
 
 ALONE = Ranks()

@@ -87,6 +87,13 @@ class Augmentation:
         if self.ada is not None and self.pipe is not None and self.ada.step(nimg, ranks.sum):
             self.pipe.p.fill_(self.ada.p)
 
+    def restore(self, ranks: Ranks, state: dict[str, Any]) -> None:
+        """Continue from a state of `ada`."""
+        assert self.ada is not None
+        assert self.pipe is not None
+        self.ada.load_state_dict(state, first=ranks.is_main)
+        self.pipe.p.fill_(self.ada.p)
+
 
 def build_teachers(config: TrainConfig, device: torch.device, ranks: Ranks) -> Teachers:
     """
@@ -144,7 +151,7 @@ def build_distillation(
     if not teachers.weighted:
         return Distillation(None, None)
     prompts = None
-    if config.kd.needs.texts:
+    if config.kd.terms_that_need("texts"):
         members = [teacher for _, teacher in teachers.weighted]
         prompts = choose_prompts(
             next((teacher for teacher in members if teacher.vocabulary != ()), members[0]),

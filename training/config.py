@@ -226,7 +226,7 @@ class TrainConfig:
     @property
     def images(self) -> ImageOptions:
         """Which images this run uses."""
-        return ImageOptions.among({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+        return ImageOptions(**{item.name: getattr(self, item.name) for item in dataclasses.fields(ImageOptions)})
 
     @property
     def local_batch(self) -> int:
@@ -241,7 +241,7 @@ class TrainConfig:
 
 def _require(holds: bool, name: str, value: Any, expected: str) -> None:
     if not holds:
-        raise UserError(f"--{name.replace('_', '-')}: {value} was given, it must be {expected}")
+        raise UserError(f"{plain_flag(name)}: {value} was given, it must be {expected}")
 
 
 # Sources: stylegan2-ada-pytorch (auto, stylegan2, paper*, cifar), DiffAugment-stylegan2-pytorch (low_shot);

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from dnnlib.errors import RunFailed, UserError
 from kd_plugin import AnyDistiller, TermInfo
+from kd_plugin.config.click_flags import plain_flag
 from kd_plugin.config.schema import to_dict
 from kd_plugin.prompts.sources import ChosenPrompts
 from torch_utils.device import pick_device
@@ -159,7 +161,7 @@ class Session:
         Raises:
             UserError: the processes differ in an option, the images, or a weight, which is named.
         """
-        options = {f"--{name.replace('_', '-')}": repr(value) for name, value in to_dict(self.config).items()}
+        options = {plain_flag(name): repr(value) for name, value in to_dict(self.config).items()}
         heads = {} if self.kd is None else {"kd": self.kd}
         tensors = {
             f"{role}.{name}": tensor
@@ -218,7 +220,10 @@ class Session:
         optional = {"overfitting": self.monitors.overfitting, "lecam": self.context.lecam, "kd": self.kd}
         parts |= {name: Part.of(owner) for name, owner in optional.items() if owner is not None}
         if self.augmentation.ada is not None:
-            parts["ada"] = Part(self._ada, self._set_ada)
+            parts["ada"] = Part(
+                partial(self.augmentation.ada.state_dict, self.ranks.sum),
+                partial(self.augmentation.restore, self.ranks),
+            )
         return parts
 
     def state_dict(self) -> dict[str, Any]:
@@ -251,17 +256,6 @@ class Session:
         self.nimg, self.tick = state["nimg"], state["tick"]
         if state["warm"]:
             self._set_warm()
-
-    def _ada(self) -> dict[str, Any]:
-        assert self.augmentation.ada is not None
-        return self.augmentation.ada.state_dict(self.ranks.sum)
-
-    def _set_ada(self, state: dict[str, Any]) -> None:
-        ada, pipe = self.augmentation.ada, self.augmentation.pipe
-        assert ada is not None
-        assert pipe is not None
-        ada.load_state_dict(state, first=self.ranks.is_main)
-        pipe.p.fill_(ada.p)
 
     def _fingerprint(self) -> str | None:
         """Of the teachers."""

@@ -10,7 +10,7 @@ from typing import Any
 from kd_plugin.config.schema import option, options_of, parts
 from kd_plugin.errors import KDError, arg, nearest
 from kd_plugin.normalization import NORMS
-from kd_plugin.terms import TERMS, Needs, TermOptions
+from kd_plugin.terms import TERMS, TermOptions
 
 __all__ = ["HEADS", "VARIANTS", "VIEWS", "KDConfig", "variant_values"]
 
@@ -52,8 +52,7 @@ class KDConfig:
     control: str = option(
         "none",
         "Control experiment: shuffle gives D other images' embeddings; scramble permutes the teacher's weights, so "
-        "that "
-        "it knows nothing. A gain that the control shares is not distillation",
+        "that it knows nothing. A gain that the control shares is not distillation",
         choices=CONTROLS,
     )
     layer: str = option(
@@ -120,13 +119,9 @@ class KDConfig:
         """The terms that are computed, by name."""
         return {name: options for name, options in self.terms.items() if options.active}
 
-    @property
-    def needs(self) -> Needs:
-        """What the active terms need, together."""
-        needs = Needs()
-        for name in self.active_terms:
-            needs |= TERMS[name].needs
-        return needs
+    def terms_that_need(self, what: str) -> list[str]:
+        """The active terms that need `what`, a field of Needs."""
+        return [name for name in self.active_terms if getattr(TERMS[name].needs, what)]
 
     @property
     def weights(self) -> dict[str, float]:

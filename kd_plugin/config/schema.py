@@ -94,7 +94,7 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def parts(table: Callable[[], Mapping[str, type]], group: str | None = None) -> Any:
+def parts(table: Callable[[], Mapping[str, type]]) -> Any:
     """A dataclass field that holds config dataclasses by name: {name: dataclass()} for each entry of `table`.
 
     The option `field` of the part `name` has the key `name_field`, its option `weight` the key `name`, unless its
@@ -102,11 +102,10 @@ def parts(table: Callable[[], Mapping[str, type]], group: str | None = None) -> 
 
     Args:
         table: gives the dataclasses by name; called whenever options are listed, so entries may be added later.
-        group: heading of these options in --help.
     """
     return dataclasses.field(
         default_factory=lambda: {name: part() for name, part in table().items()},
-        metadata={"parts": table, "group": group},
+        metadata={"parts": table},
     )
 
 

@@ -58,7 +58,7 @@ class Embedder:
         return self.embed(torch.cat([real_images, fake_images]))
 
     def embed_cached(self, images: Tensor, keys: Tensor | None) -> Tensor:
-        """As `embed`, without gradient; with keys [N], each distinct image is embedded only once."""
+        """As `embed`; with keys [N], without gradient, and each distinct image is embedded only once."""
         if keys is None:
             return self.embed(images)
         if new := self._cache.missing(keys):
@@ -75,8 +75,13 @@ class Embedder:
         """
         return self._checked(self.teacher.embed_images(self._input(images)), images)
 
-    def embed_with_stages(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """As `embed`, with the teacher's intermediate features, [N, C, h, w] each, from the same forward pass."""
+    def embed_for_generator(
+        self, images: Tensor, stages: bool, keys: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """As `embed`, and, if `stages`, the intermediate features [N, C, h, w] of the same pass (not cached)."""
+        return self._embed_with_stages(images) if stages else (self.embed_cached(images, keys), ())
+
+    def _embed_with_stages(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         assert isinstance(self.teacher, HasStages)  # checked when the term was attached
         embeddings, stages = self.teacher.embed_with_stages(self._input(images))
         for number, stage in enumerate(stages):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -33,7 +33,7 @@ class Needs:
     texts:       the embeddings of the prompts.
     other_batch: the other role's embeddings row by row, so real and generated images must be equal in number.
     real_images: real images in the generator's step.
-    stages:      the teacher's intermediate features (terms of G).
+    stages:      the teacher's intermediate features of the images that a term of G sees.
     """
 
     texts: bool = False
@@ -41,9 +41,11 @@ class Needs:
     real_images: bool = False
     stages: bool = False
 
-    def __or__(self, other: Needs) -> Needs:
-        fields = (field.name for field in dataclasses.fields(Needs))
-        return Needs(**{name: getattr(self, name) or getattr(other, name) for name in fields})
+    @classmethod
+    def union(cls, needs: Iterable[Needs]) -> Needs:
+        """What several terms need together."""
+        rows = [dataclasses.astuple(need) for need in needs]
+        return cls(*map(any, zip(*rows, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -144,11 +146,11 @@ class TermRegistry(Registry[type[Term]]):
         add: Callable[[Any], Any] = super().register(name)
 
         def add_named(term: T) -> T:
+            add(term)
             term.name = name
             if term.Options is TermOptions or term.Options.term:  # shared: derive a class that can bear this name
                 term.Options = dataclasses.make_dataclass("Options", [], bases=(term.Options,), frozen=True)
             term.Options.term = name
-            add(term)
             return term
 
         return add_named

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from training.data.dataset import ImageDataset
 from training.data.fewshot_sets import reference_of, resolve_data
@@ -14,7 +12,10 @@ __all__ = ["ImageOptions", "open_held_out", "open_reference", "open_training_set
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """The options of TrainConfig that decide which images a run uses; they are known before the rest."""
+    """The options of TrainConfig that decide which images a run uses; they are known before the rest.
+
+    The defaults are the whole set, as it is.
+    """
 
     data: str
     resolution: int | None = None
@@ -24,11 +25,6 @@ class ImageOptions:
     mirror: bool = False
     seed: int = 0
     reference: str | None = None
-
-    @classmethod
-    def among(cls, options: Mapping[str, Any]) -> ImageOptions:
-        """Those among options by name; the others are ignored."""
-        return cls(**{field.name: options[field.name] for field in fields(cls) if field.name in options})
 
 
 def open_training_set(options: ImageOptions) -> ImageDataset:
