@@ -1,4 +1,4 @@
-"""Measure generated images: one JSON line a metric.
+"""Measure generated images; prints one line of JSON a metric.
 
 \b
     python evaluate.py --network=SNAPSHOT --data=ZIP --metrics=fid50k_full,kid50k_full
@@ -16,10 +16,12 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+import torch
 from tqdm import tqdm
 
 from dnnlib.errors import UserError
@@ -33,7 +35,8 @@ from training.data.fewshot_sets import resolve_data
 from training.data.image_sets import ImageOptions, open_reference, open_training_set
 from training.metrics import (
     EXAMPLES,
-    KINDS,
+    FAMILIES,
+    EvaluationOptions,
     GeneratedImages,
     ImageFolder,
     MetricResult,
@@ -46,109 +49,132 @@ from training.metrics import (
 from training.metrics.detectors import INCEPTION, VGG
 from training.metrics.pairs import write_nearest
 from training.metrics.samples import BATCH, Progress
+from training.networks import Generator
 
-_ABOUT = "\n".join(f"    {kind.form.format(n='N'):<15} {kind.about}" for kind in KINDS)
+_ABOUT = "\n".join(f"    {family.form.format(n='N'):<15} {family.about}" for family in FAMILIES)
 
 
 @click.command(
     help=f"{__doc__}\n\b\nMetrics; N is a number of generated images, such as 50k or 500:\n{_ABOUT}",
     context_settings={"show_default": True, "max_content_width": 120},
 )
-@click.option("--network", metavar="SNAPSHOT", help="network-snapshot-*.safetensors, for its G_ema")
-@click.option("--fakes", metavar="ZIP|DIR", help="Generated images of any origin, instead of a network")
+@click.option("--network", metavar="SNAPSHOT", help="A network-snapshot-*.safetensors; its G_ema is measured")
+@click.option("--fakes", metavar="ZIP|DIR", help="Measure these generated images instead of a network")
 @click.option(
     "--data",
     required=True,
     metavar="ZIP|DIR|NAME",
-    help="The images it was trained on; of a run with --holdout or --subset all, config.json beside the snapshot says "
-    "which it took",
+    help="The images it was trained on. After a run with --holdout or --subset, give the whole set: config.json beside "
+    "the snapshot says which images were used",
 )
 @click.option(
     "--reference",
     metavar="ZIP|DIR|NAME",
-    help="Compare with these images instead of --data, such as the whole set that the training images are a part of "
-    "[default: with --data=demo, fresh drawings]",
+    help="Compare with these images instead of --data, for example the full set that the training images were taken "
+    "from [default: fresh drawings with --data=demo]",
 )
 @click.option("--detector", default=INCEPTION, metavar="NAME|PATH", help="inception, a TorchScript file, or a teacher")
-@click.option("--lpips", default=VGG, metavar="NAME|PATH", help="Network of path lengths: vgg16 or a TorchScript file")
-@click.option("--metrics", default="kid5k_full", metavar="NAME,...", help=f"Such as {', '.join(EXAMPLES)}")
+@click.option("--lpips", default=VGG, metavar="NAME|PATH", help="Network for path lengths: vgg16 or a TorchScript file")
+@click.option("--metrics", default="kid5k_full", metavar="NAME,...", help=f"Metrics, such as {', '.join(EXAMPLES)}")
 @click.option(
     "--nearest", metavar="DIR", help="Also write each fake's nearest training image (nearest.csv, nearest.png)"
 )
 @click.option("--resolution", type=int, metavar="PIXELS", help="Crop and resize all images to this")
-@click.option("--mirror", is_flag=True, help="Also compare with every real image flipped")
+@click.option("--mirror", is_flag=True, help="Add the mirror image of every real image")
 @click.option("--seed", default=0, metavar="N", help="Seed of the generated images")
-@click.option("--batch", type=click.IntRange(min=1), default=BATCH, metavar="N", help="Images at a time")
+@click.option("--batch", type=click.IntRange(min=1), default=BATCH, metavar="N", help="Images per batch")
 @click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
 @script
-def main(
-    network: str | None,
-    fakes: str | None,
-    data: str,
-    reference: str | None,
-    detector: str,
-    lpips: str,
-    metrics: str,
-    nearest: str | None,
-    resolution: int | None,
-    mirror: bool,
-    seed: int,
-    batch: int,
-    device: str,
-) -> None:
-    if (network is None) == (fakes is None):
+def main(**flags: Any) -> None:
+    options = Options(**flags)
+    if (options.network is None) == (options.fakes is None):
         raise UserError("give either --network=SNAPSHOT or --fakes=DIR, the generated images to measure")
-    wanted = parse_metrics(metrics)
-    if nearest is not None:
-        require_writable(nearest, flag="--nearest")
-    where = pick_device(local_device(device))
-    found = load_detector(detector, where)
-    G = None if network is None else load_snapshot(network, where).G_ema
-    use_labels = G is not None and G.c_dim > 0
-
-    options = dataclasses.replace(
-        ImageOptions(data, resolution, use_labels, mirror=mirror, reference=reference),
-        **({} if network is None else chosen_by_run(Path(network), data)),
-    )
-    train = open_training_set(options)
-    reals = Reals(open_reference(options, train, mirror), train)
-    paths = any(metric.of_paths for metric in wanted)
-    perceptual = load_perceptual(lpips, where) if paths and G is not None else None
-    if G is not None:
-        source: GeneratedImages | ImageFolder = GeneratedImages(G, train, seed=seed, device=where)
-    else:
-        assert fakes is not None
-        source = ImageFolder(ImageDataset(resolve_data(fakes, "--fakes"), resolution=train.resolution, flag="--fakes"))
+    metrics = parse_metrics(options.metrics)
+    if options.nearest is not None:
+        require_writable(options.nearest, flag="--nearest")
+    device = pick_device(local_device(options.device))
+    detector = load_detector(options.detector, device)
+    G = None if options.network is None else load_snapshot(options.network, device).G_ema
+    train, reals = open_reals(options, use_labels=G is not None and G.c_dim > 0)
+    needs_perceptual = G is not None and any(metric.of_paths for metric in metrics)
+    fakes = open_fakes(options, G, train, device)
     with joined_ranks() as ranks, _progress(ranks.is_main) as show:
-        results = evaluate(
-            source, reals, found, wanted, batch=batch, seed=seed, perceptual=perceptual, ranks=ranks, on_progress=show
+        how = EvaluationOptions(
+            batch=options.batch,
+            seed=options.seed,
+            perceptual=load_perceptual(options.lpips, device) if needs_perceptual else None,
+            ranks=ranks,
+            on_progress=show,
         )
+        results = evaluate(fakes, reals, detector, metrics, how)
     if not ranks.is_main:
         return
-    if nearest is not None:
-        count = max((metric.num_fake for metric in wanted), default=len(train))
-        write_nearest(Path(nearest), source, train, found, count, batch)
+    if options.nearest is not None:
+        count = max((metric.num_fake for metric in metrics), default=len(train))
+        write_nearest(Path(options.nearest), fakes, train, detector, count, options.batch)
     for result in results:
         click.echo(json.dumps(result.to_json()))
-    if sys.stdout.isatty():  # for people: figures that compare stand together, under what they were measured by
+    if sys.stdout.isatty():
         click.echo(_table(results), err=True)
 
 
-def chosen_by_run(network: Path, data: str) -> dict[str, Any]:
-    """--subset, --holdout and --seed of the snapshot's run, by the config.json beside it.
+@dataclass(frozen=True)
+class Options:
+    """The flags of this command."""
 
-    Empty where that is missing, or is of a run on other images.
+    network: str | None
+    fakes: str | None
+    data: str
+    reference: str | None
+    detector: str
+    lpips: str
+    metrics: str
+    nearest: str | None
+    resolution: int | None
+    mirror: bool
+    seed: int
+    batch: int
+    device: str
+
+
+def open_reals(options: Options, use_labels: bool) -> tuple[ImageDataset, Reals]:
+    """The training images, and what the generated images are compared with."""
+    images = ImageOptions(
+        options.data, options.resolution, use_labels, mirror=options.mirror, reference=options.reference
+    )
+    if options.network is not None:
+        images = dataclasses.replace(images, **chosen_by_run(Path(options.network), options.data))
+    train = open_training_set(images)
+    return train, Reals(open_reference(images, train, options.mirror), train)
+
+
+def open_fakes(
+    options: Options, G: Generator | None, train: ImageDataset, device: torch.device
+) -> GeneratedImages | ImageFolder:
+    if G is not None:
+        return GeneratedImages(G, train, seed=options.seed, device=device)
+    assert options.fakes is not None
+    return ImageFolder(
+        ImageDataset(resolve_data(options.fakes, "--fakes"), resolution=train.resolution, flag="--fakes")
+    )
+
+
+def chosen_by_run(network: Path, data: str) -> dict[str, Any]:
+    """--subset, --holdout and --seed of the snapshot's run, from the config.json beside it.
+
+    Empty if that file is missing or belongs to a run on other images.
     """
     try:
         saved = json.loads((network.parent / "config.json").read_text(encoding="utf-8"))
         if saved["data"] == data or os.path.samefile(saved["data"], data):
             return {name: saved[name] for name in ("subset", "holdout", "seed")}
-    except (OSError, ValueError, KeyError, TypeError):  # a snapshot that was moved, or somebody else's file
+    except (OSError, ValueError, KeyError, TypeError):  # the snapshot was moved, or the file is not a run's
         pass
     return {}
 
 
 def _table(results: Sequence[MetricResult]) -> str:
+    """Values that can be compared with each other stand together, under the conditions they share."""
     groups: dict[str, list[str]] = {}
     for result in results:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in result.results.items())

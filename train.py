@@ -29,7 +29,7 @@ from kd_plugin.config.click_flags import IMPORT_FLAG, TrainCommand, add_flags, g
 from kd_plugin.config.kd import VARIANTS, KDConfig
 from kd_plugin.config.schema import to_dict
 from kd_plugin.errors import flag
-from kd_plugin.probe.trial import SECONDS
+from kd_plugin.probe.run import SECONDS
 from kd_plugin.teachers import split_spec
 from torch_utils.device import pick_device
 from torch_utils.launch import launch
@@ -197,26 +197,26 @@ def train(config: TrainConfig, dataset: ImageDataset, resume: str | None, ranks:
     if ranks.is_main:
         write_atomic(run_dir / "config.json", config_json(session))
 
-    with Logbook(run_dir if ranks.is_main else None, round(config.kimg * 1000), session.nimg) as book:
-        book.say(f"Run folder:  {run_dir}")
+    with Logbook(run_dir if ranks.is_main else None, round(config.kimg * 1000), session.nimg) as log:
+        log.write(f"Run folder:  {run_dir}")
         for line in describe(session):
-            book.say(line)
+            log.write(line)
         if resume == LATEST and session.nimg == 0:
-            book.say(f"Resume:      no earlier run called '{name}' in '{config.outdir}'; this is a new one")
+            log.write(f"Resume:      no earlier run called '{name}' in '{config.outdir}'; this is a new one")
         elif session.nimg > 0:
-            book.say(f"Resume:      at {session.nimg / 1000:.1f} kimg")
+            log.write(f"Resume:      at {session.nimg / 1000:.1f} kimg")
             if (before := state["config"]["gpus"]) != config.gpus:
-                book.say(
+                log.write(
                     f"             in {config.gpus} processes, before in {before}: other random draws from here on"
                 )
         for line in taken:
-            book.say(f"Warm start:  {line}")
-        status = run(session, run_dir, book)
+            log.write(f"Warm start:  {line}")
+        status = run(session, run_dir, log)
         if status:
-            book.say(f"Stopped at {session.nimg / 1000:.1f} kimg; the same command with --resume=latest goes on")
+            log.write(f"Stopped at {session.nimg / 1000:.1f} kimg; the same command with --resume=latest goes on")
         else:
             for line in closing(session, run_dir):
-                book.say(line)
+                log.write(line)
     return status
 
 

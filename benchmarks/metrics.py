@@ -22,7 +22,7 @@ from torch_utils.ranks import Job
 from training.cli import script
 from training.data.dataset import ImageDataset
 from training.data.fewshot_sets import resolve_data
-from training.metrics import ImageFolder, Reals, evaluate, load_detector, parse_metrics
+from training.metrics import EvaluationOptions, ImageFolder, Reals, evaluate, load_detector, parse_metrics
 
 
 class Repeated(ImageFolder):
@@ -57,9 +57,11 @@ def main(data: str, detector: str, resolution: int | None, count: int, batch: in
         wait(where)
 
     def measured() -> None:
-        evaluate(fakes, reals, network, metrics, batch=batch)
+        evaluate(fakes, reals, network, metrics, EvaluationOptions(batch=batch))
 
-    evaluate(fakes, reals, network, parse_metrics("fid64_full"), batch=batch)  # caches the reference; warms up
+    evaluate(
+        fakes, reals, network, parse_metrics("fid64_full"), EvaluationOptions(batch=batch)
+    )  # caches the reference; warms up
     times: dict[str, list[float]] = {"detector alone": [], "FID": []}
     for _ in range(rounds):
         for name, action in (("detector alone", alone), ("FID", measured)):

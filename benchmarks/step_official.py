@@ -27,18 +27,7 @@ def main() -> None:
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options["tf32"]
     side, batch = options["resolution"], options["batch"]
-    low = {"num_fp16_res": options["num_fp16_res"], "conv_clamp": 256 if options["num_fp16_res"] else None}
-    width = {"channel_base": options["cbase"], "channel_max": options["cmax"]}
-    shared = {"c_dim": 0, "img_resolution": side, "img_channels": 3}
-    G = networks.Generator(
-        z_dim=512,
-        w_dim=512,
-        mapping_kwargs={"num_layers": options["map_depth"]},
-        synthesis_kwargs={**width, **low},
-        **shared,
-    )
-    D = networks.Discriminator(epilogue_kwargs={"mbstd_group_size": 4}, **width, **low, **shared)
-    G, D = (network.train().requires_grad_(False).to(device) for network in (G, D))
+    G, D = _networks(networks, options, device)
     G_ema = copy.deepcopy(G).eval()
     loss = loss_of(
         device=device,
@@ -81,6 +70,21 @@ def main() -> None:
     phases = {"Gmain": (G, 1), "Greg": (G, 4), "Dmain": (D, 1), "Dreg": (D, 16)}
     runs = {name: lambda name=name, args=args: step(name, *args) for name, args in phases.items()}
     serve({**runs, "EMA": average}, wait)
+
+
+def _networks(networks: Any, options: dict[str, Any], device: torch.device) -> tuple[Any, Any]:
+    low = {"num_fp16_res": options["num_fp16_res"], "conv_clamp": 256 if options["num_fp16_res"] else None}
+    width = {"channel_base": options["cbase"], "channel_max": options["cmax"]}
+    shared = {"c_dim": 0, "img_resolution": options["resolution"], "img_channels": 3}
+    G = networks.Generator(
+        z_dim=512,
+        w_dim=512,
+        mapping_kwargs={"num_layers": options["map_depth"]},
+        synthesis_kwargs={**width, **low},
+        **shared,
+    )
+    D = networks.Discriminator(epilogue_kwargs={"mbstd_group_size": 4}, **width, **low, **shared)
+    return tuple(network.train().requires_grad_(False).to(device) for network in (G, D))  # type: ignore[return-value]
 
 
 def _official() -> tuple[Any, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.host import session_of
 from kd_plugin import load_teacher
-from kd_plugin.probe.pupil import Pupil
+from kd_plugin.probe.trial import ProbeStudent, TrialOptions
 from training.augment.diffaugment import DiffAugment
 from training.cli import script
 from training.data.pixels import to_float
@@ -39,13 +39,14 @@ def main(count: int, policy: str, steps: int, layers: str) -> None:
     known, unseen = drawings(count, SERIES + 1), drawings(UNSEEN, SERIES)
     look = torch.no_grad()(teacher.embed_images)
     d = session_of(32, cfg="demo", device="cpu").D
-    pupil = Pupil(d, layers, "linear", look(known), lambda x: (x, torch.zeros(len(x), 0)), BATCH, lr=LEARNING_RATE)
+    options = TrialOptions(lambda x: (x, torch.zeros(len(x), 0)), BATCH, lr=LEARNING_RATE)
+    student = ProbeStudent(d, layers, "linear", look(known), options)
     augment = DiffAugment(policy)
     torch.manual_seed(0)
     for _ in range(steps):
         images = augment(known[torch.randint(count, [BATCH])])
-        pupil.learn(images, look(images))
-    of_known, of_unseen = (pupil.share(images, look(images)) for images in (known[:UNSEEN], unseen))
+        student.train_step(images, look(images))
+    of_known, of_unseen = (student.fraction_explained(images, look(images)) for images in (known[:UNSEEN], unseen))
     click.echo(f"| {count} | {policy} | {steps} | {of_known:.2f} | {of_unseen:.2f} |")
 
 

@@ -16,7 +16,7 @@ from kd_plugin.distiller import Distiller
 from kd_plugin.errors import CaptureError, KDError, LayerError, PromptError, TeacherError
 from kd_plugin.interface import AnyDistiller
 from kd_plugin.multi_teacher import MultiTeacherDistiller
-from kd_plugin.probe.trial import probe_teacher
+from kd_plugin.probe.run import probe_teacher
 from kd_plugin.prompts.bank import PromptBank
 from kd_plugin.prompts.selection import select_prompts
 from kd_plugin.prompts.sources import choose_prompts

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from torch_utils.stats import Figure, Stats
+from torch_utils.stats import Stat, Stats
 
 
 def test_figures_over_several_reports() -> None:
@@ -20,11 +20,11 @@ def test_figures_over_several_reports() -> None:
     assert figures["a"].num == 21
     assert figures["a"].mean == pytest.approx(numbers.mean(), rel=1e-12)
     assert figures["a"].std == pytest.approx(np.std(numbers), rel=1e-9)
-    assert figures["b"] == Figure(1, 2.0, 0.0)
+    assert figures["b"] == Stat(1, 2.0, 0.0)
     assert stats.drain() == {}
 
 
 def test_reports_need_no_gradient() -> None:
     stats = Stats()
     stats.report("a", torch.ones(2, requires_grad=True) * 2)
-    assert stats.drain()["a"] == Figure(2, 2.0, 0.0)
+    assert stats.drain()["a"] == Stat(2, 2.0, 0.0)

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from torch_utils.ranks import Ranks, unflatten_into
 
-__all__ = ["NanWatch", "settle"]
+__all__ = ["NanWatch", "average_and_sanitize"]
 
 
-def settle(parameters: Iterable[nn.Parameter], ranks: Ranks) -> Tensor:
+def average_and_sanitize(parameters: Iterable[nn.Parameter], ranks: Ranks) -> Tensor:
     """Averages the gradients over the processes in one message; NaN becomes 0 and infinity ±1e5, as in official code.
 
     Returns:

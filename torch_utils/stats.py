@@ -1,4 +1,4 @@
-"""Figures of what a training step reports, gathered on the device and read once a tick, so that no step waits."""
+"""Statistics of what a training step reports, gathered on the device and read once a tick, so that no step waits."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from torch_utils.ranks import ALONE, Ranks
 
-__all__ = ["Figure", "Stats", "Stopwatch"]
+__all__ = ["Stat", "Stats", "Stopwatch"]
 
 
 @dataclass(frozen=True)
-class Figure:
+class Stat:
     """How many values there were, their mean, and their standard deviation (0 for a single one)."""
 
     num: int
@@ -26,7 +26,7 @@ class Figure:
 
 
 class Stats:
-    """Figures by name."""
+    """Statistics by name."""
 
     def __init__(self) -> None:
         self._moments: dict[str, Tensor] = {}  # sum and sum of squares
@@ -43,20 +43,20 @@ class Stats:
         """Whether it was reported since the last `drain`."""
         return name in self._counts
 
-    def drain(self, ranks: Ranks = ALONE) -> dict[str, Figure]:
-        """The figures since the last call, of all processes together."""
+    def drain(self, ranks: Ranks = ALONE) -> dict[str, Stat]:
+        """The statistics since the last call, of all processes together."""
         own = {name: (self._counts[name], *moments.tolist()) for name, moments in self._moments.items()}
         self._moments.clear()
         self._counts.clear()
         everyones = ranks.gather(own)
-        figures = {}
+        stats = {}
         for name in own:
             parts = [theirs[name] for theirs in everyones if name in theirs]
             count, total, squares = (sum(part[i] for part in parts) for i in range(3))
             mean = total / count
             deviation = math.sqrt(max(squares / count - mean**2, 0)) if count > 1 else 0.0
-            figures[name] = Figure(count, mean, deviation)
-        return figures
+            stats[name] = Stat(count, mean, deviation)
+        return stats
 
 
 class Stopwatch:

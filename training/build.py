@@ -27,7 +27,7 @@ from training.config import ADA_KIMG, TrainConfig
 from training.data.dataset import ImageDataset
 from training.data.image_sets import open_held_out
 from training.lecam import LeCam
-from training.monitors.overfitting import OverfitWatch
+from training.monitors.overfitting import OverfittingMonitor
 from training.networks import Discriminator, Generator
 from training.phases import StepContext
 from training.precision import allow_tf32, choose_precision, set_precision
@@ -217,12 +217,12 @@ def build_context(
 
 def build_overfitting_monitor(
     config: TrainConfig, dataset: ImageDataset, device: torch.device, kd: AnyDistiller | None
-) -> OverfitWatch | None:
+) -> OverfittingMonitor | None:
     """None without held-out images."""
     held_out = open_held_out(config.images)
     if held_out is None:
         return None
-    return OverfitWatch(dataset, held_out, seed=config.seed, batch=config.micro_batch, device=device, kd=kd)
+    return OverfittingMonitor(dataset, held_out, seed=config.seed, batch=config.micro_batch, device=device, kd=kd)
 
 
 def _precision_of(teachers: Sequence[Teacher], otherwise: str) -> str:

@@ -1,7 +1,8 @@
-"""The training loop: what happens in one step, in one tick, and when a run is saved or stopped."""
+"""The training loop: one step, the end of a tick, saving and stopping."""
 
 from __future__ import annotations
 
+import itertools
 import signal
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from torch import Tensor
 from dnnlib.errors import RunFailed
 from kd_plugin.config.schema import to_dict
 from torch_utils.seeding import seed_step
-from torch_utils.stats import Figure, Stopwatch
+from torch_utils.stats import Stat, Stopwatch
 from training.checkpoint import delete_old_snapshots, save_snapshot, save_state
 from training.data.pixels import to_float
 from training.data.sampler import make_loader
@@ -25,84 +26,125 @@ from training.phases import Batch
 from training.report.chart import save_chart
 from training.report.image_grid import grid_shape, save_grid
 from training.report.logbook import Logbook
-from training.report.progress import figures, forecast, tick_line
+from training.report.progress import forecast, tick_line, tick_stats
 from training.report.views import save_views
-from training.session import HOW_TO_GO_ON, Session
+from training.session import HOW_TO_CONTINUE, Session
 
 __all__ = ["run"]
 
-LONGEST_UNSAVED_SEC = 3600  # however long a tick lasts, no more than this is lost
+LONGEST_UNSAVED_SEC = 3600  # at most this much work is lost, however long a tick lasts
 
 
-def run(session: Session, run_dir: Path, book: Logbook) -> int:
-    """Trains until `config.kimg`, or until SIGINT or SIGTERM arrives in some process.
+def run(session: Session, run_dir: Path, log: Logbook) -> int:
+    """Train until `config.kimg`, or until SIGINT or SIGTERM arrives in some process.
 
-    Process 0 writes; what all of them must do together (steps, sums, agreeing on when to stop) is done by all.
+    Process 0 writes. What all processes must do together (steps, sums, agreeing on when to stop) is done by all.
 
     Returns:
         0, or 128 + the signal's number; the state was saved in either case.
 
     Raises:
-        RunFailed: the gradients were not finite too often, or a weight is not.
+        RunFailed: the gradients were not finite in too many steps in a row, or a weight is not.
     """
     config, ranks = session.config, session.ranks
     total_nimg = round(config.kimg * 1000)
-    tick_nimg = max(round(config.tick * 1000), 1)
+    batches = device_batches(session)
+    if session.nimg == 0 and ranks.is_main:
+        save_first_images(session, run_dir)
+    clock = TickClock(session)
+    with caught_signals() as caught:
+        stopping = False
+        while session.nimg < total_nimg and not stopping:
+            seed_step(config.seed, ranks.rank, session.nimg)
+            with clock.data.running():
+                batch = next(batches)
+            train_step(session, batch)
+            log.advance(config.batch)
+            if clock.first_cycle_ended(session):
+                log.write(forecast(session, clock.seconds_per_image(session)))
+            stopping, overdue = ranks.any(bool(caught), clock.unsaved_seconds() > LONGEST_UNSAVED_SEC)
+            done = session.nimg >= total_nimg or stopping
+            ticked = clock.tick_ended(session) or done
+            require_finite_gradients(session, ticked)
+            if ticked:
+                end_tick(session, clock, log)
+            if done or (ticked and session.tick % config.snap == 0) or overdue:
+                for line in (*save(session, run_dir), *measure(session, run_dir)):
+                    log.write(line)
+                clock.saved()
+            if ticked:  # after the save, which does not belong to the next tick's time
+                clock.start_tick(session)
+    return 128 + max(ranks.gather(caught[0] if caught else 0)) if stopping else 0
+
+
+class TickClock:
+    """When the current tick, the first lazy cycle and the last save began, and the time spent on waiting for data."""
+
+    def __init__(self, session: Session) -> None:
+        config = session.config
+        self._tick_nimg = max(round(config.tick * 1000), 1)
+        self._cycle_nimg = config.batch * max(phase.interval for phase in session.phases)
+        self._start_nimg = session.nimg
+        self._started = self._saved_at = time.perf_counter()
+        self.data = Stopwatch(torch.device("cpu"))
+        self.start_tick(session)
+
+    def start_tick(self, session: Session) -> None:
+        self._tick_started, self._tick_start_nimg = time.perf_counter(), session.nimg
+
+    def tick_ended(self, session: Session) -> bool:
+        return session.nimg >= self._tick_start_nimg + self._tick_nimg
+
+    def tick(self, session: Session) -> tuple[int, float, float]:
+        """Images, seconds, and seconds spent waiting for data, since the tick began."""
+        seconds = time.perf_counter() - self._tick_started
+        return session.nimg - self._tick_start_nimg, seconds, self.data.drain()
+
+    def first_cycle_ended(self, session: Session) -> bool:
+        """True once: every phase, the lazy ones included, has run as often as it will on average."""
+        return session.nimg == self._start_nimg + self._cycle_nimg
+
+    def seconds_per_image(self, session: Session) -> float:
+        return (time.perf_counter() - self._started) / (session.nimg - self._start_nimg)
+
+    def saved(self) -> None:
+        self._saved_at = time.perf_counter()
+
+    def unsaved_seconds(self) -> float:
+        return time.perf_counter() - self._saved_at
+
+
+def device_batches(session: Session) -> Iterator[Batch]:
+    """Endless batches of training images in [-1, 1], from where the run stands, on its device."""
+    config, device = session.config, session.device
     loader = make_loader(
         session.dataset,
         batch=config.batch,
         seed=config.seed,
         start_nimg=session.nimg,
         workers=config.workers,
-        pin_memory=session.device.type == "cuda",
-        rank=ranks.rank,
-        world=ranks.world,
+        pin_memory=device.type == "cuda",
+        rank=session.ranks.rank,
+        world=session.ranks.world,
     )
-    data_watch = Stopwatch(torch.device("cpu"))
-    if session.nimg == 0 and ranks.is_main:
-        save_real_grid(session, run_dir)
-        save_fake_grid(session, run_dir / "fakes_init.png")
-        save_views(session, run_dir / "views.png")
-    started = saved_at = tick_started = time.perf_counter()
-    start_nimg = tick_start_nimg = session.nimg
-    cycle_nimg = config.batch * max(phase.interval for phase in session.phases)
 
-    with caught_signals() as caught:
-        stopping = False
-        while session.nimg < total_nimg and not stopping:
-            seed_step(config.seed, ranks.rank, session.nimg)
-            with data_watch.running():
-                pixels, labels, indices = next(loader)
-                real = to_float(pixels.to(session.device, non_blocking=True))
-                batch = Batch(real, labels.to(session.device, non_blocking=True), indices)
-            train_step(session, batch)
-            book.advance(config.batch)
+    def on_device(pixels: Tensor, labels: Tensor, indices: Tensor) -> Batch:
+        return Batch(to_float(pixels.to(device, non_blocking=True)), labels.to(device, non_blocking=True), indices)
 
-            now = time.perf_counter()
-            if session.nimg == start_nimg + cycle_nimg:
-                book.say(forecast(session, (now - started) / cycle_nimg))
-            stopping, overdue = ranks.any(bool(caught), now - saved_at > LONGEST_UNSAVED_SEC)
-            done = session.nimg >= total_nimg or stopping
-            ticked = session.nimg >= tick_start_nimg + tick_nimg or done
-            require_finite_gradients(session, ticked)
-            if ticked:
-                numbers = figures(session, session.nimg - tick_start_nimg, now - tick_started, data_watch.drain())
-                session.tick += 1
-                book.tick(numbers)
-                book.say(tick_line(numbers, session.terms_info))
-                for line in transfer_warnings(session, numbers):
-                    book.say(line)
-            if done or (ticked and session.tick % config.snap == 0) or overdue:
-                for line in (*save(session, run_dir), *measure(session, run_dir)):
-                    book.say(line)
-                saved_at = time.perf_counter()
-            if ticked:  # after the save, which is no part of the next tick's time
-                tick_started, tick_start_nimg = time.perf_counter(), session.nimg
-    return 128 + max(ranks.gather(caught[0] if caught else 0)) if stopping else 0
+    return itertools.starmap(on_device, loader)  # not a generator: the loader's own draws come before the first step
+
+
+def end_tick(session: Session, clock: TickClock, log: Logbook) -> None:
+    stats = tick_stats(session, *clock.tick(session))
+    session.tick += 1
+    log.tick(stats)
+    log.write(tick_line(stats, session.terms_info))
+    for line in learning_warnings(session, stats):
+        log.write(line)
 
 
 def train_step(session: Session, batch: Batch) -> None:
-    """One batch through every phase whose turn it is, then the averages."""
+    """Run every phase that is due on one batch, then update the moving averages."""
     config = session.config
     step = session.nimg // config.batch
     for phase in session.phases:
@@ -116,7 +158,7 @@ def train_step(session: Session, batch: Batch) -> None:
 
 
 def measure(session: Session, run_dir: Path) -> Iterator[str]:
-    """The metrics of the snapshot that was just saved; lines for the log."""
+    """Measure the snapshot that was just saved; yields lines for the log."""
     if session.monitors.metrics is not None:
         snapshot = snapshot_path(session, run_dir)
         yield from session.monitors.metrics.measure(session.G_ema, run_dir, snapshot, session.nimg, session.ranks)
@@ -127,14 +169,14 @@ def snapshot_path(session: Session, run_dir: Path) -> Path:
 
 
 def save(session: Session, run_dir: Path) -> list[str]:
-    """An image grid, a snapshot for use, and the state to go on from, in this order: each appears whole.
+    """Write an image grid, a snapshot, and the training state, in this order; each file appears complete or not at all.
 
     Returns:
         Lines for the log.
 
     Raises:
-        RunFailed: a weight is not finite: nothing is written, what was saved before stays.
-        UserError: the processes' weights have come apart.
+        RunFailed: a weight is not finite; nothing is written, earlier files stay.
+        UserError: the processes' weights differ.
     """
     session.require_finite_weights()
     session.require_agreement()
@@ -158,23 +200,30 @@ def save(session: Session, run_dir: Path) -> list[str]:
     return warnings
 
 
-def transfer_warnings(session: Session, numbers: dict[str, Figure]) -> list[str]:
-    """What a tick's figures give cause for; a control is meant to teach nothing."""
-    if session.config.kd.control != "none" or "KD/explained" not in numbers:
+def learning_warnings(session: Session, stats: dict[str, Stat]) -> list[str]:
+    """Warn if D learns nothing from the teacher; a control experiment is meant to teach nothing."""
+    if session.config.kd.control != "none" or "KD/explained" not in stats:
         return []
-    return session.monitors.learning.note(numbers["KD/explained"].mean)
+    return session.monitors.learning.note(stats["KD/explained"].mean)
 
 
 def require_finite_gradients(session: Session, ticked: bool) -> None:
-    """An accelerator is asked only now and then: the answer means waiting for it."""
+    """On an accelerator only every 16th step and at ticks: checking waits for the device."""
     steps = session.nimg // session.config.batch
     if session.device.type != "cpu" and not ticked and steps % 16:
         return
     if session.context.nans.streak() >= session.config.max_nan_steps:
         raise RunFailed(
             f"--max-nan-steps={session.config.max_nan_steps}: at {session.nimg / 1000:g} kimg the gradients had not "
-            f"been finite in so many steps in a row; {HOW_TO_GO_ON}"
+            f"been finite for that many steps in a row; {HOW_TO_CONTINUE}"
         )
+
+
+def save_first_images(session: Session, run_dir: Path) -> None:
+    """The training images, the untrained generator's, and what D and the teacher are shown."""
+    save_real_grid(session, run_dir)
+    save_fake_grid(session, run_dir / "fakes_init.png")
+    save_views(session, run_dir / "views.png")
 
 
 def save_real_grid(session: Session, run_dir: Path) -> None:
@@ -185,7 +234,7 @@ def save_real_grid(session: Session, run_dir: Path) -> None:
 
 @torch.no_grad()
 def save_fake_grid(session: Session, path: Path) -> Tensor:
-    """The same latents at every call, through the averaged generator with constant noise: the images that it shows."""
+    """The averaged generator on the same latents at every call, with constant noise; returns its images."""
     rows, columns = grid_shape(session.dataset.resolution)
     draws = torch.Generator().manual_seed(session.config.seed)
     z = torch.randn([rows * columns, session.G.z_dim], generator=draws)
@@ -203,7 +252,7 @@ def save_fake_grid(session: Session, path: Path) -> Tensor:
 
 @contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """Notes SIGINT and SIGTERM instead of dying of them; the second SIGINT interrupts at once."""
+    """Record SIGINT and SIGTERM instead of stopping at once; a second SIGINT interrupts immediately."""
     caught: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugin import AnyDistiller, Distilled, gradient_ratio
-from torch_utils.gradients import NanWatch, settle
+from torch_utils.gradients import NanWatch, average_and_sanitize
 from torch_utils.ranks import Ranks
 from torch_utils.stats import Stats, Stopwatch
 from training.augment import AdaController
@@ -122,7 +122,7 @@ class Phase:
             (self.loss(batch) * (self.interval / len(batches))).backward()
         for parameter in self.parameters:
             parameter.requires_grad_(False)
-        self.context.nans.note(settle(self.parameters, self.context.ranks))
+        self.context.nans.note(average_and_sanitize(self.parameters, self.context.ranks))
         self.optimizer.step()
 
 

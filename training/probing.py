@@ -8,21 +8,21 @@ import torch
 from torch import Tensor
 
 from dnnlib.errors import UserError
-from kd_plugin.probe.trial import MOST_IMAGES, probe_teacher
+from kd_plugin.probe.run import MAX_IMAGES, probe_teacher
 from training.session import Session
 
 __all__ = ["probe_lines"]
 
 
 def probe_lines(
-    session: Session, seconds: float, say: Callable[[str], None], steps: int | None = None
+    session: Session, seconds: float, on_message: Callable[[str], None], steps: int | None = None
 ) -> Iterator[str]:
     """The report on each teacher, for people.
 
     Args:
         session: as it would be trained.
         seconds: for the trials with each teacher.
-        say: called with what is being done.
+        on_message: called with a line before each thing that takes time.
         steps: of each trial; None: as many as the time allows.
 
     Raises:
@@ -30,7 +30,7 @@ def probe_lines(
     """
     if session.kd is None:
         raise UserError("--kd-probe: there is no teacher to ask; give --kd, such as --kd=clip")
-    images = torch.cat(list(session.dataset.images(limit=MOST_IMAGES, batch=50))).to(session.device)
+    images = torch.cat(list(session.dataset.images(limit=MAX_IMAGES, batch=50))).to(session.device)
 
     def inputs(shown: Tensor) -> tuple[Tensor, Tensor]:
         """Without labels."""
@@ -39,6 +39,6 @@ def probe_lines(
     batch = session.config.micro_batch
     for teacher in session.kd.teachers:
         report = probe_teacher(
-            session.D, teacher, images, inputs=inputs, batch=batch, seconds=seconds, steps=steps, say=say
+            session.D, teacher, images, inputs=inputs, batch=batch, seconds=seconds, steps=steps, on_message=on_message
         )
         yield from report.lines()

@@ -35,17 +35,17 @@ from training.build import (
 from training.checkpoint import Snapshot
 from training.config import ADA_KIMG_WARM, TrainConfig, with_precision
 from training.data.dataset import ImageDataset
-from training.monitors.learning import TransferWatch
+from training.monitors.learning import LearningMonitor
 from training.monitors.metrics import MetricMonitor
-from training.monitors.overfitting import OverfitWatch
-from training.monitors.variety import VarietyWatch
+from training.monitors.overfitting import OverfittingMonitor
+from training.monitors.variety import VarietyMonitor
 from training.networks import Discriminator, Generator
 from training.phases import Greg, Phase, StepContext, make_phases
 from training.warm_start import take_weights
 
-__all__ = ["HOW_TO_GO_ON", "Monitors", "Part", "Session"]
+__all__ = ["HOW_TO_CONTINUE", "Monitors", "Part", "Session"]
 
-HOW_TO_GO_ON = (
+HOW_TO_CONTINUE = (
     "the last snapshot and state are kept. Start again from it (--resume=SNAPSHOT) with a lower --lr, a higher --gamma "
     "or --precision=fp32"
 )
@@ -68,10 +68,10 @@ class Part:
 class Monitors:
     """What measures a run and warns; `overfitting` and `metrics` are None if they are off."""
 
-    overfitting: OverfitWatch | None
+    overfitting: OverfittingMonitor | None
     metrics: MetricMonitor | None
-    variety: VarietyWatch = field(default_factory=VarietyWatch)
-    learning: TransferWatch = field(default_factory=TransferWatch)
+    variety: VarietyMonitor = field(default_factory=VarietyMonitor)
+    learning: LearningMonitor = field(default_factory=LearningMonitor)
 
 
 @dataclass(kw_only=True)
@@ -180,7 +180,8 @@ class Session:
             for name, tensor in network.state_dict().items():
                 if not tensor.isfinite().all():
                     raise RunFailed(
-                        f"{role}.{name} is not finite at {self.nimg / 1000:g} kimg; nothing was written; {HOW_TO_GO_ON}"
+                        f"{role}.{name} is not finite at {self.nimg / 1000:g} kimg; nothing was written; "
+                        f"{HOW_TO_CONTINUE}"
                     )
 
     def start_from(self, snapshot: Snapshot) -> list[str]:

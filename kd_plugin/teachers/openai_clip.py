@@ -84,30 +84,15 @@ class OpenAIClip(NetworkTeacher):
                 f"teacher '{name}' has {vocab_size} tokens, OpenAI's tokenizer has {_VOCAB_SIZE}; "
                 "give weights trained with that tokenizer"
             )
-        # Building initialises at random before it loads. The caller's random stream must not notice: a run with a
-        # teacher of weight 0 equals the run without one, to the bit.
-        with torch.random.fork_rng(devices=[]):
-            try:
-                with torch.device("meta"), warnings.catch_warnings():  # no second copy of the weights is made
-                    warnings.simplefilter("ignore")  # loading into nothing does nothing: so it was meant
-                    model = build_model(weights)
-                # What OpenAI's code turns to half precision is what another short type is good for.
-                short = {key for key, value in model.named_parameters() if value.dtype == torch.float16}
-                chosen = choose_precision(precision, [weights[key] for key in short], device)
-                fingerprint = fingerprint_of(weights, activation or "QuickGELU")
-                types = {key: DTYPES[chosen] if key in short else torch.float32 for key in weights}
-                own = {
-                    key: weights.pop(key).detach().to(device, dtype, copy=not give_away) for key, dtype in types.items()
-                }
-                model.load_state_dict(own, assign=True)
-                _restore_masks(model)
-            except TeacherError:  # the clip package is missing
-                raise
-            except (KeyError, IndexError, RuntimeError, AssertionError, ZeroDivisionError, ValueError) as error:
-                raise TeacherError(
-                    f"teacher '{name}': the weights do not fit OpenAI's CLIP architecture ({_in_short(error)}); "
-                    f"give one of OpenAI's files, such as {arg('teacher', 'clip:ViT-B/32')}"
-                ) from error
+        try:
+            model, fingerprint, chosen = _build(weights, precision, device, activation or "QuickGELU", give_away)
+        except TeacherError:  # the clip package is missing
+            raise
+        except (KeyError, IndexError, RuntimeError, AssertionError, ZeroDivisionError, ValueError) as error:
+            raise TeacherError(
+                f"teacher '{name}': the weights do not fit OpenAI's CLIP architecture ({_in_short(error)}); "
+                f"give one of OpenAI's files, such as {arg('teacher', 'clip:ViT-B/32')}"
+            ) from error
         set_activation(model, activation or "QuickGELU")
         remark = f"activation {activation}, as the file's own code" if activation else "activation QuickGELU, assumed"
         return cls(model.to(device), name, fingerprint, chosen, remark)
@@ -137,6 +122,29 @@ class OpenAIClip(NetworkTeacher):
                 text,
             )
         return tokens + [0] * (self.context_length - len(tokens))
+
+
+def _build(
+    weights: dict[str, Tensor], precision: str, device: torch.device | str, activation: str, give_away: bool
+) -> tuple[Any, str, str]:
+    """The network, the weights' fingerprint, and the number type chosen for `precision`. Empties `weights`."""
+    # Building initialises at random before it loads. The caller's random stream must not notice: a run with a
+    # teacher of weight 0 equals the run without one, to the bit.
+    with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"), warnings.catch_warnings():  # no second copy of the weights is made
+            warnings.simplefilter("ignore")  # loading into the meta device does nothing, as intended
+            model = build_model(weights)
+        # OpenAI's code converts these parameters to half precision; they are safe in bfloat16 as well.
+        short = {key for key, value in model.named_parameters() if value.dtype == torch.float16}
+        chosen = choose_precision(precision, [weights[key] for key in short], device)
+        fingerprint = fingerprint_of(weights, activation)
+        types = {key: DTYPES[chosen] if key in short else torch.float32 for key in weights}
+        converted = {
+            key: weights.pop(key).detach().to(device, dtype, copy=not give_away) for key, dtype in types.items()
+        }
+        model.load_state_dict(converted, assign=True)
+        _restore_masks(model)
+    return model, fingerprint, chosen
 
 
 def _restore_masks(model: Any) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tests.host.conftest import stats_of
 from training.data.dataset import ImageDataset
 from training.data.image_sets import ImageOptions, open_held_out, open_reference, open_training_set
-from training.monitors.overfitting import WINDOW_TICKS, OverfitWatch, Scores, gap
+from training.monitors.overfitting import WINDOW_TICKS, OverfittingMonitor, Scores, gap
 
 
 def tick(train: float, holdout: float, fake: float, std: float = 0.5) -> tuple[Scores, Scores, Scores]:
@@ -61,9 +61,9 @@ class Grey(nn.Module):
 def test_a_discriminator_that_knows_its_images_by_heart(drawings: Path) -> None:
     train, held_out = ImageDataset(drawings, holdout=9), ImageDataset(drawings, holdout=9, held_out=True)
     D = ByHeart(torch.from_numpy(train.gather(torch.arange(15).numpy())[0]))
-    watch = OverfitWatch(train, held_out, seed=0, batch=4, device=torch.device("cpu"))
+    watch = OverfittingMonitor(train, held_out, seed=0, batch=4, device=torch.device("cpu"))
     before = torch.get_rng_state()
-    found = watch.figures(Grey(), D, latents, nimg=0)
+    found = watch.stats(Grey(), D, latents, nimg=0)
     assert torch.equal(torch.get_rng_state(), before)
     assert {name: figure.mean for name, figure in found.items()} == {
         "Overfit/train": 1,
@@ -78,12 +78,12 @@ def test_a_discriminator_that_knows_its_images_by_heart(drawings: Path) -> None:
 def test_the_gap_is_of_a_window_that_survives_a_restart(drawings: Path) -> None:
     train, held_out = ImageDataset(drawings, holdout=9), ImageDataset(drawings, holdout=9, held_out=True)
     D = ByHeart(torch.from_numpy(train.gather(torch.arange(15).numpy())[0]))
-    watch, again = (OverfitWatch(train, held_out, seed=0, batch=4, device=torch.device("cpu")) for _ in range(2))
+    watch, again = (OverfittingMonitor(train, held_out, seed=0, batch=4, device=torch.device("cpu")) for _ in range(2))
     for nimg in range(WINDOW_TICKS + 3):
-        found = watch.figures(Grey(), D, latents, nimg)
+        found = watch.stats(Grey(), D, latents, nimg)
     assert found["Overfit/gap"].num == WINDOW_TICKS
     again.load_state_dict(watch.state_dict())
-    assert again.figures(Grey(), D, latents, 99) == watch.figures(Grey(), D, latents, 99)
+    assert again.stats(Grey(), D, latents, 99) == watch.stats(Grey(), D, latents, 99)
 
 
 def options(data: Path | str, **given: Any) -> ImageOptions:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugin import Distiller, attach
-from torch_utils.gradients import NanWatch, settle
+from torch_utils.gradients import NanWatch, average_and_sanitize
 from torch_utils.ranks import ALONE
 from torch_utils.stats import Stats, Stopwatch
 from training.augment import DiffAugment
 from training.config import TrainConfig, resolve
 from training.lecam import LeCam
-from training.monitors.variety import VarietyWatch, spread
+from training.monitors.variety import VarietyMonitor, spread
 from training.networks import Discriminator, Generator
 from training.phases import Batch, Phase, StepContext, make_phases
 from training.precision import choose_precision, set_precision
@@ -147,7 +147,7 @@ def test_settle_counts_and_mends_what_is_not_finite() -> None:
     good.grad, bad.grad = torch.ones(2), torch.tensor([math.nan, math.inf, -math.inf])
     watch = NanWatch(CPU)
     for parameters, streak in (([good, bad], 1), ([good], 0), ([bad], 0)):
-        watch.note(settle(parameters, ALONE))
+        watch.note(average_and_sanitize(parameters, ALONE))
         watch.end_step()
         assert watch.streak() == streak
     assert bad.grad.tolist() == [0, 1e5, -1e5]  # mended in the first step, and finite since
@@ -192,14 +192,14 @@ def test_auto_precision_on_a_cpu_measures_large_networks_only() -> None:
 
 
 def test_variety_is_missed_once_when_it_goes() -> None:
-    watch, images = VarietyWatch(), torch.randn(8, 3, 4, 4)
+    watch, images = VarietyMonitor(), torch.randn(8, 3, 4, 4)
     assert spread(images.expand(8, -1, -1, -1)[:1]) == 0
     assert watch.note(images) == []
     assert watch.note(images * 0.6) == []
     (line,) = watch.note(images * 0.4)
     assert "lose variety: their spread is 40% of what it was" in line
     assert watch.note(images * 0.4) == []
-    again = VarietyWatch()
+    again = VarietyMonitor()
     again.load_state_dict(watch.state_dict())
     assert again.note(images * 0.3) == []
     assert watch.note(images) == []

@@ -14,20 +14,20 @@ from tests.host.conftest import stats_of
 from training.config import resolve
 from training.data.image_sets import open_held_out, open_training_set
 from training.data.pixels import to_float
-from training.monitors.learning import TICKS, TransferWatch
+from training.monitors.learning import TICKS, LearningMonitor
 from training.phases import Batch
 from training.probing import probe_lines
 from training.session import Session
 
 
 def test_told_once_until_something_is_learnt():
-    watch = TransferWatch()
+    watch = LearningMonitor()
     told = [bool(watch.note(share)) for share in [-0.1, -0.2, 0.0, -0.1, -0.3, -0.1, 0.2, *[-0.1] * TICKS]]
     assert told == [False] * 4 + [True] + [False] * 2 + [False] * (TICKS - 1) + [True]
 
 
 def test_the_warning_says_what_to_try():
-    watch = TransferWatch()
+    watch = LearningMonitor()
     lines = [line for _ in range(TICKS) for line in watch.note(-0.05)]
     assert len(lines) == 1
     for part in (
@@ -41,7 +41,7 @@ def test_the_warning_says_what_to_try():
 
 
 def test_no_figure_no_warning():
-    watch = TransferWatch()
+    watch = LearningMonitor()
     assert [watch.note(share) for share in [None, float("nan")] * 9] == [[]] * 18
 
 
@@ -54,7 +54,7 @@ def test_the_share_on_held_out_images_is_the_formula(drawings: Path) -> None:
     before = {name: value.clone() for name, value in session.D.state_dict().items()}
     assert session.monitors.overfitting is not None
     assert session.kd is not None
-    share = session.monitors.overfitting.figures(session.G, session.D, session.context.latents, 0)[
+    share = session.monitors.overfitting.stats(session.G, session.D, session.context.latents, 0)[
         "KD/explained_holdout"
     ].mean
     held_out = open_held_out(config.images)

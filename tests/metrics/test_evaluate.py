@@ -242,7 +242,7 @@ def test_a_teacher_measures_the_demo_set() -> None:
         ("--resolution=16", "has images of 16 pixels, the network makes 8; give --resolution=8"),
         ("--detector=incepton", "--detector: 'incepton' does not exist; nearest: 'inception'"),
         ("--detector=demoo", "nearest: 'demo'"),
-        ("--metrics=attr9", "--metrics: attr9 is asked of the demo teacher; give --detector=demo"),
+        ("--metrics=attr9", "--metrics: attr9 needs the demo teacher; give --detector=demo"),
         ("--metrics=pr50k33_full", "--metrics: unknown metric 'pr50k33_full'; nearest: 'pr50k3_full'"),
         ("--metrics=kid50k3_full", "--metrics: unknown metric 'kid50k3_full'"),
         ("--reference=none", "--reference: 'none' is neither"),

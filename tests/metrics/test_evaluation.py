@@ -12,7 +12,16 @@ from torch import Tensor
 
 from dnnlib.errors import UserError
 from training.data.dataset import ImageDataset
-from training.metrics import GeneratedImages, ImageFolder, MetricResult, Reals, evaluate, load_detector, parse_metrics
+from training.metrics import (
+    EvaluationOptions,
+    GeneratedImages,
+    ImageFolder,
+    MetricResult,
+    Reals,
+    evaluate,
+    load_detector,
+    parse_metrics,
+)
 from training.metrics.detectors import Detector
 from training.metrics.frechet import Moments, frechet_distance
 from training.metrics.inception_score import inception_score
@@ -45,7 +54,7 @@ def one(source: GeneratedImages | ImageFolder, count: int, batch: int = 1000) ->
 def measure(
     source: GeneratedImages | ImageFolder, dataset: ImageDataset, detector: Detector, names: str, **options: int
 ) -> list[MetricResult]:
-    return evaluate(source, Reals(dataset), detector, parse_metrics(names), **options)
+    return evaluate(source, Reals(dataset), detector, parse_metrics(names), EvaluationOptions(**options))
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +148,7 @@ def test_a_result_says_what_it_compares_with(detector: Detector, images_path: Pa
         Reals(dataset),
         detector,
         parse_metrics("kid60_full"),
-        batch=64,
-        seed=7,
-        cached=False,
-        on_progress=lambda *step: steps.append(step),
+        EvaluationOptions(batch=64, seed=7, cached=False, on_progress=lambda *step: steps.append(step)),
     )
     assert result.to_json() == {
         "metric": "kid60_full",

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from kd_plugin import KDError
-from kd_plugin.probe.__main__ import StandIn, main
-from kd_plugin.probe.trial import Trial, probe_teacher, what_fits
+from kd_plugin.probe.__main__ import main
+from kd_plugin.probe.report import Trial
+from kd_plugin.probe.run import probe_teacher, what_fits
+from kd_plugin.probe.stand_in import StandIn
 from training.drawings import DemoSpec, write_demo_set
 
 
@@ -56,7 +58,7 @@ def patches(n: int = 60) -> Tensor:
 
 def discriminator() -> StandIn:
     torch.manual_seed(0)
-    return StandIn(16, most=24)
+    return StandIn(16, max_channels=24)
 
 
 def test_what_can_be_learned_is_found() -> None:
@@ -69,7 +71,7 @@ def test_what_can_be_learned_is_found() -> None:
     assert report.knowledge.reliability > 0.3
     assert report.knowledge.constant > 0.9
     assert report.knowledge.directions > 6
-    assert "the discriminator can learn" in report.verdict
+    assert "the discriminator can predict" in report.verdict
     assert [trial.layer for trial in report.trials[:4]] == ["b4.fc", "b8.conv1", "b16.conv1", "b8.conv1,b4.fc"]
     assert [trial.head for trial in report.trials] == ["linear"] * 4 + ["mlp", "orthogonal"]
     assert f"--kd-layer={report.best.layer}" in report.flags()
@@ -77,7 +79,7 @@ def test_what_can_be_learned_is_found() -> None:
     assert all(torch.equal(value, before[name]) for name, value in d.state_dict().items())
     lines = "\n".join(report.lines())
     assert "<- best" in lines
-    assert "To try:      --kd-layer=" in lines
+    assert "Try:         --kd-layer=" in lines
 
 
 def test_a_teacher_that_knows_nothing_is_called_so() -> None:
@@ -85,8 +87,8 @@ def test_a_teacher_that_knows_nothing_is_called_so() -> None:
     assert report.best is not None
     assert report.best.held_out <= 0.01
     assert abs(report.knowledge.reliability) < 0.3
-    assert report.verdict == "hash knows nothing about these images: to it they are nearly all the same"
-    assert not any(line.startswith("To try") for line in report.lines())
+    assert report.verdict == "hash does not tell these images apart: their embeddings are nearly equal"
+    assert not any(line.startswith("Try") for line in report.lines())
 
 
 def test_where_nothing_transfers_the_generator_is_left() -> None:
@@ -100,17 +102,17 @@ def test_where_nothing_transfers_the_generator_is_left() -> None:
 def test_a_slow_discriminator_is_not_judged_by_a_few_steps() -> None:
     """Five steps of each would say that nothing can be learned, and take longer than was asked for."""
     said: list[str] = []
-    report = probe_teacher(discriminator(), Tint(), patches(20), batch=8, seconds=1e-3, say=said.append)
+    report = probe_teacher(discriminator(), Tint(), patches(20), batch=8, seconds=1e-3, on_message=said.append)
     assert report.trials == ()
     assert report.best is None
     assert report.flags() == ()
     assert report.needed > 1e-3
-    assert report.verdict.startswith("tint tells these images apart; what this discriminator can learn of it was not")
+    assert report.verdict.startswith("tint tells these images apart; there was no time to test what")
     assert f"takes {report.needed:.0f} seconds (--seconds, in train.py --kd-probe)" in report.verdict
     lines = "\n".join(report.lines())
     assert "Learnable" not in lines
     assert "Cost:" in lines
-    assert said == ["tint looks at 20 images, each three times"]
+    assert said == ["tint embeds 20 images, each three times"]
 
 
 def test_trials_are_as_long_as_the_time_allows() -> None:
@@ -119,7 +121,7 @@ def test_trials_are_as_long_as_the_time_allows() -> None:
     assert what_fits(60, 0.5, 6) == (2, 60)  # 20 steps of each would tell nothing
     assert what_fits(60, 3, 6) == (0, 0)
     said: list[str] = []
-    probe_teacher(discriminator(), Tint(), patches(20), batch=4, steps=2, say=said.append)
+    probe_teacher(discriminator(), Tint(), patches(20), batch=4, steps=2, on_message=said.append)
     assert said[1].startswith("6 trials of 2 steps, about ")
 
 
@@ -151,7 +153,12 @@ def test_labels(make_teacher) -> None:
             return super().forward(x) * c.sum()
 
     report = probe_teacher(
-        Conditional(16, most=8), Colours(), patches(20), batch=8, steps=6, inputs=lambda x: (x, torch.ones(len(x), 2))
+        Conditional(16, max_channels=8),
+        Colours(),
+        patches(20),
+        batch=8,
+        steps=6,
+        inputs=lambda x: (x, torch.ones(len(x), 2)),
     )
     assert report.trials
 

@@ -1,13 +1,22 @@
 """How good the generated images are, as numbers: distances between features of generated and of real images."""
 
 from training.metrics.detectors import Detector, load_detector, load_perceptual
-from training.metrics.evaluation import GeneratedImages, ImageFolder, MetricResult, Reals, check, evaluate
-from training.metrics.registry import EXAMPLES, KINDS, Metric, parse_metrics
+from training.metrics.evaluation import (
+    EvaluationOptions,
+    GeneratedImages,
+    ImageFolder,
+    MetricResult,
+    Reals,
+    check,
+    evaluate,
+)
+from training.metrics.registry import EXAMPLES, FAMILIES, Metric, parse_metrics
 
 __all__ = [
     "EXAMPLES",
-    "KINDS",
+    "FAMILIES",
     "Detector",
+    "EvaluationOptions",
     "GeneratedImages",
     "ImageFolder",
     "Metric",

@@ -17,10 +17,10 @@ from training.data.dataset import ImageDataset
 from training.data.pixels import to_uint8
 from training.metrics.detectors import Detector
 from training.metrics.path_length import path_jobs, path_length
-from training.metrics.registry import CLASSIFIER, Evidence, Figures, Metric
+from training.metrics.registry import CLASSIFIER, Metric, MetricInputs, MetricValues
 from training.metrics.samples import BATCH, Progress, Sample, pixel_jobs, real_sample
 
-__all__ = ["Fakes", "GeneratedImages", "ImageFolder", "MetricResult", "Reals", "check", "evaluate"]
+__all__ = ["EvaluationOptions", "Fakes", "GeneratedImages", "ImageFolder", "MetricResult", "Reals", "check", "evaluate"]
 
 
 class Fakes(Protocol):
@@ -62,7 +62,7 @@ class Reals:
 
 @dataclass(frozen=True)
 class MetricResult:
-    """Figures and all that other figures must share to compare with them."""
+    """MetricValues and all that other figures must share to compare with them."""
 
     metric: str
     results: Mapping[str, float]
@@ -167,110 +167,120 @@ class ImageFolder:
         return pixel_jobs(self.dataset, batch, count)
 
 
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How to measure; the defaults suit one process.
+
+    Attributes:
+        batch: images at a time. Another batch size draws other generated images.
+        seed: of KID's subsets.
+        perceptual: the network of path lengths, from `load_perceptual`; only path lengths need it.
+        ranks: the processes that share the work; each passes the same arguments and gets the same results.
+        cached: keep the features of the real images in the cache folder, and take them from there.
+        on_progress: called with "real", "fake" or "path", the images done, and the images in all.
+    """
+
+    batch: int = BATCH
+    seed: int = 0
+    perceptual: Detector | None = None
+    ranks: Ranks = ALONE
+    cached: bool = True
+    on_progress: Progress | None = None
+
+
 def evaluate(
     fakes: Fakes,
     reals: Reals,
     detector: Detector,
     metrics: Sequence[Metric],
-    *,
-    batch: int = BATCH,
-    seed: int = 0,
-    perceptual: Detector | None = None,
-    ranks: Ranks = ALONE,
-    cached: bool = True,
-    on_progress: Progress | None = None,
+    options: EvaluationOptions | None = None,
 ) -> list[MetricResult]:
     """Measure generated images against real ones, as these are indexed (mirrored ones included).
 
-    Memory: two F x F float64 matrices, and 4F bytes an image for the metrics that are not of moments alone.
+    Memory: two F x F float64 matrices, and 4F bytes an image for metrics that need more than the moments.
 
     Args:
         fakes: `GeneratedImages` or `ImageFolder`.
         reals: what they are compared with.
         detector: of the features.
         metrics: from `parse_metrics`.
-        batch: images at a time. Other batches draw other fakes.
-        seed: of KID's subsets.
-        perceptual: the network of path lengths, from `load_perceptual`.
-        ranks: the processes that share the work; each has the same arguments and gets the same results.
-        cached: keep the features of the reals in the cache folder, and take them from there.
-        on_progress: called with "real" or "fake", images done, images in all.
+        options: how to measure.
 
     Raises:
         UserError: too few images; a detector that does not suit a metric or returns NaN.
     """
     if not metrics:
         return []
-    check(metrics, reals.reference, detector, fakes, perceptual)
+    options = options or EvaluationOptions()
+    check(metrics, reals.reference, detector, fakes, options.perceptual)
     of_images = [metric for metric in metrics if not metric.of_paths]
     of_paths = [metric for metric in metrics if metric.of_paths]
-    found = (
-        _measure_images(fakes, reals, detector, of_images, batch, seed, cached, ranks, on_progress) if of_images else {}
-    )
+    values = _measure_images(fakes, reals, detector, of_images, options) if of_images else {}
     if of_paths:
         assert isinstance(fakes, GeneratedImages)
-        assert perceptual is not None
-        found |= _measure_paths(fakes, perceptual, of_paths, batch, ranks, on_progress)
+        values |= _measure_paths(fakes, of_paths, options)
+    results = []
+    for metric in metrics:
+        used = options.perceptual if metric.of_paths else detector
+        assert used is not None
+        results.append(_result(metric, values[metric.name], used, fakes, reals, options.seed))
+    return results
+
+
+def _result(
+    metric: Metric, values: MetricValues, detector: Detector, fakes: Fakes, reals: Reals, seed: int
+) -> MetricResult:
     reference = reals.reference
-    return [
-        MetricResult(
-            metric=metric.name,
-            results=found[metric.name],
-            detector=used.name,
-            detector_sha256=used.sha256,
-            num_real=len(reference),
-            num_fake=metric.num_fake,
-            dataset=reference.name,
-            dataset_fingerprint=reference.fingerprint,
-            train_dataset=(reals.train or reference).name,
-            resolution=reference.resolution,
-            resize=_joined(reference.resize_note, fakes.resize_note),
-            mirror=reference.mirror,
-            seed=seed,
-        )
-        for metric in metrics
-        for used in [perceptual if metric.of_paths and perceptual is not None else detector]
-    ]
+    return MetricResult(
+        metric=metric.name,
+        results=values,
+        detector=detector.name,
+        detector_sha256=detector.sha256,
+        num_real=len(reference),
+        num_fake=metric.num_fake,
+        dataset=reference.name,
+        dataset_fingerprint=reference.fingerprint,
+        train_dataset=(reals.train or reference).name,
+        resolution=reference.resolution,
+        resize=_joined(reference.resize_note, fakes.resize_note),
+        mirror=reference.mirror,
+        seed=seed,
+    )
 
 
 def _measure_images(
-    fakes: Fakes,
-    reals: Reals,
-    detector: Detector,
-    metrics: Sequence[Metric],
-    batch: int,
-    seed: int,
-    cached: bool,
-    ranks: Ranks,
-    on_progress: Progress | None,
-) -> dict[str, Figures]:
-    rows = any(metric.kind.rows for metric in metrics)
-    sample = functools.partial(real_sample, detector, batch=batch, cached=cached, ranks=ranks, on_progress=on_progress)
-    real = train = sample(reals.reference, keep=rows)
+    fakes: Fakes, reals: Reals, detector: Detector, metrics: Sequence[Metric], options: EvaluationOptions
+) -> dict[str, MetricValues]:
+    sample = functools.partial(
+        real_sample,
+        detector,
+        batch=options.batch,
+        cached=options.cached,
+        ranks=options.ranks,
+        on_progress=options.on_progress,
+    )
+    real = train = sample(reals.reference, keep=any(metric.family.rows for metric in metrics))
     unseen = torch.zeros(len(real), dtype=torch.bool)
-    if reals.train not in (None, reals.reference) and any(metric.kind.train for metric in metrics):
+    if reals.train not in (None, reals.reference) and any(metric.family.train for metric in metrics):
         train, unseen = sample(reals.train, keep=True), reals.unseen
-    samples = _fake_samples(fakes, detector, metrics, batch, ranks, on_progress)
-    evidence = {
-        count: Evidence(real, fake, train, unseen, seed, detector.statistics_device) for count, fake in samples.items()
+    inputs = {
+        count: MetricInputs(real, fake, train, unseen, options.seed, detector.statistics_device)
+        for count, fake in _fake_samples(fakes, detector, metrics, options).items()
     }
-    return {metric.name: metric.measure(evidence[metric.num_fake]) for metric in metrics}
+    return {metric.name: metric.measure(inputs[metric.num_fake]) for metric in metrics}
 
 
 def _measure_paths(
-    fakes: GeneratedImages,
-    perceptual: Detector,
-    metrics: Sequence[Metric],
-    batch: int,
-    ranks: Ranks,
-    on_progress: Progress | None,
-) -> dict[str, Figures]:
+    fakes: GeneratedImages, metrics: Sequence[Metric], options: EvaluationOptions
+) -> dict[str, MetricValues]:
+    assert options.perceptual is not None
     total = max(metric.num_fake for metric in metrics)
     parts: list[Tensor] = []
-    for part in ranks.map(fakes.path_jobs(perceptual, total, max(batch // 2, 1)), lambda steps: steps):
+    jobs = fakes.path_jobs(options.perceptual, total, max(options.batch // 2, 1))
+    for part in options.ranks.map(jobs, lambda steps: steps):
         parts.append(part.cpu())
-        if on_progress is not None:
-            on_progress("path", sum(map(len, parts)), total)
+        if options.on_progress is not None:
+            options.on_progress("path", sum(map(len, parts)), total)
     steps = torch.cat(parts)
     return {metric.name: {metric.name: path_length(steps[: metric.num_fake])} for metric in metrics}
 
@@ -305,16 +315,11 @@ def check(
 
 
 def _fake_samples(
-    fakes: Fakes,
-    detector: Detector,
-    metrics: Sequence[Metric],
-    batch: int,
-    ranks: Ranks,
-    on_progress: Progress | None,
+    fakes: Fakes, detector: Detector, metrics: Sequence[Metric], options: EvaluationOptions
 ) -> dict[int, Sample]:
     """For each number of fakes that a metric asks for, the first so many of one series."""
-    rows = any(metric.kind.rows for metric in metrics)
-    classes = max((metric.num_fake for metric in metrics if metric.kind.wants == CLASSIFIER), default=0)
+    rows = any(metric.family.rows for metric in metrics)
+    classes = max((metric.num_fake for metric in metrics if metric.family.wants == CLASSIFIER), default=0)
     samples = {count: Sample(count, rows) for count in sorted({metric.num_fake for metric in metrics})}
     total, done = max(samples), 0
 
@@ -322,14 +327,14 @@ def _fake_samples(
         features = detector(pixels)
         return torch.cat([features, detector.probabilities(pixels)], dim=1) if classes else features
 
-    for seen in ranks.map(fakes.jobs(total, batch), look):
+    for seen in options.ranks.map(fakes.jobs(total, options.batch), look):
         features, probabilities = seen.tensor_split([detector.width], dim=1)
         for sample in samples.values():
             if len(sample) < sample.limit:
                 sample.add(features, probabilities if classes else None)
         done += len(seen)
-        if on_progress is not None:
-            on_progress("fake", done, total)
+        if options.on_progress is not None:
+            options.on_progress("fake", done, total)
     return samples
 
 

@@ -1,4 +1,4 @@
-"""Which metrics there are, what their names mean, and what each makes of the images' features.
+"""The metrics: their names, what they need, and how each is computed from the images' features.
 
 A number in a name is the number of generated images, any number: `fid5k_full`, `kid1k_full`, `kid500_full`. A digit
 after it is the number of neighbours: `pr50k3_full` looks at 3. `_full` means: compared with all real images.
@@ -37,16 +37,16 @@ from training.metrics.neighbours import (
 from training.metrics.neighbours import nearest as nearest_points
 from training.metrics.samples import Sample
 
-__all__ = ["EXAMPLES", "KINDS", "Evidence", "Kind", "Metric", "parse_metrics"]
+__all__ = ["EXAMPLES", "FAMILIES", "Metric", "MetricFamily", "MetricInputs", "parse_metrics"]
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What a metric may look at.
+class MetricInputs:
+    """What a metric is computed from.
 
     Attributes:
         real: the real images that the generated ones are compared with.
-        fake: as many generated images as the metric's name says.
+        fake: the number of generated images in the metric's name.
         train: what the generator was trained on; may be `real` itself.
         unseen: bool [len(real)], which of `real` are not among `train`.
         seed: of whatever is drawn.
@@ -66,30 +66,32 @@ class Evidence:
         return nearest_points(self.fake.rows.to(self.device), self.train.rows.to(self.device))
 
 
-CLASSIFIER, TEACHER, DEMO = "classifier", "teacher", "demo"  # what a metric may want of its detector
-Figures = dict[str, float]  # by suffix: {"": 5.1, "stderr": .02} of kid5k_full is kid5k_full and kid5k_full_stderr
+CLASSIFIER, TEACHER, DEMO = "classifier", "teacher", "demo"  # what a metric may need of its detector
+MetricValues = dict[
+    str, float
+]  # by suffix: {"": 5.1, "stderr": 0.02} of kid5k_full is kid5k_full and kid5k_full_stderr
 
 
 @dataclass(frozen=True)
-class Kind:
+class MetricFamily:
     """A family of metrics.
 
     Attributes:
         form: of the name; {n} stands for the number of fakes.
         about: one line for --help.
-        measure: evidence and number of neighbours -> figures, the first of which is *the* figure; None: it is no
-            matter of images, but of paths through a generator.
+        measure: (inputs, number of neighbours) -> values by suffix, the main value first; None for a metric of paths
+            through a generator, which needs no images.
         neighbours: how many it looks at unless its name says it; 0: none.
         least_real, least_fake: images that it needs, over the number of neighbours.
         rows: needs every image's features, not only the moments.
         train: looks at the training images.
         wants: what kind of detector: any, a "classifier", a "teacher", or the "demo" teacher.
-        higher_is_better: of the first figure.
+        higher_is_better: of the main value.
     """
 
     form: str
     about: str
-    measure: Callable[[Evidence, int], Figures] | None
+    measure: Callable[[MetricInputs, int], MetricValues] | None
     neighbours: int = 0
     least_real: int = 2
     least_fake: int = 2
@@ -111,7 +113,7 @@ class Metric:
     """A metric by name: `pr50k3_full` is precision and recall with 3 neighbours of 50,000 fakes."""
 
     name: str
-    kind: Kind
+    family: MetricFamily
     num_fake: int
     neighbours: int
 
@@ -121,64 +123,64 @@ class Metric:
             UserError: too few images of either side, or a detector that does not suit.
         """
         for flag, count, least in (
-            ("--data", num_real, self.kind.least_real + self.neighbours),
-            ("--metrics", self.num_fake, self.kind.least_fake + self.neighbours),
+            ("--data", num_real, self.family.least_real + self.neighbours),
+            ("--metrics", self.num_fake, self.family.least_fake + self.neighbours),
         ):
             if count < least:
                 side = "real" if flag == "--data" else "generated"
                 raise UserError(f"{flag}: {self.name} needs at least {least} {side} images, there are {count}")
-        if self.kind.wants == CLASSIFIER:
+        if self.family.wants == CLASSIFIER:
             detector.probabilities(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
-        if self.kind.wants == TEACHER and not detector.is_teacher:
+        if self.family.wants == TEACHER and not detector.is_teacher:
             raise UserError(
                 f"--metrics: {self.name} is a distance of CLIP embeddings, '{detector.name}' gives none; "
                 "give a teacher, such as --detector=clip:ViT-L/14@336px"
             )
-        if self.kind.wants == DEMO and detector.name != DEMO:
-            raise UserError(f"--metrics: {self.name} is asked of the demo teacher; give --detector={DEMO}")
+        if self.family.wants == DEMO and detector.name != DEMO:
+            raise UserError(f"--metrics: {self.name} needs the demo teacher; give --detector={DEMO}")
 
     @property
     def of_paths(self) -> bool:
         """Whether it follows paths through a generator; it looks at no images then."""
-        return self.kind.measure is None
+        return self.family.measure is None
 
-    def measure(self, evidence: Evidence) -> Figures:
+    def measure(self, inputs: MetricInputs) -> MetricValues:
         """{name or name_suffix: value}, the first one first."""
-        assert self.kind.measure is not None
-        found = self.kind.measure(evidence, self.neighbours)
+        assert self.family.measure is not None
+        found = self.family.measure(inputs, self.neighbours)
         return {f"{self.name}_{suffix}" if suffix else self.name: value for suffix, value in found.items()}
 
 
-def _fid(e: Evidence, k: int) -> Figures:
+def _fid(e: MetricInputs, k: int) -> MetricValues:
     return {"": frechet_distance(e.real.moments, e.fake.moments)}
 
 
-def _kid(e: Evidence, k: int) -> Figures:
+def _kid(e: MetricInputs, k: int) -> MetricValues:
     found = kernel_distance(e.real.rows, e.fake.rows, seed=e.seed, device=e.device)
     return {"": found.value, "stderr": found.standard_error}
 
 
-def _precision_recall(e: Evidence, k: int) -> Figures:
+def _precision_recall(e: MetricInputs, k: int) -> MetricValues:
     precision, recall = precision_recall(e.real.rows.to(e.device), e.fake.rows.to(e.device), k)
     return {"precision": precision, "recall": recall}
 
 
-def _density_coverage(e: Evidence, k: int) -> Figures:
+def _density_coverage(e: MetricInputs, k: int) -> MetricValues:
     density, coverage = density_coverage(e.real.rows.to(e.device), e.fake.rows.to(e.device), k)
     return {"density": density, "coverage": coverage}
 
 
-def _inception_score(e: Evidence, k: int) -> Figures:
+def _inception_score(e: MetricInputs, k: int) -> MetricValues:
     mean, std = inception_score(e.fake.probabilities)
     return {"mean": mean, "std": std}
 
 
-def _cmmd(e: Evidence, k: int) -> Figures:
+def _cmmd(e: MetricInputs, k: int) -> MetricValues:
     real, fake = (F.normalize(sample.rows.to(e.device, torch.float64), dim=1) for sample in (e.real, e.fake))
     return {"": 1000 * float(gaussian_mmd2(real, fake, sigma=10))}
 
 
-def _memorisation(e: Evidence, k: int) -> Figures:
+def _memorisation(e: MetricInputs, k: int) -> MetricValues:
     """Calibrated on real images that were not trained on; without any, on each training image and the others."""
     train = e.train.rows.to(e.device)
     unseen = e.real.rows[e.unseen].to(e.device)
@@ -187,23 +189,23 @@ def _memorisation(e: Evidence, k: int) -> Figures:
     return {"auc": found.auc, "share": found.share, "held_out": float(len(unseen))}
 
 
-def _diversity(e: Evidence, k: int) -> Figures:
+def _diversity(e: MetricInputs, k: int) -> MetricValues:
     """In units of the mean distance of two training images; no `within` where no two fakes share a nearest one."""
     train, fake = e.train.rows.to(e.device), e.fake.rows.to(e.device)
     unit = mean_distance(train)
     if unit == 0:
         raise UserError("--data: the training images are all equal; div measures in their mean distance")
-    figures = {"overall": mean_distance(fake) / unit}
+    values = {"overall": mean_distance(fake) / unit}
     within = intra_cluster_distance(fake, e.nearest_train.index)
-    return figures if math.isnan(within) else figures | {"within": within / unit}
+    return values if math.isnan(within) else values | {"within": within / unit}
 
 
-def _modes(e: Evidence, k: int) -> Figures:
+def _modes(e: MetricInputs, k: int) -> MetricValues:
     hits = torch.bincount(e.nearest_train.index, minlength=len(e.train))
     return {"share": float((hits > 0).double().mean()), "effective": effective_number(hits) / len(e.train)}
 
 
-def _attributes(e: Evidence, k: int) -> Figures:
+def _attributes(e: MetricInputs, k: int) -> MetricValues:
     """1: as many different drawings as there are in the true distribution; exact but for the teacher's errors (2 %)."""
     teacher = load_teacher(DEMO, precision="fp32")
     real, fake = (seen_attributes(teacher, sample.rows) for sample in (e.real, e.fake))
@@ -213,18 +215,22 @@ def _attributes(e: Evidence, k: int) -> Figures:
         names = torch.stack([seen[name][:count] for name in ("kind", "colour", "scene")], dim=1)
         return len(names.unique(dim=0))
 
-    figures = {"coverage": different(fake) / different(real)}
+    values = {"coverage": different(fake) / different(real)}
     for name in ("kind", "colour", "scene"):
-        figures[f"{name}s"] = effective_number(torch.bincount(fake[name]))
-    return figures
+        values[f"{name}s"] = effective_number(torch.bincount(fake[name]))
+    return values
 
 
-KINDS = (
-    Kind("fid{n}_full", "Fréchet distance", _fid, rows=False),
-    Kind("kid{n}_full", "unbiased kernel distance, with its standard error", _kid, least_real=4, least_fake=4),
-    Kind("pr{n}_full", "precision and recall, of 3 neighbours", _precision_recall, 3, 1, 1, higher_is_better=True),
-    Kind("dc{n}_full", "density and coverage, of 5 neighbours", _density_coverage, 5, 1, 1, higher_is_better=True),
-    Kind(
+FAMILIES = (
+    MetricFamily("fid{n}_full", "Fréchet distance", _fid, rows=False),
+    MetricFamily("kid{n}_full", "unbiased kernel distance, with its standard error", _kid, least_real=4, least_fake=4),
+    MetricFamily(
+        "pr{n}_full", "precision and recall, of 3 neighbours", _precision_recall, 3, 1, 1, higher_is_better=True
+    ),
+    MetricFamily(
+        "dc{n}_full", "density and coverage, of 5 neighbours", _density_coverage, 5, 1, 1, higher_is_better=True
+    ),
+    MetricFamily(
         "is{n}",
         "Inception Score",
         _inception_score,
@@ -233,26 +239,31 @@ KINDS = (
         wants=CLASSIFIER,
         higher_is_better=True,
     ),
-    Kind("ppl2_wend_{n}", "perceptual path length; ppl2_wend is ppl2_wend_50k", None, rows=False),
-    Kind("cmmd{n}_full", "MMD on CLIP embeddings, times 1000; the detector is a teacher", _cmmd, wants=TEACHER),
-    Kind(
-        "mem{n}", "are fakes nearer to training images than unseen images are (auc .5: no)", _memorisation, train=True
+    MetricFamily("ppl2_wend_{n}", "perceptual path length; ppl2_wend is ppl2_wend_50k", None, rows=False),
+    MetricFamily("cmmd{n}_full", "MMD on CLIP embeddings, times 1000; the detector is a teacher", _cmmd, wants=TEACHER),
+    MetricFamily(
+        "mem{n}",
+        "whether fakes are nearer to training images than unseen images are (auc 0.5: they are not)",
+        _memorisation,
+        train=True,
     ),
-    Kind(
+    MetricFamily(
         "div{n}",
-        "distances of fakes, of all and of those with one nearest training image",
+        "distances between fakes: all of them, and those that share a nearest training image",
         _diversity,
         train=True,
         higher_is_better=True,
     ),
-    Kind(
+    MetricFamily(
         "attr{n}",
-        "--data=demo: pairs of kind, colour and scene among the fakes, over those among as many drawings",
+        "--data=demo: combinations of kind, colour and scene among the fakes, relative to the same number of drawings",
         _attributes,
         wants=DEMO,
         higher_is_better=True,
     ),
-    Kind("modes{n}", "training images that are the nearest of some fake", _modes, train=True, higher_is_better=True),
+    MetricFamily(
+        "modes{n}", "training images that are the nearest to some fake", _modes, train=True, higher_is_better=True
+    ),
 )
 EXAMPLES = (
     *("fid50k_full", "fid5k_full", "kid50k_full", "kid5k_full", "pr50k3_full", "dc50k5_full", "is50k"),
@@ -272,8 +283,8 @@ def parse_metrics(names: str | Sequence[str]) -> list[Metric]:
     for name in (word.strip() for word in words):
         if name in ("", "none"):
             continue
-        matches = ((kind, kind.match(_SHORT.get(name, name))) for kind in KINDS)
-        match = next(((kind, numbers) for kind, numbers in matches if numbers is not None), None)
+        matches = ((family, family.match(_SHORT.get(name, name))) for family in FAMILIES)
+        match = next(((family, numbers) for family, numbers in matches if numbers is not None), None)
         if match is None:
             raise UserError(f"--metrics: unknown metric '{name}'{nearest(name, EXAMPLES)} (any number of images)")
         found.append(Metric(name, match[0], *match[1]))

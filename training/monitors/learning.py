@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 
-__all__ = ["TransferWatch"]
+__all__ = ["LearningMonitor"]
 
 TICKS = 5  # in a row
 
 
-class TransferWatch:
+class LearningMonitor:
     """Follows the share of the teacher that D explains, and says when it stays at or below 0."""
 
     def __init__(self) -> None:

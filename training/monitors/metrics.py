@@ -20,6 +20,7 @@ from training.data.dataset import ImageDataset
 from training.data.image_sets import open_reference
 from training.metrics import (
     Detector,
+    EvaluationOptions,
     GeneratedImages,
     Metric,
     MetricResult,
@@ -94,8 +95,9 @@ class MetricMonitor:
         device = next(G_ema.parameters()).device
         try:
             fakes = GeneratedImages(G_ema, self.reals.reference, seed=self.seed, device=device)
-            results = evaluate(fakes, self.reals, self.detector, self.metrics, seed=self.seed, ranks=ranks)
-        except UserError as error:  # the training goes on: it may have run for days
+            options = EvaluationOptions(seed=self.seed, ranks=ranks)
+            results = evaluate(fakes, self.reals, self.detector, self.metrics, options)
+        except UserError as error:  # the training continues: it may have run for days
             yield f"Metrics:     not measured: {error}"
             return
         if not ranks.is_main:
@@ -103,11 +105,11 @@ class MetricMonitor:
         seconds = time.perf_counter() - started
         for result in results:
             self._append(run_dir, result, snapshot, nimg, seconds, ranks.world)
-        figures = ", ".join(f"{name} {value:.4g}" for result in results for name, value in result.results.items())
-        yield f"Metrics:     {figures}  time {format_seconds(seconds)}"
-        figures_so_far = _main_figures(run_dir, self.best.name)
-        better = max if self.best.kind.higher_is_better else min
-        if figures_so_far[-1] == better(figures_so_far):
+        values = ", ".join(f"{name} {value:.4g}" for result in results for name, value in result.results.items())
+        yield f"Metrics:     {values}  time {format_seconds(seconds)}"
+        values_so_far = _main_values(run_dir, self.best.name)
+        better = max if self.best.family.higher_is_better else min
+        if values_so_far[-1] == better(values_so_far):
             write_atomic(run_dir / BEST_SNAPSHOT, lambda partial: shutil.copyfile(snapshot, partial))
 
     def _append(
@@ -130,7 +132,7 @@ def _path(run_dir: Path, metric: str) -> Path:
     return run_dir / f"metric-{metric}.jsonl"
 
 
-def _main_figures(run_dir: Path, metric: str) -> list[float]:
-    """*The* figure of every snapshot so far."""
+def _main_values(run_dir: Path, metric: str) -> list[float]:
+    """The main value of every snapshot so far."""
     lines = _path(run_dir, metric).read_text(encoding="utf-8").splitlines()
     return [next(iter(json.loads(line)["results"].values())) for line in lines]

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from kd_plugin import AnyDistiller
 from kd_plugin.interface import RunD
 from torch_utils.seeding import own_randomness
-from torch_utils.stats import Figure
+from torch_utils.stats import Stat
 from training.data.dataset import ImageDataset
 from training.data.pixels import to_float
 
-__all__ = ["OverfitWatch", "Scores", "gap"]
+__all__ = ["OverfittingMonitor", "Scores", "gap"]
 
 WINDOW_TICKS = 8  # the gap is of the last so many ticks: one tick's mean scores are noisy
 MOST_IMAGES = 512  # of each kind, a tick
@@ -62,7 +62,7 @@ def gap(ticks: deque[Tick] | list[Tick]) -> float | None:
     return (train - holdout) / lead if lead > _SURE * error and lead > 0 else None
 
 
-class OverfitWatch:
+class OverfittingMonitor:
     """Scores by D, without augmentation, in batches of one kind as in training (D looks across a batch).
 
     Args:
@@ -91,7 +91,7 @@ class OverfitWatch:
         self._kd = kd
         self._explained: Callable[[RunD], dict[str, float]] | None = None  # the teacher looks at the first tick
 
-    def figures(self, G: nn.Module, D: nn.Module, latents: Latents, nimg: int) -> dict[str, Figure]:
+    def stats(self, G: nn.Module, D: nn.Module, latents: Latents, nimg: int) -> dict[str, Stat]:
         """Measures now. Torch's random state is left as it was found.
 
         Args:
@@ -108,13 +108,13 @@ class OverfitWatch:
         tick = (train, holdout, fake)
         self._ticks.append(tick)
         found = {
-            f"Overfit/{name}": Figure(scores.num, scores.mean, scores.std)
+            f"Overfit/{name}": Stat(scores.num, scores.mean, scores.std)
             for name, scores in zip(("train", "holdout", "fake"), tick, strict=True)
         }
         if (value := gap(self._ticks)) is not None:
-            found["Overfit/gap"] = Figure(len(self._ticks), value)
+            found["Overfit/gap"] = Stat(len(self._ticks), value)
         if "total" in shares:
-            found["KD/explained_holdout"] = Figure(1, shares["total"])
+            found["KD/explained_holdout"] = Stat(1, shares["total"])
         return found
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-__all__ = ["VarietyWatch", "spread"]
+__all__ = ["VarietyMonitor", "spread"]
 
 LOST = 0.5  # of the most variety there was
 
@@ -14,7 +14,7 @@ def spread(images: Tensor) -> float:
     return float(images.float().std(dim=0, correction=0).mean())
 
 
-class VarietyWatch:
+class VarietyMonitor:
     """Follows the spread of a fixed grid of samples, and says when much of it is gone."""
 
     def __init__(self) -> None:

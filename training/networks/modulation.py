@@ -47,16 +47,8 @@ def modulated_conv2d(
     """
     batch, c_out = x.shape[0], weight.shape[0]
     if demodulate and x.dtype == torch.float16:
-        # Demodulation cancels any scale of a kernel and of a style. Choose the scales that keep the sums of the
-        # convolution below float16's 65504, whatever the kernel and style have grown to.
-        fan_in = weight[0].numel()
-        weight = weight / (weight.abs().amax(dim=[1, 2, 3], keepdim=True) * fan_in**0.5)
-        styles = styles / styles.abs().amax(dim=1, keepdim=True)
-
-    # The squared norm of w[o, i] · s[n, i] needs no kernel per sample: sum over i of s² · (sum over the taps of w²).
-    norms = None
-    if demodulate:
-        norms = (styles.square() @ weight.square().sum(dim=[2, 3]).T + 1e-8).rsqrt()  # [N, O]
+        weight, styles = _scaled_for_float16(weight, styles)
+    norms = _inverse_norms(weight, styles) if demodulate else None
 
     if not fused_modconv:
         x = x * styles.to(x.dtype)[:, :, None, None]
@@ -75,3 +67,15 @@ def modulated_conv2d(
         x = conv2d_resample(x, kernels, resample_filter, up, down, padding, groups=batch, flip_weight=flip_weight)
         x = x.reshape(batch, c_out, *x.shape[2:])
     return x if noise is None else x + noise.to(x.dtype)
+
+
+def _scaled_for_float16(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales that keep the convolution's sums below float16's 65504; demodulation cancels them."""
+    fan_in = weight[0].numel()
+    weight = weight / (weight.abs().amax(dim=[1, 2, 3], keepdim=True) * fan_in**0.5)
+    return weight, styles / styles.abs().amax(dim=1, keepdim=True)
+
+
+def _inverse_norms(weight: Tensor, styles: Tensor) -> Tensor:
+    """[N, O]: 1 / norm of `w[o, i] · s[n, i]`, the sum over i of s² · (sum over taps of w²): no kernel per sample."""
+    return (styles.square() @ weight.square().sum(dim=[2, 3]).T + 1e-8).rsqrt()

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from torch_utils.stats import Figure
+from torch_utils.stats import Stat
 
 __all__ = ["Logbook"]
 
@@ -43,7 +43,7 @@ class Logbook:
             mininterval=0.5,
         )
 
-    def say(self, text: str) -> None:
+    def write(self, text: str) -> None:
         if self._silent:
             return
         tqdm.write(text)
@@ -54,12 +54,12 @@ class Logbook:
         if not self._silent:
             self._bar.update(nimg / 1000)
 
-    def tick(self, numbers: Mapping[str, Figure]) -> None:
+    def tick(self, numbers: Mapping[str, Stat]) -> None:
         """Appends one line of JSON: {num, mean, std} by name, null for what is not finite; `timestamp` is seconds
         since 1970."""
         if self._silent:
             return
-        line = {name: _jsonable(figure) for name, figure in numbers.items()}
+        line = {name: _jsonable(stat) for name, stat in numbers.items()}
         with open(self._stats, "a", encoding="utf-8") as file:
             file.write(json.dumps({**line, "timestamp": time.time()}, allow_nan=False) + "\n")
 
@@ -74,9 +74,9 @@ class Logbook:
             self._log.close()
 
 
-def _jsonable(figure: Figure) -> dict[str, float | None]:
+def _jsonable(stat: Stat) -> dict[str, float | None]:
     """JSON knows no NaN: a file that holds one cannot be read by most programs."""
-    values = {"num": figure.num, "mean": figure.mean, "std": figure.std}
+    values = {"num": stat.num, "mean": stat.mean, "std": stat.std}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 

@@ -10,10 +10,10 @@ import torch
 
 from dnnlib.text import format_seconds
 from kd_plugin import TermInfo
-from torch_utils.stats import Figure
+from torch_utils.stats import Stat
 from training.session import Session
 
-__all__ = ["figures", "forecast", "tick_line"]
+__all__ = ["forecast", "tick_line", "tick_stats"]
 
 
 def forecast(session: Session, seconds_per_image: float) -> str:
@@ -27,10 +27,10 @@ def forecast(session: Session, seconds_per_image: float) -> str:
     )
 
 
-def figures(session: Session, nimg: int, seconds: float, data_seconds: float) -> dict[str, Figure]:
+def tick_stats(session: Session, nimg: int, seconds: float, data_seconds: float) -> dict[str, Stat]:
     """What stats.jsonl says of a tick of `nimg` images."""
     context = session.context
-    numbers: dict[str, float | Figure] = {
+    numbers: dict[str, float | Stat] = {
         "Progress/tick": session.tick,
         "Progress/kimg": session.nimg / 1000,
         "Timing/sec_per_kimg": seconds / max(nimg, 1) * 1000,
@@ -43,7 +43,7 @@ def figures(session: Session, nimg: int, seconds: float, data_seconds: float) ->
     if nan_steps := context.nans.drain():
         numbers["Progress/nan_steps"] = nan_steps
     if session.monitors.overfitting is not None:
-        numbers |= session.monitors.overfitting.figures(session.G, session.D, context.latents, session.nimg)
+        numbers |= session.monitors.overfitting.stats(session.G, session.D, context.latents, session.nimg)
     if session.device.type == "cuda":
         numbers["Resources/peak_gpu_mem_gb"] = torch.cuda.max_memory_allocated(session.device) / 2**30
         torch.cuda.reset_peak_memory_stats(session.device)
@@ -53,14 +53,14 @@ def figures(session: Session, nimg: int, seconds: float, data_seconds: float) ->
         numbers["Timing/kd_fraction"] = context.kd_watch.drain() / seconds
         for name, share in session.kd.explained().items():
             numbers["KD/explained" if name == "total" else f"KD/explained/{name}"] = share
-    measured = {name: value if isinstance(value, Figure) else Figure(1, value) for name, value in numbers.items()}
+    measured = {name: value if isinstance(value, Stat) else Stat(1, value) for name, value in numbers.items()}
     return measured | context.stats.drain(session.ranks)
 
 
 Column = tuple[str, str, str]  # label, name in stats.jsonl, format
 
 
-def tick_line(numbers: Mapping[str, Figure], terms: Sequence[TermInfo] = ()) -> str:
+def tick_line(numbers: Mapping[str, Stat], terms: Sequence[TermInfo] = ()) -> str:
     """One line of the log: the columns for which there is a number, the terms of the distillation among them."""
     shown = [f"{label} {numbers[name].mean:{form}}" for label, name, form in _columns(terms) if name in numbers]
     return "  ".join([*shown, f"time {format_seconds(numbers['Timing/sec_per_tick'].mean)}"])
