@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
+
+import train
+import training.loop
+from tests.forked import Forked
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -44,24 +49,31 @@ def blocks(section: str) -> tuple[dict[str, str], list[str], list[list[str]]]:
     return files, [block for block in python if not re.match(r"# \w+\.py\n", block)], commands
 
 
+def execute(folder: Path, code: str) -> None:
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    exec(code, {"__name__": "__main__"})
+
+
 def run_python(folder: Path, code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    process = Forked(execute, folder, code, out=folder / "output.txt")
+    assert process.wait() == 0, process.output
+    return process.output
 
 
-def run_train(folder: Path, command: list[str], *more: str) -> subprocess.CompletedProcess[str]:
+def train_in(folder: Path, flags: list[str]) -> None:
+    os.chdir(folder)
+    training.loop.grid_shape = lambda resolution: (1, 4)  # as in tests/host: pictures take longer than the run
+    train.main(flags, prog_name="train.py")
+
+
+def run_train(folder: Path, command: list[str], *more: str) -> Forked:
     assert command[:2] == ["python", "train.py"]
     small = "--data=demo --cfg=demo --cbase=64 --cmax=8 --batch=4 --kimg=0.008 --tick=0.004 --snap=1 --holdout=4"
-    command = [
-        sys.executable,
-        str(ROOT / "train.py"),
-        *small.split(),
-        f"--outdir={folder / 'runs'}",
-        *command[2:],
-        *more,
-    ]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    flags = [*small.split(), f"--outdir={folder / 'runs'}", *command[2:], *more]
+    process = Forked(train_in, folder, flags, out=folder / f"output-{uuid.uuid4().hex}.txt")
+    process.wait()
+    return process
 
 
 @pytest.fixture
@@ -92,22 +104,22 @@ except kd_plugin.KDError as error:
 def test_a_term_on_the_command_line(folder: Path) -> None:
     _, _, (command,) = blocks("Add a term")
     done = run_train(folder, command)
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"tick 1 .* moments [0-9.]+ ", done.stdout)
+    assert done.returncode == 0, done.output
+    assert re.search(r"tick 1 .* moments [0-9.]+ ", done.output)
     run_dir = next((folder / "runs").iterdir())
     config = json.loads((run_dir / "config.json").read_text())["kd"]
     assert (config["moments"], config["moments_power"]) == (0.5, 1.0)
     assert "Loss/KD/moments" in json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
-    shown = run_train(folder, command, "--help").stdout
+    shown = run_train(folder, command, "--help").output
     assert "--kd-moments-power X" in shown
     assert "Power of the difference of the means" in shown
     without = run_train(folder, ["python", "train.py", "--kd=demo", "--kd-moments=0.5"])
     assert without.returncode == 2
-    assert "No such option" in without.stderr
+    assert "No such option" in without.output
     missing = run_train(folder, ["python", "train.py", "--kd-import=nowhere.py"])
     assert missing.returncode == 2
-    assert "--kd-import=nowhere.py: importing 'nowhere.py' failed" in missing.stderr
-    assert "Traceback" not in missing.stderr
+    assert "--kd-import=nowhere.py: importing 'nowhere.py' failed" in missing.output
+    assert "Traceback" not in missing.output
 
 
 def test_a_comparison_is_explained(folder: Path) -> None:
@@ -129,8 +141,8 @@ def test_a_teacher(folder: Path) -> None:
     _, (host,), _ = blocks("Add a host")
     run_python(folder, SETUP + usage.replace('terms={"agkd": 1.0}', 'terms={"agkd": 1.0, "match": 1.0}') + host)
     done = run_train(folder, command)
-    assert done.returncode == 0, done.stderr
-    assert "agkd" in done.stdout
+    assert done.returncode == 0, done.output
+    assert "agkd" in done.output
 
 
 def test_a_term_with_its_own_optimiser(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Starts the processes of one job on this machine, and sees to it that they live and die together."""
+"""Start the processes of one job on this machine; if one fails, stop the others."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
-__all__ = ["die_with_the_launcher", "launch"]
+__all__ = ["die_with_the_launcher", "free_port", "launch"]
 
 _LAUNCHER = "KD_LAUNCHER_PID"
 GRACE_SEC = 20.0  # from a process's death to the end of the others: they may be saving
-_TOGETHER_SEC = 2.0  # an error that all of them make is made by all within this time
+_TOGETHER_SEC = 2.0  # an error that all processes share reaches all of them within this time
 
 
 def launch(command: Sequence[str], processes: int) -> int:
-    """Runs `command` so many times, as torchrun does: RANK, WORLD_SIZE, MASTER_ADDR and so on tell them who they are.
+    """Run `command` in several processes with the environment variables of torchrun (RANK, WORLD_SIZE, ...).
 
-    Process 0 speaks for all; what another says on stderr is shown if it was the first to fail. SIGINT and SIGTERM are
-    passed on. Once one has failed, the others are told to stop, and after GRACE_SEC made to.
+    Only process 0 writes to the console; another's stderr is shown if it was the first to fail. SIGINT and SIGTERM are
+    passed on. Once a process has failed, the others get SIGTERM, and SIGKILL after GRACE_SEC.
 
     Returns:
-        The exit status: 0, that of the first that failed, or 128 + the number of the signal it died of.
+        The exit status: 0, that of the first process that failed, or 128 + the number of the signal that killed it.
     """
     shared = {
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
+        "MASTER_PORT": str(free_port()),
         _LAUNCHER: str(os.getpid()),
     }
     threads = max((os.cpu_count() or 1) // processes, 1)
     shared["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
     children: list[subprocess.Popen[bytes]] = []
-    # Files, for a pipe that nobody reads would block who writes to it.
-    words = [tempfile.TemporaryFile() for _ in range(processes)]  # noqa: SIM115
+    # Files, because a pipe that nobody reads would block its writer.
+    messages = [tempfile.TemporaryFile() for _ in range(processes)]  # noqa: SIM115
     with _passing_on(children):
         for rank in range(processes):
             environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            quiet = {} if rank == 0 else {"stdout": subprocess.DEVNULL, "stderr": words[rank]}
-            # A session of its own: Ctrl-C reaches this process alone, which passes it on once.
+            quiet = {} if rank == 0 else {"stdout": subprocess.DEVNULL, "stderr": messages[rank]}
+            # In a new session: Ctrl-C reaches only this process, which passes it on once.
             children.append(subprocess.Popen(command, env=environment, start_new_session=True, **quiet))  # type: ignore[call-overload]
         failed = _first_failure(children)
         if failed is None:
@@ -54,31 +54,30 @@ def launch(command: Sequence[str], processes: int) -> int:
         _stop(children)
     status = children[failed].returncode
     if failed:
-        words[failed].seek(0)
-        said = words[failed].read().decode(errors="replace").strip()
-        print(
-            f"process {failed} of {processes} failed ({_cause(status)}): {said or 'it said nothing'}", file=sys.stderr
-        )
+        messages[failed].seek(0)
+        message = messages[failed].read().decode(errors="replace").strip()
+        message = message or "it wrote no message"
+        print(f"process {failed} of {processes} failed ({_cause(status)}): {message}", file=sys.stderr)
     elif status < 0:
         print(f"process 0 of {processes} failed ({_cause(status)})", file=sys.stderr)
     return status if status > 0 else 128 - status
 
 
 def die_with_the_launcher() -> None:
-    """Has the kernel send this process SIGTERM when the one that launched it dies, however it dies (Linux)."""
+    """Let the kernel send this process SIGTERM when its launcher dies, for whatever reason (Linux)."""
     launcher = os.environ.get(_LAUNCHER)
     if launcher is None or not sys.platform.startswith("linux"):
         return
     set_death_signal = 1  # PR_SET_PDEATHSIG
     ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
     if os.getppid() != int(launcher):
-        sys.exit(128 + signal.SIGTERM)  # it is dead already
+        sys.exit(128 + signal.SIGTERM)  # the launcher is dead already
 
 
 def _first_failure(children: Sequence[subprocess.Popen[bytes]]) -> int | None:
-    """Waits for all to end well, or one to fail, and says which was the first.
+    """Wait until all have succeeded (None) or one has failed; returns its index.
 
-    Process 0 where it failed in the same way: then all did, and it has said so.
+    0 if process 0 failed with the same status: then the error is common to all, and process 0 has printed it.
     """
     while True:
         statuses = [child.poll() for child in children]
@@ -125,7 +124,7 @@ def _cause(status: int) -> str:
     return f"exit status {status}" if status > 0 else f"killed by {signal.Signals(-status).name}"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

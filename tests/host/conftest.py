@@ -17,10 +17,11 @@ SMALL = ["--batch=4", "--cbase=256", "--cmax=64", "--map-depth=2", "--kimg=0.016
 
 
 @pytest.fixture(autouse=True)
-def _without_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A chart takes longer to draw than such a run to train; tests marked `draws_charts` have them drawn."""
-    if request.node.get_closest_marker("draws_charts") is None:
+def _few_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts and grids take longer than such a run trains; tests marked `full_pictures` have them as users do."""
+    if request.node.get_closest_marker("full_pictures") is None:
         monkeypatch.setattr("training.loop.save_chart", lambda run_dir, terms: False)
+        monkeypatch.setattr("training.loop.grid_shape", lambda resolution: (1, 4))
 
 
 @pytest.fixture(scope="session")

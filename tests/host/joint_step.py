@@ -1,6 +1,6 @@
 """Some steps of a run as one of several processes, whose draws are slices of those that one process alone would make.
 
-    python -m tests.host.joint_step OUT DATA [--spoil | --differ | --die | --nan]      as `launch` or torchrun starts it
+Called in forked processes, or by `launch`: python -m tests.host.joint_step OUT DATA [--spoil|--differ|--die|--nan]
 
 Every process writes its weights to OUT/<rank>.pt. The optimisers are plain SGD: Adam's first steps are signs of the
 gradients, and would blow a difference in the last bit up to a whole step.

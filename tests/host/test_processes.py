@@ -16,21 +16,20 @@ import pytest
 import torch
 from click.testing import Result
 
-from tests.host.test_signals import COMMAND, ROOT, wait_for_ticks
+from tests.forked import Forked, ranks
+from tests.host import joint_step
+from tests.host.test_signals import FLAGS, ROOT, start, wait_for_ticks
+from torch_utils.launch import launch
 from training.checkpoint import load_snapshot, load_state
 
-JOINT_STEP = "tests.host.joint_step"
-TWO = "import sys; from torch_utils.launch import launch; sys.exit(launch(sys.argv[1:], 2))"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+def launch_two(*command: str) -> None:
+    os.chdir(ROOT)
+    sys.exit(launch([sys.executable, *command], 2))
 
 
-def start_two(*command: str) -> subprocess.CompletedProcess[str]:
-    launcher = [sys.executable, "-c", TWO, sys.executable, *command]
-    return subprocess.run(launcher, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
-
-
-def joint_step(out: Path, drawings: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    return start_two("-m", JOINT_STEP, str(out), str(drawings), *flags)
+def joint_steps(folder: Path, drawings: Path, *flags: str, world: int = 2) -> list[Forked]:
+    return ranks(joint_step.main, folder, drawings, *flags, world=world, folder=folder)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -40,14 +39,14 @@ def read(path: Path) -> dict[str, Any]:
 
 def test_two_processes_are_one_on_the_joint_batch(drawings: Path, tmp_path: Path) -> None:
     """R1, path length, KD with crossed pairs, ADA's sums and LeCam among it."""
-    result = joint_step(tmp_path, drawings)
-    assert result.returncode == 0, result.stderr
+    for process in joint_steps(tmp_path, drawings):
+        assert process.returncode == 0, process.output
     first, second = (read(tmp_path / f"{rank}.pt") for rank in range(2))
     assert [name for name, value in first["weights"].items() if not torch.equal(value, second["weights"][name])] == []
     alone_dir = tmp_path / "alone"
     alone_dir.mkdir()
-    command = [sys.executable, "-m", JOINT_STEP, str(alone_dir), str(drawings)]
-    subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=True, timeout=120)
+    (process,) = joint_steps(alone_dir, drawings, world=1)
+    assert process.returncode == 0, process.output
     alone = read(alone_dir / "0.pt")
     for name, value in alone["weights"].items():
         torch.testing.assert_close(first["weights"][name], value, rtol=1e-5, atol=2e-6, msg=name)
@@ -59,8 +58,8 @@ def test_two_processes_are_one_on_the_joint_batch(drawings: Path, tmp_path: Path
 
 
 def test_nan_in_one_process_is_counted_in_all(drawings: Path, tmp_path: Path) -> None:
-    result = joint_step(tmp_path, drawings, "--nan")
-    assert result.returncode == 0, result.stderr
+    for process in joint_steps(tmp_path, drawings, "--nan"):
+        assert process.returncode == 0, process.output
     first, second = (read(tmp_path / f"{rank}.pt") for rank in range(2))
     assert first["nan_steps"] == second["nan_steps"] == 1
 
@@ -69,26 +68,28 @@ def test_nan_in_one_process_is_counted_in_all(drawings: Path, tmp_path: Path) ->
 def test_processes_that_disagree_name_the_first_difference(
     flag: str, name: str, drawings: Path, tmp_path: Path
 ) -> None:
-    result = joint_step(tmp_path, drawings, flag)
-    assert result.returncode != 0
-    assert f"disagree on {name};" in result.stderr
+    for process in joint_steps(tmp_path, drawings, flag):
+        assert process.returncode != 0
+        assert f"disagree on {name};" in process.output
 
 
 def test_a_process_that_dies_takes_the_others_along(drawings: Path, tmp_path: Path) -> None:
     begun = time.monotonic()
-    result = joint_step(tmp_path, drawings, "--die")
-    assert result.returncode != 0
-    assert "process 1 of 2 failed (killed by SIGKILL)" in result.stderr
+    command = ("-m", "tests.host.joint_step", str(tmp_path), str(drawings), "--die")
+    process = Forked(launch_two, *command, out=tmp_path / "output.txt")
+    assert process.wait() != 0
+    assert "process 1 of 2 failed (killed by SIGKILL)" in process.output
     assert time.monotonic() - begun < 60
 
 
 def test_gpus_starts_processes_that_make_one_run(drawings: Path, tmp_path: Path) -> None:
-    flags = ["--gpus=2", "--kd=demo", "--aug=ada", "--lecam=0.1", "--holdout=4", "--kimg=0.032", f"--data={drawings}"]
-    command = [*COMMAND, f"--outdir={tmp_path}", *flags]
-    result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stdout + result.stderr
-    (run_dir,) = tmp_path.iterdir()
-    assert result.stdout.count("Finished at") == 1
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    flags = ["--gpus=2", "--kd=demo", "--aug=ada", "--lecam=0.1", "--holdout=4", "--kimg=0.032"]
+    process = start(drawings, runs, *flags)
+    assert process.wait() == 0, process.output
+    (run_dir,) = runs.iterdir()
+    assert process.output.count("Finished at") == 1
     lines = [json.loads(line) for line in (run_dir / "stats.jsonl").read_text().splitlines()]
     assert [line["Progress/kimg"]["mean"] for line in lines] == [0.016, 0.032]
     assert lines[0]["Loss/scores/real"]["num"] == 16  # of both
@@ -96,18 +97,17 @@ def test_gpus_starts_processes_that_make_one_run(drawings: Path, tmp_path: Path)
 
 
 def test_a_mistake_is_one_line_also_in_several_processes(drawings: Path, tmp_path: Path) -> None:
-    flags = ["--gpus=2", "--kd=demo", "--kd-layer=b4.fcc", f"--data={drawings}", f"--outdir={tmp_path / 'runs'}"]
-    result = subprocess.run([*COMMAND, *flags], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 2, result.stderr
-    (line,) = result.stderr.strip().splitlines()
+    process = start(drawings, tmp_path / "runs", "--gpus=2", "--kd=demo", "--kd-layer=b4.fcc")
+    assert process.wait() == 2, process.output
+    (line,) = process.output.strip().splitlines()
     assert "--kd-layer=b4.fcc is not in the discriminator; nearest: 'b4.fc'" in line
     assert not (tmp_path / "runs").exists()
 
 
 def test_torchrun_is_taken_as_it_is(drawings: Path, tmp_path: Path) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *COMMAND[1:]]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "train.py", *FLAGS]
     command = [*torchrun, "--kimg=0.016", f"--data={drawings}", f"--outdir={tmp_path}"]
-    result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stdout + result.stderr
     (run_dir,) = tmp_path.iterdir()
     assert load_state(run_dir)["parts"]["progress"]["nimg"] == 16
@@ -115,14 +115,10 @@ def test_torchrun_is_taken_as_it_is(drawings: Path, tmp_path: Path) -> None:
 
 
 def test_stopping_the_launcher_saves(drawings: Path, tmp_path: Path) -> None:
-    command = [*COMMAND, f"--data={drawings}", f"--outdir={tmp_path}", "--gpus=2"]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = start(drawings, tmp_path, "--gpus=2")
     run_dir = wait_for_ticks(tmp_path, 1, process)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 143, output
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait() == 143, process.output
     last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
     assert load_state(run_dir)["parts"]["progress"]["nimg"] == last["Progress/kimg"]["mean"] * 1000
     nimg = load_state(run_dir)["parts"]["progress"]["nimg"]
@@ -131,17 +127,14 @@ def test_stopping_the_launcher_saves(drawings: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's death signal is Linux's")
 def test_no_process_survives_the_launcher(drawings: Path, tmp_path: Path) -> None:
-    command = [*COMMAND, f"--data={drawings}", f"--outdir={tmp_path}", "--gpus=2"]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = start(drawings, tmp_path, "--gpus=2")
     wait_for_ticks(tmp_path, 1, process)
     children = subprocess.run(
         ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True
     ).stdout.split()
     assert len(children) == 2
-    process.kill()
-    process.communicate(timeout=60)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
     for _ in range(300):
         if not any(Path(f"/proc/{child}").exists() for child in children):
             return

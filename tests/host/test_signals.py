@@ -5,38 +5,40 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+import train
+from tests.forked import Forked
 from training.checkpoint import load_state
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [
-    sys.executable, "train.py", "--cfg=demo", "--batch=4", "--cbase=256", "--cmax=64", "--kimg=1000", "--tick=0.016",
-    "--snap=1",
+FLAGS = [
+    "--cfg=demo", "--batch=4", "--cbase=256", "--cmax=64", "--resolution=16", "--kimg=1000", "--tick=0.016", "--snap=1",
 ]  # fmt: skip
 
 
-def start(drawings: Path, outdir: Path) -> subprocess.Popen[str]:
-    command = [*COMMAND, f"--data={drawings}", f"--outdir={outdir}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+def train_with(flags: list[str]) -> None:
+    sys.argv = [str(ROOT / "train.py"), *flags]  # --gpus starts it again
+    train.main(flags)
 
 
-def wait_for_ticks(outdir: Path, ticks: int, process: subprocess.Popen[str]) -> Path:
+def start(drawings: Path, outdir: Path, *more: str) -> Forked:
+    flags = [*FLAGS, f"--data={drawings}", f"--outdir={outdir}", *more]
+    return Forked(train_with, flags, out=outdir.with_name(f"{outdir.name}-output.txt"))
+
+
+def wait_for_ticks(outdir: Path, ticks: int, process: Forked) -> Path:
     """Waits until the run has logged and saved `ticks` ticks."""
-    for _ in range(1200):
-        assert process.poll() is None, process.communicate()[0]
+    for _ in range(6000):
+        assert process.returncode is None, process.returncode
         for stats in outdir.glob("*/stats.jsonl"):
             if len(stats.read_text().splitlines()) > ticks:
                 return stats.parent
-        time.sleep(0.1)
+        time.sleep(0.02)
     raise AssertionError("the run logged nothing")
 
 
@@ -44,10 +46,9 @@ def wait_for_ticks(outdir: Path, ticks: int, process: subprocess.Popen[str]) -> 
 def test_stopping_saves(number: signal.Signals, status: int, drawings: Path, tmp_path: Path) -> None:
     process = start(drawings, tmp_path)
     run_dir = wait_for_ticks(tmp_path, 1, process)
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == status
-    assert "--resume=latest goes on" in output
+    os.kill(process.pid, number)
+    assert process.wait() == status
+    assert "--resume=latest goes on" in process.output
     last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
     assert load_state(run_dir)["parts"]["progress"]["nimg"] == last["Progress/kimg"]["mean"] * 1000
 
@@ -55,20 +56,12 @@ def test_stopping_saves(number: signal.Signals, status: int, drawings: Path, tmp
 def test_a_killed_run_goes_on_from_its_last_save(drawings: Path, tmp_path: Path) -> None:
     process = start(drawings, tmp_path)
     run_dir = wait_for_ticks(tmp_path, 2, process)
-    process.kill()
-    process.wait()
-    process.stdout.close()  # type: ignore[union-attr]
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
     saved = load_state(run_dir)["parts"]["progress"]["nimg"]
     assert saved >= 16
-    command = [
-        *COMMAND,
-        f"--data={drawings}",
-        f"--outdir={tmp_path}",
-        "--resume=latest",
-        f"--kimg={saved / 1000 + 0.016}",
-    ]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stdout + result.stderr
+    again = start(drawings, tmp_path, "--resume=latest", f"--kimg={saved / 1000 + 0.016}")
+    assert again.wait() == 0, again.output
     assert load_state(run_dir)["parts"]["progress"]["nimg"] == saved + 16
     kimg = [json.loads(line)["Progress/kimg"]["mean"] for line in (run_dir / "stats.jsonl").read_text().splitlines()]
     assert kimg == sorted(set(kimg))

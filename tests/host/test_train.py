@@ -42,7 +42,7 @@ def assert_equal_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor])
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
 
 
-@pytest.mark.draws_charts
+@pytest.mark.full_pictures
 def test_the_run_folder(run_train: RunTrain, tmp_path: Path) -> None:
     result = run_train("--kd=demo")
     assert result.exit_code == 0, result.output
@@ -153,17 +153,26 @@ def test_what_is_not_used_as_given_is_said(run_train: RunTrain, drawings: Path) 
     ids=["diffaugment", "ada and labels", "all the rest", "mlp head", "orthogonal head", "whiten", "two teachers"],
 )
 def test_resuming_repeats_the_whole_run_to_the_bit(flags: tuple[str, ...], run_train: RunTrain, tmp_path: Path) -> None:
-    """32 steps at once, and 16 + 16: path length, R1, the coin, ADA's p and the averages are all in the state."""
-    long = ("--kimg=0.128", "--tick=0.064", "--pl-weight=2", "--style-mixing=0.9", "--kd=none", "--kd-p=0.5", *flags)
+    """20 steps at once, and 10 + 10: path length, R1, the coin, ADA's p and the averages are all in the state."""
+    long = (
+        "--resolution=16",
+        "--kimg=0.08",
+        "--tick=0.04",
+        "--pl-weight=2",
+        "--style-mixing=0.9",
+        "--kd=none",
+        "--kd-p=0.5",
+        *flags,
+    )
     assert run_train(f"--outdir={tmp_path / 'whole'}", *long).exit_code == 0
     halves = f"--outdir={tmp_path / 'halves'}"
-    assert run_train(halves, *long, "--kimg=0.064", "--resume=latest").exit_code == 0
+    assert run_train(halves, *long, "--kimg=0.04", "--resume=latest").exit_code == 0
     result = run_train(halves, *long, "--resume=latest")
     assert result.exit_code == 0, result.output
-    assert "Resume:      at 0.1 kimg" in result.output
+    assert "Resume:      at 0.0 kimg" in result.output
     whole, resumed = (next((tmp_path / name).iterdir()) for name in ("whole", "halves"))
     assert_equal_weights(weights_of(whole), weights_of(resumed))
-    assert [line["Progress/kimg"]["mean"] for line in stats_of(resumed)] == [0.064, 0.128]
+    assert [line["Progress/kimg"]["mean"] for line in stats_of(resumed)] == [0.04, 0.08]
     a, b = load_state(whole), load_state(resumed)
     assert_equal_tree(a["parts"], b["parts"])
     assert {"progress", "G", "D", "G_ema", "optimizer.Gmain", "optimizer.Dmain", "path_length"} < a["parts"].keys()
@@ -282,7 +291,8 @@ def test_a_warm_start_from_nothing_that_fits(run_train: RunTrain, tmp_path: Path
 
 
 def test_snap_keep_deletes_older_snapshots(run_train: RunTrain, tmp_path: Path) -> None:
-    result = run_train("--kimg=4.2", "--tick=1", "--batch=60", "--batch-gpu=30", "--snap-keep=2", "--gamma=0")
+    small = ("--resolution=8", "--gamma=0", "--batch=240", "--batch-gpu=240")
+    result = run_train(*small, "--kimg=4.2", "--tick=1", "--snap-keep=2")
     assert result.exit_code == 0, result.output
     names = sorted(path.name for path in only_run(tmp_path).glob("network-snapshot-*"))
     assert names == ["network-snapshot-000003.safetensors", "network-snapshot-000004.safetensors"]

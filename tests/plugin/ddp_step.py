@@ -1,12 +1,9 @@
-"""A user's loop with D in DistributedDataParallel, as one of two processes, or as one with the joint batch.
-
-RANK=0 WORLD_SIZE=2 MASTER_ADDR=... MASTER_PORT=... python -m tests.plugin.ddp_step OUT.pt [--accumulate]
-"""
+"""A user's loop with D in DistributedDataParallel, as one of two processes, or as one with the joint batch."""
 
 from __future__ import annotations
 
 import os
-import sys
+from pathlib import Path
 
 import torch
 from torch import distributed as dist
@@ -20,7 +17,7 @@ from tests.plugin.conftest import PROMPTS, Discriminator, FakeTeacher
 ROWS, STEPS = 8, 4
 
 
-def main(out: str, accumulate: bool) -> None:
+def main(folder: Path, accumulate: bool) -> None:
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -57,11 +54,8 @@ def main(out: str, accumulate: bool) -> None:
         (gradient,) = torch.autograd.grad(loss_g + distilled.total, shift)
         with torch.no_grad():
             shift -= summed(gradient) / world
-    torch.save({"D": inner.state_dict(), "kd": kd.state_dict(), "G": {"shift": shift.detach()}}, out)
+    states = {"D": inner.state_dict(), "kd": kd.state_dict(), "G": {"shift": shift.detach()}}
+    torch.save(states, folder / f"{world}-{rank}.pt")
     if world > 1:
         dist.barrier()
         os._exit(0)  # not torch's business any more: under load, gloo's threads were seen to abort while they go
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], "--accumulate" in sys.argv)

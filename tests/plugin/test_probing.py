@@ -64,7 +64,7 @@ def discriminator() -> StandIn:
 def test_what_can_be_learned_is_found() -> None:
     d = discriminator()
     before = {name: value.clone() for name, value in d.state_dict().items()}
-    report = probe_teacher(d, Colours(), patches(), batch=8, steps=150)
+    report = probe_teacher(d, Colours(), patches(), batch=8, steps=60)
     assert report.best is not None
     assert report.best.held_out > 0.2
     assert report.best.training >= report.best.held_out
