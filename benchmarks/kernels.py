@@ -1,4 +1,4 @@
-"""How near do the CUDA kernels come to the memory's speed, and what do they save over plain torch?
+"""The speed of the CUDA kernels, relative to copying memory and to plain torch.
 
     python -m benchmarks.kernels
 
@@ -9,11 +9,13 @@ copies memory (2 x bytes / time of a large copy).
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable
 
 import click
 import torch
 
+from benchmarks.host import wait
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.build import kernels
 from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
@@ -21,33 +23,43 @@ from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
 SIZES = [(16, 64, 256, 256), (16, 128, 128, 128), (16, 256, 64, 64), (16, 512, 32, 32), (16, 512, 8, 8)]
 
 
-def milliseconds(work: Callable[[], object], rounds: int = 20) -> float:
+def milliseconds(work: Callable[[], object], device: torch.device, rounds: int = 20) -> float:
     for _ in range(3):
         work()
     times = []
     for _ in range(rounds):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        work()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
+        wait(device)
+        begun = time.perf_counter()
+        if device.type == "cuda":
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            work()
+            end.record()
+            end.synchronize()
+            times.append(start.elapsed_time(end))
+        else:
+            work()
+            times.append((time.perf_counter() - begun) * 1000)
     return statistics.median(times)
 
 
 @click.command()
-def main() -> None:
-    kernels()
-    large = torch.empty(2**30, dtype=torch.uint8, device="cuda")
-    there = torch.empty_like(large)
-    speed = 2 * large.numel() / milliseconds(lambda: there.copy_(large))  # bytes a millisecond
-    click.echo(f"{torch.cuda.get_device_name()}, a copy moves {speed / 1e9:.2f} TB/s")
+@click.option("--device", "name", default="cuda", show_default=True, help="cpu: small sizes, plain torch only")
+def main(name: str) -> None:
+    device = torch.device(name)
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        kernels()
+    large = torch.empty(2 ** (30 if on_gpu else 20), dtype=torch.uint8, device=device)
+    copy = torch.empty_like(large)
+    speed = 2 * large.numel() / milliseconds(lambda: copy.copy_(large), device)  # bytes a millisecond
+    click.echo(f"{torch.cuda.get_device_name() if on_gpu else 'cpu'}, a copy moves {speed / 1e9:.2f} TB/s")
     click.echo(f"{'':46}{'torch, ms':>11}{'kernel, ms':>11}{'of a copy':>11}")
-    f = setup_filter([1, 3, 3, 1], device="cuda")
-    for dtype in (torch.float16, torch.float32):
-        for size in SIZES:
-            x = torch.randn(size, device="cuda", dtype=dtype)
-            b = torch.randn(size[1], device="cuda", dtype=dtype)
+    f = setup_filter([1, 3, 3, 1], device=device)
+    for dtype in (torch.float16, torch.float32) if on_gpu else (torch.float32,):
+        for size in SIZES if on_gpu else [(2, 4, 16, 16)]:
+            x = torch.randn(size, device=device, dtype=dtype)
+            b = torch.randn(size[1], device=device, dtype=dtype)
             row(
                 speed,
                 f"bias_act {size} {dtype}",
@@ -60,9 +72,14 @@ def main() -> None:
 
 
 def row(speed: float, name: str, run: Callable[[str], torch.Tensor], x: torch.Tensor) -> None:
+    title = f"{name.replace('torch.', ''):46}"
+    plain = milliseconds(lambda: run("ref"), x.device)
+    if x.device.type != "cuda":
+        click.echo(f"{title}{plain:>11.3f}{'-':>11}{'-':>11}")
+        return
     moved = (x.numel() + run("cuda").numel()) * x.element_size()
-    plain, ours = (milliseconds(lambda impl=impl: run(impl)) for impl in ("ref", "cuda"))
-    click.echo(f"{name.replace('torch.', ''):46}{plain:>11.3f}{ours:>11.3f}{moved / ours / speed:>11.0%}")
+    ours = milliseconds(lambda: run("cuda"), x.device)
+    click.echo(f"{title}{plain:>11.3f}{ours:>11.3f}{moved / ours / speed:>11.0%}")
 
 
 if __name__ == "__main__":
