@@ -1,4 +1,4 @@
-"""benchmarks/gpu_slot.sh in its smallest form: when there is a GPU at last, the script must not fail on a typing error."""
+"""benchmarks/gpu_slot.sh in its smallest form: GPU time is rare, so the script must not fail on a typing error."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What limits what D learns of its teacher: the number of images, or what it is shown of them?
+"""How much of the teacher does D learn from N images? Distillation alone, without a GAN.
 
-    python -m benchmarks.transfer --drawings=100 --diffaugment=color,translation,cutout
+    python -m studies.transfer --drawings=100 --diffaugment=color,translation,cutout
 
-Distillation alone, without a game: a fresh D of the demo is taught the demo's teacher on so many drawings, both looking
-at the same augmented images, and asked about 500 drawings it never saw.
+A new D of the demo learns the demo's teacher on N drawings (both see the same augmented images) and is tested on 500
+drawings it never saw. Prints a row of the table in studies/notebook.md.
 """
 
 from __future__ import annotations

@@ -1,0 +1,125 @@
+"""The few-shot study: its statistics are the formulas, its generated pages are those of its results."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from kd_plugin.config.kd import KDConfig
+from kd_plugin.config.schema import options_of
+from kd_plugin.errors import flag
+from studies.few_shot import Run, main
+from studies.figure import EVIDENCE, save_figure
+from studies.results import CEILING, FORMS, LAST, NONE, Results, load_results
+from studies.tables import pages, table
+
+
+def row(form: str, seed: int, kid: float, **more: Any) -> dict[str, Any]:
+    values = {"gap": 0.5, "explained": None, "explained_holdout": None, "grad_ratio": None, "mem": {"mem1k_auc": 0.4}}
+    return {"form": form, "seed": seed, "kid": [9.0, *[kid] * LAST], **values, **more}
+
+
+def results(folder: Path, *rows: dict[str, Any]) -> Results:
+    path = folder / "results.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    return load_results(path)
+
+
+def cells(found: Results) -> dict[str, list[str]]:
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table(found)]
+    return {line[0]: line[1:] for line in lines}
+
+
+def test_the_share_closed_is_of_the_means_over_common_seeds(tmp_path: Path) -> None:
+    form = "AGKD standardised, balance 1"
+    found = results(
+        tmp_path,
+        *(row(NONE, seed, kid) for seed, kid in enumerate((0.4, 0.8, 0.5))),
+        *(row(CEILING, seed, kid) for seed, kid in enumerate((0.2, 0.4))),
+        row(form, 0, 0.3, explained=0.2, explained_holdout=0.1),
+        row(form, 1, 0.5, explained=0.4, explained_holdout=0.1),
+        row(form, 2, 0.1),  # no ceiling was trained with this seed
+    )
+    shown = cells(found)
+    assert shown[NONE][:4] == ["0.40, 0.80, 0.50", "0.57 ± 0.12", "", "0.00 ± 0.00"]
+    assert shown[CEILING][3] == "1.00 ± 0.00"
+    # (0.6 - 0.4) / (0.6 - 0.3); with one seed left out (0.8 - 0.5) / (0.8 - 0.4) and (0.4 - 0.3) / (0.4 - 0.2)
+    assert shown[form][3] == "0.67 ± 0.12"
+    assert shown[form][5] == "0.30 ± 0.10 / 0.10 ± 0.00"
+
+
+def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
+    found = results(
+        tmp_path,
+        *(row(NONE, seed, kid) for seed, kid in enumerate((0.4, 0.8, 0.5))),
+        *(row("matching", seed, kid) for seed, kid in enumerate((0.3, 0.6, 0.2))),
+    )
+    difference = found.difference("matching")
+    assert difference is not None
+    assert difference.mean == pytest.approx(-0.2)
+    assert difference.error == pytest.approx(0.1 / math.sqrt(3))  # the differences are -0.1, -0.2, -0.3
+    assert difference.interval == pytest.approx(4.303 * 0.1 / math.sqrt(3))
+    assert cells(found)["matching"][2] == "-0.20 (-0.45 to +0.05)"
+
+
+def test_without_a_distance_none_is_closed(tmp_path: Path) -> None:
+    """Many images no better than few, as short runs show: a share of less than nothing would look like a success."""
+    rows = [row(form, seed, kid) for form, kid in ((NONE, 0.5), (CEILING, 0.6), ("matching", 0.3)) for seed in (0, 1)]
+    assert [line[3] for line in list(cells(results(tmp_path, *rows)).values())[2:]] == ["", "", ""]
+
+
+def test_missing_values_are_empty_cells(tmp_path: Path) -> None:
+    form = "whole method (authors' release)"
+    assert cells(results(tmp_path, row(form, 0, 0.5)))[form][:5] == ["0.50", "0.50", "", "", "0.50"]
+
+
+def test_generated_pages_are_up_to_date() -> None:
+    """Run `python -m studies.tables` after a change of the results."""
+    for path, text in pages().items():
+        assert path.read_text(encoding="utf-8") == text, path
+
+
+def test_the_figure_has_a_dot_for_every_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.axes import Axes
+
+    dots: list[int] = []
+    plot = Axes.plot
+
+    def count(self: Axes, x: Any, y: Any, *form: Any, **options: Any) -> Any:
+        if form == ("o",):
+            dots.append(len(x))
+        return plot(self, x, y, *form, **options)
+
+    monkeypatch.setattr(Axes, "plot", count)
+    rows = [row(form, seed, 0.5) for form in EVIDENCE for seed in range(2)]
+    save_figure({"drawings": results(tmp_path, *rows), "cats": Results({})}, tmp_path)
+    assert dots == [2] * len(EVIDENCE)
+    assert (tmp_path / "evidence.png").stat().st_size > 1000
+
+
+def test_every_form_is_a_command() -> None:
+    """Its flags are flags of train.py, and its folder a name for a folder."""
+    known = {item.flag_name(flag) for item in options_of(KDConfig)} | {"--kd-variant"}
+    for form, flags in FORMS.items():
+        assert {flag.partition("=")[0] for flag in flags} <= known, form
+        assert set(Run(form, 0).name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-")
+    assert len({Run(form, 0).name for form in FORMS}) == len(FORMS)
+    assert set(EVIDENCE) <= set(FORMS)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--form=agkd"], "--form: 'agkd' is unknown; known are: none, all images"),
+        (["--few=x.zip"], "--few and --all: give both, or neither"),
+    ],
+)
+def test_mistakes(tmp_path: Path, flags: list[str], message: str) -> None:
+    result = CliRunner().invoke(main, [f"--out={tmp_path}", "--detector=x.pt", *flags])
+    assert result.exit_code == 2
+    assert message in result.output
