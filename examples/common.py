@@ -1,4 +1,4 @@
-"""What is no GAN: images in, a picture out."""
+"""Loading images and saving samples."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""A GAN as methods of one module, as Lightning (manual optimisation) and accelerate want it; taught by CLIP.
+"""A GAN as methods of one module, as Lightning (manual optimisation) and accelerate expect it; distilled from CLIP.
 
-D is compiled; the distillation is a sub-module, so that its head moves, is saved and is resumed with everything else.
+D is compiled. The distillation is a submodule, so its head is moved, saved and resumed with everything else. A plain
+GAN without the statements marked `# kd`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import kd_plugin
+import kd_plugin  # kd
 from examples.common import load_images, save_samples
 from examples.dcgan import generator
 
@@ -31,7 +32,7 @@ class Scores(nn.Module):
 
 
 class GAN(nn.Module):
-    """What would be a LightningModule: it owns networks and optimisers, the trainer calls `training_step`."""
+    """A LightningModule in Lightning: it owns networks and optimisers; the trainer calls `training_step`."""
 
     def __init__(self, teacher: str, z_dim: int, width: int, device: str, backend: str) -> None:
         super().__init__()
@@ -43,7 +44,8 @@ class GAN(nn.Module):
         )
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-        d_parameters = [*self.D.parameters(), *self.kd.parameters()]  # kd
+        d_parameters = list(self.D.parameters())
+        d_parameters += self.kd.parameters()  # kd
         return (
             torch.optim.Adam(self.G.parameters(), lr=2e-4, betas=(0.5, 0.999)),
             torch.optim.Adam(d_parameters, lr=2e-4, betas=(0.5, 0.999)),
@@ -57,15 +59,18 @@ class GAN(nn.Module):
         with self.kd.capture("fake"):  # kd
             d_fake = D(fake.detach())
         loss_d = F.softplus(-d_real).mean() + F.softplus(d_fake).mean()
+        losses = {"D": loss_d.item()}
         distilled = self.kd(loss_d)  # kd
+        loss_d = loss_d + distilled.total  # kd
+        losses |= {name: value.item() for name, value in distilled.terms.items()}  # kd
         opt_d.zero_grad()
-        (loss_d + distilled.total).backward()
+        loss_d.backward()
         opt_d.step()
         loss_g = F.softplus(-D(fake)).mean()
         opt_g.zero_grad()
         loss_g.backward()
         opt_g.step()
-        return {"G": loss_g.item(), "D": loss_d.item(), **{k: v.item() for k, v in distilled.terms.items()}}
+        return losses | {"G": loss_g.item()}
 
 
 def train(

@@ -1,7 +1,7 @@
-"""A class-conditional ResNet GAN with projection discriminator and hinge loss (Miyato & Koyama 2018), taught by CLIP.
+"""A class-conditional ResNet GAN with projection discriminator and hinge loss (Miyato & Koyama 2018), with CLIP.
 
-Two discriminator steps for each of the generator's, each over two micro-batches; the teacher looks at clean images, and
-the diversity term acts on the generator through the frozen teacher.
+Two discriminator steps per generator step, each over two micro-batches; the teacher sees clean images; the diversity term
+acts on the generator through the frozen teacher. A plain GAN without the statements marked `# kd`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-import kd_plugin
+import kd_plugin  # kd
 from examples.common import load_images, save_samples
 
 D_STEPS, MICRO_BATCHES = 2, 2
@@ -84,12 +84,7 @@ def train(
     G, D = Generator(z_dim, width, len(names)).to(device), Discriminator(width, len(names)).to(device)
     opt_g = torch.optim.Adam(G.parameters(), lr=2e-4, betas=(0.0, 0.999))
     opt_d = torch.optim.Adam(D.parameters(), lr=2e-4, betas=(0.0, 0.999))
-    prompts = [f"a photo of a {name}" for name in names] + [
-        "a photo",
-        "a drawing",
-        "something small",
-        "something large",
-    ]
+    prompts = [f"a photo of a {name}" for name in names] + ["a photo", "a drawing", "something small"]  # kd
     kd = kd_plugin.attach(  # kd
         D, layer="blocks", width=width, teacher=teacher, prompts=prompts, view="clean", balance=0.5,
         terms={"agkd": 1.0, "cgkd": 1.0, "diversity": 0.1},
@@ -107,26 +102,30 @@ def train(
             kd.begin_step()  # kd: the micro-batches below are one step
             for _ in range(MICRO_BATCHES):
                 rows = torch.randint(len(images), [batch // MICRO_BATCHES])
-                flipped = images[rows].flip(3)  # the augmentation; the teacher is shown the clean images
+                flipped = images[rows].flip(3)  # the augmentation; the teacher sees the clean images
                 with torch.no_grad():
                     fake, y_fake = fakes(len(rows))
-                with kd.capture("real", clean=images[rows], keys=rows):  # kd: keys: each real image is embedded once
+                with kd.capture("real", clean=images[rows], keys=rows):  # kd: each real image is embedded once
                     d_real = D(flipped, labels[rows])
                 with kd.capture("fake", clean=fake):  # kd
                     d_fake = D(fake.flip(3), y_fake)
                 adversarial = F.relu(1 - d_real).mean() + F.relu(1 + d_fake).mean()
+                losses = {"D": adversarial.item()}
                 distilled = kd(adversarial)  # kd
-                ((adversarial + distilled.total) / MICRO_BATCHES).backward()
+                adversarial = adversarial + distilled.total  # kd
+                (adversarial / MICRO_BATCHES).backward()
             opt_d.step()
         fake, y_fake = fakes(batch)
+        loss_g = -D(fake, y_fake).mean()
+        losses["G"] = loss_g.item()
         diversity = kd.for_generator(fake)  # kd
-        loss_g = -D(fake, y_fake).mean() + diversity.total
+        loss_g = loss_g + diversity.total  # kd
+        losses |= {name: value.item() for name, value in {**distilled.terms, **diversity.terms}.items()}  # kd
         opt_g.zero_grad()
         loss_g.backward()
         opt_g.step()
-        terms = {**distilled.terms, **diversity.terms}
-        history.append({"G": loss_g.item(), "D": adversarial.item(), **{k: v.item() for k, v in terms.items()}})
-    print(f"explained: {kd.explained()}")
+        history.append(losses)
+    print(f"explained: {kd.explained()}")  # kd
     if out:
         with torch.no_grad():
             save_samples(fakes(64)[0], out)
@@ -135,7 +134,7 @@ def train(
 
 def main(arguments: list[str] | None = None) -> list[dict[str, float]]:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", help="images in one sub-folder a class")
+    parser.add_argument("folder", help="images in one sub-folder per class")
     parser.add_argument("--teacher", default="clip")
     parser.add_argument("--steps", type=int, default=20000)
     parser.add_argument("--batch", type=int, default=64)
