@@ -54,7 +54,8 @@ def draw(path: Path) -> None:
     arrow(axes, (9.0, 1.46), (7.6, 2.95), BLUE, dashed=True)
     axes.text(1.0, 1.78, "gradient to G", fontsize=8, color=BLUE)
     axes.text(8.6, 2.15, "gradient to D", fontsize=8, color=BLUE)
-    axes.text(3.3, 4.55, "grey: your GAN, unchanged      blue: distillation, only during training", fontsize=9, color=GREY)
+    caption = "grey: your GAN, unchanged      blue: distillation, only during training"
+    axes.text(3.3, 4.55, caption, fontsize=9, color=GREY)
     figure.savefig(path)
 
 

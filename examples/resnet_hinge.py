@@ -1,6 +1,6 @@
 """A class-conditional ResNet GAN with projection discriminator and hinge loss (Miyato & Koyama 2018), with CLIP.
 
-Two discriminator steps per generator step, each over two micro-batches; the teacher sees clean images; the diversity term
+Two discriminator steps per generator step, each over two micro-batches; the teacher sees clean images; diversity
 acts on the generator through the frozen teacher. A plain GAN without the statements marked `# kd`.
 """
 
