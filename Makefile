@@ -17,7 +17,7 @@ lint: $(READY)  ## format, lint and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-check: lint test  ## what a change must pass
+check: lint test  ## what CI runs
 
 $(READY): constraints.txt setup.py
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)

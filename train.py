@@ -1,4 +1,4 @@
-"""Train a StyleGAN2 on few images, with a frozen CLIP teaching its discriminator.
+"""Train a StyleGAN2 on few images, guided by a frozen CLIP.
 
 \b
     python train.py --kd=clip --data=100-shot-obama.zip     the method
@@ -57,7 +57,7 @@ PROMPTS_USED = "kd_prompts_used"  # in config.json: for the reader, not an optio
     "--kd-variant",
     group="Distillation",
     metavar="NAME",
-    help=f"A published form: {', '.join(VARIANTS)}; sets the options below, which go over it",
+    help=f"Start from a published configuration ({', '.join(VARIANTS)}); other --kd-* flags override it",
 )
 @grouped_option(
     "--kd-probe",
@@ -66,8 +66,8 @@ PROMPTS_USED = "kd_prompts_used"  # in config.json: for the reader, not an optio
     type=click.FloatRange(min=0, min_open=True),
     is_flag=False,
     flag_value=SECONDS,
-    help=f"Say what the discriminator can learn from the teacher about these images, tried for {SECONDS:.0f} seconds "
-    "where no other time is given, and stop",
+    help="Report what the discriminator can learn from the teacher about these images, then stop; SECONDS for the "
+    f"trials, {SECONDS:.0f} if omitted",
 )
 @grouped_option(
     IMPORT_FLAG,
@@ -75,13 +75,13 @@ PROMPTS_USED = "kd_prompts_used"  # in config.json: for the reader, not an optio
     group="Distillation",
     metavar="MODULE|FILE.py",
     multiple=True,
-    help="Import your code first, which may register terms; their flags are then known (docs/extending.md)",
+    help="Import your code first; it may register terms, which then have flags (docs/extending.md)",
 )
-@click.option("--config", "config_file", metavar="FILE", help="A run's config.json, to run again; flags go over it")
+@click.option("--config", "config_file", metavar="FILE", help="Repeat a run from its config.json; flags override it")
 @click.option(
     "--resume",
     metavar="latest|DIR|FILE",
-    help="latest: go on with the newest run of this command; a run's folder: go on with that one; "
+    help="latest: continue the newest run of this command; a run's folder: continue that run; "
     "a network-snapshot-*.safetensors: start a new run from its weights",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Check everything, print config.json and stop")
@@ -148,7 +148,7 @@ def configure(
     config_file: str | None = None,
     variant: str | None = None,
 ) -> tuple[TrainConfig, ImageDataset]:
-    """Opens the images and resolves every option; a preset may depend on the images' size."""
+    """Open the images and resolve every option; a preset may depend on the images' size."""
     saved = read_config(config_file) if config_file is not None else None
     names = {field.name for field in dataclasses.fields(ImageOptions)}
     images = {
@@ -176,14 +176,14 @@ def read_config(path: str) -> dict[str, Any]:
 
 
 def train(config: TrainConfig, dataset: ImageDataset, resume: str | None, ranks: Ranks) -> int:
-    """Builds the run, finds what it goes on from, and trains. Nothing is written before everything was checked."""
+    """Build the run, restore its state if it continues one, and train; everything is checked before writing."""
     name = run_name(config)
     ranks.from_first(lambda: require_writable(config.outdir))
     run_dir = ranks.from_first(lambda: folder_to_continue(config, name, resume))
     taken: list[str] = []
     state = None if run_dir is None else state_to_continue(config, run_dir)
     if state is not None:
-        saved = state["config"]  # `auto` may measure otherwise today: the run keeps what it had
+        saved = state["config"]  # `auto` may choose differently today: the run keeps its choice
         networks = saved["precision"] if config.precision == "auto" else config.precision
         config = with_precision(config, networks, saved["kd"]["precision"])
     session = Session.build(config, dataset, ranks)
@@ -207,13 +207,13 @@ def train(config: TrainConfig, dataset: ImageDataset, resume: str | None, ranks:
             log.write(f"Resume:      at {session.nimg / 1000:.1f} kimg")
             if (before := state["config"]["gpus"]) != config.gpus:
                 log.write(
-                    f"             in {config.gpus} processes, before in {before}: other random draws from here on"
+                    f"             in {config.gpus} processes, before in {before}: random draws differ from here on"
                 )
         for line in taken:
             log.write(f"Warm start:  {line}")
         status = run(session, run_dir, log)
         if status:
-            log.write(f"Stopped at {session.nimg / 1000:.1f} kimg; the same command with --resume=latest goes on")
+            log.write(f"Stopped at {session.nimg / 1000:.1f} kimg; the same command with --resume=latest continues")
         else:
             for line in closing(session, run_dir):
                 log.write(line)
@@ -221,27 +221,27 @@ def train(config: TrainConfig, dataset: ImageDataset, resume: str | None, ranks:
 
 
 def config_json(session: Session) -> str:
-    """What config.json holds: every option as it was resolved, and the prompts that were chosen."""
+    """The text of config.json: every resolved option, and the chosen prompts."""
     used = {} if session.prompts is None else {PROMPTS_USED: session.prompts.texts}
     return json.dumps({**to_dict(session.config), **used}, indent=2)
 
 
 def closing(session: Session, run_dir: Path) -> list[str]:
-    """What to look at, and what to type next."""
+    """The last lines of the log: files to look at, and the next commands."""
     kimg = session.nimg // 1000
     distils = session.config.kd.enabled
     snapshot = run_dir / f"network-snapshot-{kimg:06d}.safetensors"
     lines = [
         f"Finished at {session.nimg / 1000:.1f} kimg. Look at",
-        f"    {run_dir / f'fakes{kimg:06d}.png'}    what the generator makes (reals.png: the training images)",
-        f"    {run_dir / 'chart.png'}    D's scores{', and what distillation did' if distils else ''}",
-        f"    {run_dir / 'views.png'}    what D {'and the teacher are' if distils else 'is'} shown",
-        "and type next, for more images,",
+        f"    {run_dir / f'fakes{kimg:06d}.png'}    generated images (reals.png: the training images)",
+        f"    {run_dir / 'chart.png'}    D's scores{' and the distillation' if distils else ''}",
+        f"    {run_dir / 'views.png'}    what D {'and the teacher see' if distils else 'sees'}",
+        "For more images:",
         f"    python generate.py --network={snapshot} --seeds=0-31 --trunc=0.7",
     ]
     if DemoSpec.parse(session.config.data):
         lines += [
-            "or, for images of your own (a folder or a zip; a GPU is advised, and 100 images will do),",
+            "For your own images (a folder or zip of 100 or more; a GPU is recommended):",
             "    python train.py --kd=clip --data=FOLDER --resolution=256",
         ]
     return lines
@@ -250,7 +250,7 @@ def closing(session: Session, run_dir: Path) -> list[str]:
 def folder_to_continue(config: TrainConfig, name: str, resume: str | None) -> Path | None:
     """
     Raises:
-        UserError: `latest`, and there are runs of this name, but all with other options.
+        UserError: `latest`, and all runs of this name have other options.
     """
     if resume is not None and resume != LATEST:
         return Path(resume) if Path(resume).is_dir() else None
@@ -258,7 +258,7 @@ def folder_to_continue(config: TrainConfig, name: str, resume: str | None) -> Pa
     for folder in runs_with_state(Path(config.outdir)) if resume == LATEST else []:
         try:
             saved = read_config(str(folder / "config.json"))
-        except UserError:  # one broken folder must not keep the others from going on
+        except UserError:  # one broken folder must not block the others
             continue
         differences = differing_fields(saved, config)
         if not differences:
@@ -268,8 +268,8 @@ def folder_to_continue(config: TrainConfig, name: str, resume: str | None) -> Pa
     if others:
         folder, differences = min(others, key=lambda other: len(other[1]))
         raise UserError(
-            f"--resume=latest: no run in '{config.outdir}' has these options; '{folder}' was started with other ones: "
-            f"{', '.join(differences)}; give the same, or start a new run without --resume"
+            f"--resume=latest: no run in '{config.outdir}' has these options; '{folder}' was started with different "
+            f"ones: {', '.join(differences)}; give the same, or start a new run without --resume"
         )
     return None
 

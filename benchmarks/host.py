@@ -1,4 +1,4 @@
-"""The trainer itself, set up to be timed: real phases, 100 drawings enlarged to the size that is asked for."""
+"""The trainer set up for timing: real phases, 100 drawings enlarged to the requested size."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def a_batch(session: Session) -> Batch:
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done all that it was asked."""
+    """Wait until the device is idle."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,11 +1,11 @@
-"""What does distillation cost a training step?
+"""The cost of distillation in a training step.
 
     python -m benchmarks.kd_overhead --resolution=256 --batch=16 --teacher=random:ViT-B/32
 
-D's and G's main step without a teacher, with each view, and with each term on G; then what each part of the
-distillation takes, and how many operations it hands to the device (a GPU at small sizes waits for them). The runs
-take turns, in one process. `random:ViT-B/32` is a network of that size with random weights: it costs what the real one
-costs, and knows nothing.
+D's and G's main step without a teacher, with each view, and with each term on G; then the time of each part of the
+distillation and the number of operations it launches (at small sizes a GPU waits for them). The setups take turns in
+one process. `random:ViT-B/32` is a network of that size with random weights: it costs the
+same as the real one.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _report(seconds: dict[str, float], counts: dict[str, int]) -> None:
 
 
 def _report_memory(spec: str) -> None:
-    """Each setup in a process of its own, which loads its teacher as a run does."""
+    """Each setup in its own process, which loads its teacher as a run does."""
     command = [sys.executable, "-m", "benchmarks.kd_overhead", *(flag for flag in sys.argv[1:] if flag != "--memory")]
     with tempfile.TemporaryDirectory() as folder:
         if spec.startswith("random:"):

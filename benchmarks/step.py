@@ -1,9 +1,9 @@
-"""How long does a training step take, phase by phase, with our code and with an official checkout's?
+"""Time of a training step, phase by phase, of our code and of an official checkout.
 
     python -m benchmarks.step --resolution=64
     python -m benchmarks.step --resolution=64 --official=STYLEGAN2-ADA-PYTORCH
 
-Each contestant is a process of its own; they work in turns, so that what else the machine does meets both alike.
+Each side is a separate process; they work in turns, so that other load on the machine affects both alike.
 The iteration is the lazily regularised one: Gmain + Dmain + path length / 4 + R1 / 16 + the moving average.
 """
 
@@ -20,12 +20,12 @@ from typing import Any
 import click
 
 ROOT = Path(__file__).resolve().parent.parent
-PHASES = {"Gmain": 1, "Dmain": 1, "Greg": 4, "Dreg": 16, "EMA": 1}  # once in so many iterations
+PHASES = {"Gmain": 1, "Dmain": 1, "Greg": 4, "Dreg": 16, "EMA": 1}  # every N-th iteration
 TITLES = {"Gmain": "Gmain", "Dmain": "Dmain", "Greg": "path length", "Dreg": "R1", "EMA": "moving average"}
 
 
 class Contestant:
-    """A process that does what it is told (see benchmarks.worker)."""
+    """A process that runs phases on request (see benchmarks.worker)."""
 
     def __init__(self, module: str, options: dict[str, Any]) -> None:
         command = [sys.executable, "-m", module, json.dumps(options)]
@@ -47,7 +47,7 @@ class Contestant:
             try:
                 return json.loads(line)
             except json.JSONDecodeError:
-                continue  # what a library has to say
+                continue  # a library's message
         raise SystemExit(f"'{' '.join(self.process.args[1:3])}' ended early; its message stands above")  # type: ignore[index]
 
     def median(self, name: str) -> float:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.threads
 
-Each setting runs in a process of its own, in turns, first on the idle machine, then beside another program of the same
+Each setting runs in its own process, in turns, first on the idle machine, then beside another program of the same
 kind. Reported: the median of the rounds, and its ratio to torch's default.
 """
 

@@ -1,4 +1,4 @@
-"""A contestant of `benchmarks.step`: a process of its own that runs a phase when its parent says so, and times it."""
+"""A worker of `benchmarks.step`: a process that runs and times a phase on request."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 
 __all__ = ["LEARNING_RATE", "serve"]
 
-# So small that the networks stay as they start. Trained on a few random images D would be so sure of itself within a
-# minute that the gradients were denormal numbers, which a CPU multiplies 100 times more slowly.
+# So small that the networks stay at their initialisation. Trained on a few random images, D becomes so certain
+# within a minute that gradients are denormal numbers, which a CPU multiplies 100 times more slowly.
 LEARNING_RATE = 1e-6
 
 

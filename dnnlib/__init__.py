@@ -1,1 +1,1 @@
-"""What the host's programs share that needs no torch: files, text, the error of a user's mistake."""
+"""Helpers of the scripts that need no torch: files, text, command lines, errors."""

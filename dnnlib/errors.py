@@ -1,4 +1,4 @@
-"""The host's side of KDError: something the user gave cannot be used."""
+"""The errors of the trainer: a user's mistake, and a run that failed."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ class UserError(ValueError):
 
 
 class RunFailed(RuntimeError):
-    """A run that cannot go on, through no mistake in what it was given. One line as well; scripts exit with 1."""
+    """A run that cannot continue, although its input was valid. The message is one line; scripts exit with status 1."""

@@ -1,4 +1,4 @@
-"""How results are written: a file appears whole or not at all, and each run gets a folder of its own."""
+"""Writing results: files appear complete or not at all, and each run gets its own folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["is_called", "make_run_dir", "next_run_name", "require_writable", "wr
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str | Callable[[Path], object]) -> None:
-    """Write a file so that whatever happens, a reader finds the old one or the new one, whole.
+    """Write a file so that a reader always finds either the complete old one or the complete new one.
 
     Args:
         path: the file to make or replace. Its folder must exist.
@@ -50,7 +50,7 @@ def _flush_to_disk(path: Path, flags: int = os.O_RDWR) -> None:
 
 
 def next_run_name(outdir: str | os.PathLike[str], description: str) -> str:
-    """`"00003-cats-auto"` where 00002 is the highest number so far. Makes nothing.
+    """`"00003-cats-auto"` where 00002 is the highest number so far. Creates nothing.
 
     What does not belong in a file name becomes a dash; a long description is cut.
     """

@@ -1,4 +1,4 @@
-"""The files in a zip or a folder, taken by number."""
+"""The files in a zip or a folder, accessed by number."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FileTable:
         names: UTF-8, relative to the root, with forward slashes.
         sizes: in bytes.
         crcs: CRC-32 of the contents; 0 in a folder of more than HASHED_BYTES.
-        companion: the content of the companion file that was asked for, b"" where there is none.
+        companion: the content of the requested companion file, b"" if there is none.
         companion_root: the folder it lies in, "" or "name/": what it says of files is relative to that.
         skipped: how many other files there are, by suffix; those of the system and hidden ones under "hidden".
     """

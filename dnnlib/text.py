@@ -1,4 +1,4 @@
-"""How durations and sizes are written for people."""
+"""Durations and sizes as text."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def attach(
         discriminator: D, also inside DistributedDataParallel (gradients of the heads are averaged as well) or
             torch.compile (attach before its first call).
         teacher: a spec for `load_teachers`, a Teacher, or several with their weights; by default that of `config`,
-            otherwise "clip". Of several, those without a text side are not used by terms that need texts.
+            otherwise "clip". Of several, those without a text encoder are not used by terms that need texts.
         prompts: texts to compare images with; by default those in the file `config.prompts`. Without any, terms that
             need texts (cgkd, diversity) are off.
         terms: weights, or options, of the terms by name, built-in or registered by you; all others are off. By default

@@ -1,4 +1,4 @@
-"""Is anything taught, and how strongly? Two numbers that tell distillation from mere regularisation."""
+"""Two numbers that distinguish distillation from mere regularisation: fraction explained and gradient ratio."""
 
 from __future__ import annotations
 

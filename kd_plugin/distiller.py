@@ -112,7 +112,7 @@ class Distiller(AnyDistiller):
         return self._generator_needs
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
-        """Those that D's optimiser trains: all but those of terms with an optimiser of their own."""
+        """Those that D's optimiser trains: all except those of terms with their own optimiser."""
         trained_apart = {id(p) for name in self._optimizers for p in self._on_g[name].parameters()}
         return ((n, p) for n, p in super().named_parameters(*args, **kwargs) if id(p) not in trained_apart)
 
@@ -219,7 +219,7 @@ class Distiller(AnyDistiller):
         return ((name, term) for name, term in self._on_d.items() if isinstance(term, ComparisonTerm))
 
     def _warn_if_generator_is_forgotten(self) -> None:
-        """Nobody would notice that a term of G is never asked for."""
+        """Warn if the host never requests the terms of G; nothing else would show it."""
         self._unasked += 1
         if self._on_g and self._unasked == _PATIENCE:
             named = " and ".join(arg(name, self._weights[name]) for name in self._on_g)
@@ -230,7 +230,7 @@ class Distiller(AnyDistiller):
             )
 
     def _check_numbers(self, captured: Mapping[Role, Captured]) -> None:
-        """Crossed pairs go row by row. Checked in every step, also if this one does not cross: errors come early."""
+        """Crossed pairs need equal batches. Checked also in steps that do not cross, so errors come early."""
         real, fake = (len(captured[role].features) for role in ROLES)
         if real != fake and self.config.p > 0 and any(term.needs.other_batch for term in self._on_d.values()):
             raise CaptureError(
@@ -285,7 +285,7 @@ class Distiller(AnyDistiller):
 
 
 def _optimizers(terms: Mapping[str, Term]) -> dict[str, torch.optim.Optimizer]:
-    """Of the terms of G that have parameters.
+    """The optimisers of G's terms with parameters.
 
     Raises:
         KDError: such a term has none.

@@ -1,4 +1,4 @@
-"""What the plug-in's parts exchange in a run of several processes. Alone, nothing."""
+"""Communication between processes; without effect in a single one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def gathered(rows: Tensor) -> Tensor:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """From now on a gradient that a backward pass leaves in these is the mean over all processes.
+    """From now on, gradients of these parameters are averaged over all processes in the backward pass.
 
     For a head beside a D in DistributedDataParallel, which averages D's gradients and knows nothing of the head's.
     Where gradients are accumulated, what was averaged before is averaged again, which changes nothing.

@@ -1,4 +1,4 @@
-"""Where do downloaded files live, how do they get there whole, and what does the user read when they do not?"""
+"""Downloading files into the cache: complete, checked, resumable, with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ def download(
 ) -> Path:
     """The file's path in the cache; fetched, with a progress bar on stderr, only if it is not there yet.
 
-    It arrives as FILE.part and is renamed when it is complete and checked. A transfer that is cut goes on where it
-    stopped, at the next try or in the next run, if the server can do that and still has the same file. Processes that
-    want the same file at once wait for one of them to fetch it. Where nobody publishes a checksum, that of the first
+    It arrives as FILE.part and is renamed when it is complete and checked. An interrupted transfer continues where it
+    stopped, at the next attempt or in the next run, if the server supports it and still has the same file. Processes
+    that need the same file wait for one of them to fetch it. If no checksum is published, that of the first
     download is kept beside the file and compared at every later use.
 
     Args:
         url: where it comes from.
         filename: its name in `cache_dir()`.
         sha256: hex digest that the content must have.
-        problem_of: where there is none: what is wrong with the content, "" for nothing; asked at the first use.
+        problem_of: without a checksum: says what is wrong with the content, "" for nothing; called at the first use.
         what: the thing, for messages: "OpenAI CLIP ViT-B/32".
         instead: what the user can do by hand, for messages.
 
@@ -88,7 +88,7 @@ def download(
 
 
 class _Failed(Exception):
-    """A try that brought no whole file. `again`: whether another one may."""
+    """An attempt that did not deliver a complete file. `again`: whether another attempt may."""
 
     def __init__(self, reason: str, again: bool = True) -> None:
         super().__init__(reason)
@@ -146,7 +146,7 @@ def _transfer(url: str, part: Path, what: str) -> None:
 
 @contextlib.contextmanager
 def _answer(url: str, part: Path, etag: Path) -> Iterator[HTTPResponse]:
-    """The server's answer to a request for what is missing: the rest, or all where it cannot go on."""
+    """The server's answer to a request for the missing part: that part, or everything if it cannot resume."""
     headers = {"User-Agent": "kd_plugin"}
     # Without its tag nobody knows that the server's file is still the one whose beginning is here.
     if part.is_file() and part.stat().st_size and etag.is_file():
@@ -163,7 +163,7 @@ def _answer(url: str, part: Path, etag: Path) -> Iterator[HTTPResponse]:
 
 
 def _position(response: HTTPResponse) -> tuple[int, int | None]:
-    """Where the content that comes starts, and the length of the whole file, if the server says it."""
+    """The offset at which the content starts, and the length of the whole file if the server states it."""
     if response.status == 206:
         span, _, total = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
         first = span.partition("-")[0]

@@ -1,4 +1,4 @@
-"""Are numbers finite? Asked without making the CPU wait for an accelerator."""
+"""Checking that values are finite without making the CPU wait for an accelerator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images of a folder or a zip as one tensor: enough to look at a dataset without a trainer."""
+"""Reading the images of a folder or a zip into one tensor, without the trainer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a host uses of a distiller, whether it has one teacher or several."""
+"""The interface between a host and a distiller of one or several teachers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RunD = Callable[[Tensor], object]  # calls D on images
 
 
 class AnyDistiller(nn.Module, ABC):
-    """Made by `kd_plugin.attach`. Its parameters belong in D's optimiser; its state_dict restores a run exactly."""
+    """Created by `kd_plugin.attach`. Its parameters belong in D's optimiser; its state_dict restores a run exactly."""
 
     if TYPE_CHECKING:
 

@@ -1,4 +1,4 @@
-"""A name -> object table whose misses name the nearest entry."""
+"""A table of objects by name whose errors name the nearest entry."""
 
 from __future__ import annotations
 

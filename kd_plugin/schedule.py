@@ -1,4 +1,4 @@
-"""When a step distils, and how strongly: counts steps and images, and draws the coin of each step."""
+"""When a step distils and how strongly: counts steps and images, and draws each step's coin."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Schedule:
         self._draws = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers on every device
 
     def begin_step(self, by_host: bool = True) -> None:
-        """A step begins. From the first time that the host says so, only the host does."""
+        """A step begins. Once the host has called this, only the host begins steps."""
         self._begun, self._host_begins = True, by_host
         self.steps += 1
         ended = self.until > 0 and self.images >= self.until * 1000
@@ -44,16 +44,16 @@ class Schedule:
             self.coin = bool(torch.rand((), generator=self._draws) < self.p)
 
     def enter(self) -> None:
-        """Something of a step happens: it begins now, unless it has."""
+        """Begin a step unless one has begun."""
         if not self._begun:
             self.begin_step(by_host=False)
 
     def leave(self) -> None:
-        """A step ends, unless the host says where steps begin."""
+        """End a step, unless the host begins steps itself."""
         self._begun = self._host_begins
 
     def factor(self, real: int) -> float:
-        """Of the terms of D, for a call with so many real images; counts them."""
+        """The factor of D's terms for a call with this number of real images, which are counted."""
         self.images += real * world() * self.every
         grown = 1.0 if self.warmup == 0 else min(self.images / (self.warmup * 1000), 1.0)
         left = 1.0 if self.until == 0 else max(1 - self.images / (self.until * 1000), 0.0)

@@ -1,4 +1,4 @@
-"""The records handed from one part of the plug-in to the next. All are frozen; none owns a parameter."""
+"""The records that the plug-in's parts pass to each other. All are frozen; none owns a parameter."""
 
 from __future__ import annotations
 

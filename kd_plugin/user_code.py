@@ -1,4 +1,4 @@
-"""Importing code of the user's: a teacher as MODULE:ATTRIBUTE, or a module that registers terms."""
+"""Importing the user's code: a teacher as MODULE:ATTRIBUTE, or a module that registers terms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README: its commands are understood, its ten lines run as they stand, its files exist, its numbers are measured."""
+"""The README: its commands are understood, its ten lines run, its files exist, its numbers are measured."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Tensor-level tools of the reference host. Knows torch; knows nothing of networks, losses or training."""
+"""Tensor-level tools of the trainer: operators, processes, statistics. Nothing here knows networks or losses."""

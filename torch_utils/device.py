@@ -1,4 +1,4 @@
-"""Which device `--device` means."""
+"""Choosing the device of `--device`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["pick_device"]
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one, else Apple's MPS, else the CPU.
+    """`auto` is CUDA if available, else Apple's MPS, else the CPU.
 
     Raises:
         UserError: a device torch does not know or that this machine lacks.

@@ -13,7 +13,7 @@ __all__ = ["NanWatch", "average_and_sanitize"]
 
 
 def average_and_sanitize(parameters: Iterable[nn.Parameter], ranks: Ranks) -> Tensor:
-    """Averages the gradients over the processes in one message; NaN becomes 0 and infinity ±1e5, as in official code.
+    """Average the gradients over the processes in one message; NaN becomes 0 and infinity ±1e5, as in official code.
 
     Returns:
         A boolean scalar on the gradients' device: whether anything was not finite. The same in every process.
@@ -49,7 +49,7 @@ class NanWatch:
         self._total = torch.zeros([], dtype=torch.int64, device=device)
 
     def note(self, bad: Tensor) -> None:
-        """Any number of times a step. Does not wait for the device."""
+        """May be called several times per step. Does not wait for the device."""
         self._in_step |= bad
 
     def end_step(self) -> None:
@@ -58,11 +58,11 @@ class NanWatch:
         self._in_step = torch.zeros_like(self._in_step)
 
     def streak(self) -> int:
-        """Such steps in a row, up to now. Waits for the device."""
+        """The number of consecutive such steps up to now. Waits for the device."""
         return int(self._streak)
 
     def drain(self) -> int:
-        """Such steps since the last call."""
+        """The number of such steps since the last call."""
         total = int(self._total)
         self._total.zero_()
         return total

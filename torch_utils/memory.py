@@ -12,7 +12,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
 
 def keep_freed_memory() -> bool:
-    """Lets C's allocator keep what was freed for the next request, instead of handing it back to the system.
+    """Let C's allocator keep freed memory for the next request instead of returning it to the system.
 
     A training step frees its activations and asks for the same again, gigabytes a second, and each page that comes
     fresh from the system costs a fault: 5 to 10 % of a step, measured. The peak grows by a few per cent.

@@ -36,7 +36,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Process `rank` of `world`, rank 0 speaks and writes for all."""
+    """Process `rank` of `world`; rank 0 prints and writes."""
 
     rank: int = 0
     world: int = 1
@@ -98,7 +98,7 @@ class Ranks:
     def require_equal(self, parts: Mapping[str, Tensor | str]) -> None:
         """
         Raises:
-            UserError: a part differs between the processes; names the first, and who has it otherwise.
+            UserError: a part differs between the processes; names the first, and which process differs.
         """
         if self.world == 1:
             return
@@ -153,10 +153,10 @@ ALONE = Ranks()
 
 @contextmanager
 def joined_ranks() -> Iterator[Ranks]:
-    """A block of work with the other processes that torchrun or `launch` has started; alone where nobody has.
+    """A block of work with the other processes that torchrun or `launch` started; alone without them.
 
-    Tensors on a CPU travel over gloo; those on a GPU over NCCL where every process has one of its own. Where all goes
-    well the processes leave together, so that none loses its partner; one that fails leaves at once.
+    Tensors on a CPU travel over gloo; those on a GPU over NCCL if every process has its own. If all
+    succeed the processes leave together, so that none loses its partner; one that fails leaves at once.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
@@ -176,7 +176,7 @@ def joined_ranks() -> Iterator[Ranks]:
 
 
 def local_device(name: str) -> str:
-    """`cuda` and `auto` mean this process's own GPU where several processes share a machine."""
+    """`cuda` and `auto` mean this process's own GPU if several processes share a machine."""
     local = os.environ.get("LOCAL_RANK")
     own = local is not None and torch.cuda.is_available() and int(local) < torch.cuda.device_count()
     return f"cuda:{local}" if own and name in ("auto", "cuda") else name

@@ -1,4 +1,4 @@
-"""Randomness that a resumed run repeats: every step is seeded by what it is, not by what came before it."""
+"""Randomness that a resumed run repeats: every step is seeded by its position, not by earlier draws."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ __all__ = ["Stat", "Stats", "Stopwatch"]
 
 @dataclass(frozen=True)
 class Stat:
-    """How many values there were, their mean, and their standard deviation (0 for a single one)."""
+    """The number of values, their mean, and their standard deviation (0 for a single one)."""
 
     num: int
     mean: float
@@ -33,7 +33,7 @@ class Stats:
         self._counts: dict[str, int] = {}
 
     def report(self, name: str, values: Tensor) -> None:
-        """Adds every element of `values` to the figure called `name`."""
+        """Add every element of `values` to the statistic `name`."""
         values = values.detach().flatten().to(torch.float64 if values.device.type == "cpu" else torch.float32)
         moments = torch.stack([values.sum(), values.dot(values)])
         self._moments[name] = self._moments[name] + moments if name in self._moments else moments

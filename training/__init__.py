@@ -1,1 +1,1 @@
-"""The reference host: a StyleGAN2-ADA-style trainer around the plug-in."""
+"""A StyleGAN2-ADA-style trainer around the plug-in."""

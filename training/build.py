@@ -1,7 +1,7 @@
 """Building the parts of a run from its options.
 
-Building comes before anything is written, and what may be wrong comes before what takes long: a teacher that cannot be
-loaded is reported before networks are made.
+Everything is built before anything is written, and cheap checks come before expensive work: a teacher that cannot be
+loaded is reported before networks are built.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: snapshots of the networks for everyone, and the state that continues the run.
+"""Files of a run: snapshots of the networks, and the state that continues the run.
 
 A snapshot (.safetensors) holds tensors named `G_ema.<official name>`, `G...`, `D...` and, as JSON in its header, what
 is needed to build the networks again. The state (.pt) holds everything else *and* the weights: it is replaced in one
@@ -77,7 +77,7 @@ def load_snapshot(
     """Builds the networks of a snapshot.
 
     Raises:
-        UserError: a file that is missing, damaged, not one of ours, or without one of `roles`; names `flag`.
+        UserError: the file is missing, damaged, no snapshot, or lacks one of `roles`; names `flag`.
     """
     if not Path(path).is_file():
         raise UserError(f"{flag}: '{path}' does not exist; give a network-snapshot-*.safetensors file")
@@ -143,7 +143,7 @@ def _from_format_2(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def delete_old_snapshots(run_dir: Path, keep: int) -> None:
-    """All but the newest `keep`; the best one, which has a name of its own, stays."""
+    """Delete all except the newest `keep`; the best one, under its own name, stays."""
     for path in sorted(run_dir.glob("network-snapshot-[0-9]*.safetensors"))[:-keep]:
         path.unlink()
 

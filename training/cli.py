@@ -1,4 +1,4 @@
-"""How the scripts report: a user's mistake is one line on stderr and exit status 2, never a traceback."""
+"""Error reporting of the scripts: a user's mistake is one line on stderr and exit status 2, without a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be chosen about a training run, where each value comes from, and the presets of the literature.
+"""The options of a training run, their resolution, and the presets of published code.
 
 A value is taken from, in this order: the flag; the file of --config; the preset's column; the field's own default.
 """
@@ -40,8 +40,8 @@ class TrainConfig:
         metavar="ZIP|DIR|NAME",
         group="Images and results",
     )
-    outdir: str = option("runs", "Where the run's folder is made", metavar="DIR")
-    desc: str | None = option(None, "Text to add to the run folder's name", metavar="TEXT")
+    outdir: str = option("runs", "Folder for the run folders", metavar="DIR")
+    desc: str | None = option(None, "Text appended to the run folder's name", metavar="TEXT")
     cfg: str = option(
         "low_shot",
         "Preset: low_shot, auto, stylegan2, paper256, paper512, paper1024, cifar, demo",
@@ -52,26 +52,28 @@ class TrainConfig:
         None, "Crop and resize every image to this size (a power of two)", metavar="PIXELS", shown_default="the images'"
     )
     cond: bool = option(False, "Train on the labels of dataset.json")
-    mirror: bool = option(False, "Also show every image flipped left to right")
+    mirror: bool = option(False, "Add the mirror image of every image")
     subset: int | None = option(None, "Train on this many images, drawn with --seed", metavar="N", shown_default="all")
     holdout: int = option(
         0,
-        "Keep N images from training and report how D scores them; with --data=demo, N fresh drawings",
+        "Hold out N images and report D's scores on them; with --data=demo, N new drawings",
         metavar="N",
         shown_default=f"0; {DEMO_HOLDOUT} with --data=demo",
     )
 
-    kimg: float = option(MISSING, "Length of the training", metavar="KIMG", shown_default=_PRESET, group="Schedule")
-    tick: float = option(MISSING, "How often progress is printed and logged", metavar="KIMG", shown_default=_PRESET)
-    snap: int = option(MISSING, "How often images and weights are saved", metavar="TICKS", shown_default=_PRESET)
-    snap_keep: int | None = option(
-        None, "Keep the newest N snapshots, and the best, and delete older ones", metavar="N", shown_default="all"
+    kimg: float = option(
+        MISSING, "Training length in thousands of images", metavar="KIMG", shown_default=_PRESET, group="Schedule"
     )
-    seed: int = option(0, "Seed of everything that is drawn", metavar="N")
-    batch: int = option(MISSING, "Images a step", metavar="N", shown_default=_PRESET)
+    tick: float = option(MISSING, "Interval between log lines", metavar="KIMG", shown_default=_PRESET)
+    snap: int = option(MISSING, "Ticks between saved images and weights", metavar="TICKS", shown_default=_PRESET)
+    snap_keep: int | None = option(
+        None, "Keep only the newest N snapshots and the best one", metavar="N", shown_default="all"
+    )
+    seed: int = option(0, "Random seed", metavar="N")
+    batch: int = option(MISSING, "Images per step", metavar="N", shown_default=_PRESET)
     batch_gpu: int | None = option(
         None,
-        "Images at a time in a process; gradients are summed up to --batch",
+        "Images per process at a time; gradients are accumulated up to --batch",
         metavar="N",
         shown_default="--batch / --gpus",
     )
@@ -83,39 +85,40 @@ class TrainConfig:
         shown_default=_PRESET,
         group="Networks",
     )
-    cmax: int = option(MISSING, "Most channels of a layer", metavar="N", shown_default=_PRESET)
+    cmax: int = option(MISSING, "Maximum number of channels", metavar="N", shown_default=_PRESET)
     map_depth: int = option(MISSING, "Layers of the mapping network", metavar="N", shown_default=_PRESET)
     z_dim: int = option(MISSING, "Width of the latent z", metavar="N", shown_default=_PRESET)
     w_dim: int = option(MISSING, "Width of the intermediate latent w", metavar="N", shown_default=_PRESET)
-    noise: bool = option(MISSING, "Whether the generator has noise inputs", shown_default=_PRESET)
+    noise: bool = option(MISSING, "Give the generator noise inputs", shown_default=_PRESET)
     arch: str = option(MISSING, "Discriminator architecture", choices=("resnet", "skip", "orig"), shown_default=_PRESET)
     mbstd_group: int = option(MISSING, "Group size of minibatch-std", metavar="N", shown_default=_PRESET)
-    num_fp16_res: int = option(
-        4, "Resolutions, from the top, that compute in --precision; the others in fp32", metavar="N"
-    )
+    num_fp16_res: int = option(4, "The highest N resolutions compute in --precision, the others in fp32", metavar="N")
     precision: str = option(
         "auto",
-        "auto: fp16 on CUDA; on a CPU bf16 where it is measured to be faster",
+        "auto: fp16 on CUDA; on a CPU bf16 if it is measured to be faster",
         choices=("auto", "fp32", "fp16", "bf16"),
     )
-    tf32: bool = option(False, "Let CUDA round float32 factors to 10 bits: faster")
-    conv_clamp: float | None = option(256.0, "Activations are clamped to ± this", metavar="X")
+    tf32: bool = option(False, "Allow TF32")
+    conv_clamp: float | None = option(256.0, "Clamp activations to ± this value", metavar="X")
 
     lr: float = option(
         MISSING, "Learning rate of both networks", metavar="X", shown_default=_PRESET, group="Losses and optimisers"
     )
     gamma: float = option(MISSING, "R1 weight", metavar="X", shown_default=_PRESET)
-    r1_every: int = option(16, "R1 once in this many steps", metavar="STEPS")
+    r1_every: int = option(16, "Apply R1 every N-th step", metavar="STEPS")
     pl_weight: float = option(MISSING, "Path length weight; 0: off", metavar="X", shown_default=_PRESET)
-    pl_every: int = option(4, "Path length once in this many steps", metavar="STEPS")
+    pl_every: int = option(4, "Apply path length every N-th step", metavar="STEPS")
     style_mixing: float = option(MISSING, "Probability of style mixing", metavar="[0,1]", shown_default=_PRESET)
     ema_kimg: float = option(
         MISSING, "Half-life of the generator's moving average", metavar="KIMG", shown_default=_PRESET
     )
-    lecam: float = option(0.0, "LeCam: weight of the pull towards earlier scores; 0: off", metavar="X")
-    freezed: int = option(0, "Freeze-D: keep this many of D's layers, from the image on, as they start", metavar="N")
+    lecam: float = option(0.0, "Weight of LeCam regularisation; 0: off", metavar="X")
+    freezed: int = option(0, "Freeze-D: freeze the first N layers of D", metavar="N")
     ema_rampup: float | None = option(
-        MISSING, "Half-life at most this share of the images shown so far", metavar="X", shown_default=_PRESET
+        MISSING,
+        "EMA ramp-up: cap the half-life at this fraction of the images seen",
+        metavar="X",
+        shown_default=_PRESET,
     )
 
     diffaugment: str = option(
@@ -131,13 +134,13 @@ class TrainConfig:
     augpipe: str = option(
         "bgc", "ADA's transforms: blit, geom, color, filter, noise, cutout, bg, bgc, ...", metavar="NAME"
     )
-    p: float = option(0.0, "ADA: the probability to start from (ada) or to keep (fixed)", metavar="[0,1]")
-    target: float = option(0.6, "ADA: the mean sign of D(real) that p is steered to", metavar="X")
+    p: float = option(0.0, "ADA: initial (ada) or constant (fixed) probability", metavar="[0,1]")
+    target: float = option(0.6, "ADA: target for the mean sign of D(real)", metavar="X")
     ada_kimg: float | None = option(
         None,
-        "ADA: the least time in which p goes from 0 to 1",
+        "ADA: minimum time in which p can rise from 0 to 1",
         metavar="KIMG",
-        shown_default=f"{ADA_KIMG:g}; {ADA_KIMG_WARM:g} in a run that starts from a snapshot",
+        shown_default=f"{ADA_KIMG:g}; {ADA_KIMG_WARM:g} when starting from a snapshot",
     )
 
     metrics: str = option(
@@ -152,20 +155,20 @@ class TrainConfig:
     detector: str = option("inception", "inception, a TorchScript file, or a teacher", metavar="NAME|PATH")
     reference: str | None = option(
         None,
-        "Compare with these images",
+        "Compare generated images with these",
         metavar="ZIP|DIR|NAME",
-        shown_default="all of --data; with --data=demo, fresh drawings",
+        shown_default="all of --data; new drawings with --data=demo",
     )
 
     gpus: int = option(
         1,
-        "Processes that share the batch, each with a GPU of its own where there are any",
+        "Processes that share the batch, one per GPU if there are GPUs",
         metavar="N",
         shown_default="1; torchrun's",
         group="Machine",
     )
-    workers: int = option(2, "Processes that decode images, where the set does not fit in memory", metavar="N")
-    max_nan_steps: int = option(50, "Stop when gradients were not finite in so many steps in a row", metavar="STEPS")
+    workers: int = option(2, "Processes that decode images if the set does not fit in memory", metavar="N")
+    max_nan_steps: int = option(50, "Stop after N consecutive steps with non-finite gradients", metavar="STEPS")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", metavar="NAME")
 
     kd: KDConfig = field(default_factory=KDConfig, metadata={"flag": ""})
@@ -290,7 +293,7 @@ def preset_row(name: str, resolution: int, gpus: int = 1) -> dict[str, Any]:
 
 
 def _auto(resolution: int, ranks: int) -> dict[str, Any]:
-    """Heuristics of stylegan2-ada-pytorch's `auto` (method.md, settings)."""
+    """Heuristics of stylegan2-ada-pytorch's `auto`."""
     batch = max(min(ranks * min(4096 // resolution, 32), 64), ranks)
     return preset_row("stylegan2", resolution) | {
         "batch": batch,
@@ -311,7 +314,7 @@ def resolve(
     saved: Mapping[str, Any] | None = None,
     variant: str | None = None,
 ) -> TrainConfig:
-    """Puts a run's configuration together.
+    """Resolve a run's configuration.
 
     Args:
         given: the fields of TrainConfig that the user named.
@@ -351,7 +354,7 @@ def _default(name: str) -> Any:
 
 
 def with_precision(config: TrainConfig, networks: str, teacher: str) -> TrainConfig:
-    """The same run, its networks and its teacher computing in these."""
+    """The same run with these number types for networks and teacher."""
     return dataclasses.replace(config, precision=networks, kd=dataclasses.replace(config.kd, precision=teacher))
 
 

@@ -1,4 +1,4 @@
-"""LeCam regularisation: D's scores are held back by what it said before, which keeps it from overfitting small sets."""
+"""LeCam regularisation: pull D's scores towards earlier ones, against overfitting small sets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["LeCam"]
 
 
 class LeCam:
-    """Draws each real score towards the running mean of the fake ones, and each fake score towards that of the real.
+    """Pulls each real score towards the running mean of fake scores, and each fake score towards that of real ones.
 
         R = mean (D(x) - a_F)^2 + mean (D(G(z)) - a_R)^2
 
@@ -34,7 +34,7 @@ class LeCam:
         self._sums = torch.zeros(3, dtype=torch.float32, device=device)  # of this step: real, fake, how many of each
 
     def penalty(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """R, a scalar; 0 in the first step, which has nothing to go by. Takes note of the scores [N, 1]."""
+        """R, a scalar; 0 in the first step, before there is a mean. Records the scores [N, 1]."""
         count = torch.full([], real_logits.numel(), dtype=torch.float32, device=self._sums.device)
         sums = (real_logits.detach().float().sum(), fake_logits.detach().float().sum(), count)
         self._sums += torch.stack(sums)
@@ -44,7 +44,7 @@ class LeCam:
         return (real_logits - mean_fake).square().mean() + (fake_logits - mean_real).square().mean()
 
     def step(self, ranks: Ranks) -> None:
-        """Ends a training step: the running means take in this step's scores, of all processes."""
+        """End a training step: update the running means with this step's scores of all processes."""
         total = ranks.sum(self._sums)
         now = total[:2] / total[2]
         self._means = now.lerp(self._means, self.decay) if self._started else now

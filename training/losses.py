@@ -1,4 +1,4 @@
-"""The losses of the adversarial game and its two regularisers, as pure functions of logits and graphs.
+"""The adversarial losses and the two regularisers, as pure functions.
 
 Sources: Goodfellow et al. 2014 (non-saturating), Mescheder et al. 2018 (R1), Karras et al. 2020 (path length).
 """

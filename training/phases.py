@@ -5,7 +5,7 @@
     Dmain  the discriminator's adversarial loss and the distillation
     Dreg   R1, lazily
 
-A phase owns its random draws and its loss; `Phase.step` is the same for all: backward, clean up, Adam.
+A phase owns its random draws and its loss; `Phase.step` is common: backward, sanitize gradients, Adam.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class LabelSource(Protocol):
 
 @dataclass(frozen=True)
 class StepContext:
-    """What the phases share. Nothing here belongs to one phase alone."""
+    """What the phases share."""
 
     G: Generator
     D: Discriminator
@@ -102,7 +102,7 @@ class Phase:
         raise NotImplementedError
 
     def report(self, distilled: Distilled, adversarial: Tensor, pull: str) -> None:
-        """Its terms, and under the name `pull` how strongly it pulls: once a tick, that costs two backward passes."""
+        """Report the terms and, once per tick (two backward passes), the gradient ratio under the name `pull`."""
         stats = self.context.stats
         if distilled.outputs and pull not in stats:
             stats.report(pull, gradient_ratio(distilled, adversarial))
@@ -154,7 +154,7 @@ class Gmain(Phase):
 
 
 class Greg(Phase):
-    """Path length regularisation (Karras et al. 2020): the length is steered to its own running mean."""
+    """Path length regularisation (Karras et al. 2020): the length is pulled towards its running mean."""
 
     name = "Greg"
     decay = 0.01  # of the running mean, per application

@@ -19,7 +19,7 @@ _WORTH_MEASURING = 2_000_000  # parameters of D: below, the measurement costs mo
 
 
 def choose_precision(wanted: str, D: Discriminator, device: torch.device) -> str:
-    """What `--precision` comes to on `device`: `fp32`, `fp16` or `bf16`.
+    """The number type for `--precision` on `device`: `fp32`, `fp16` or `bf16`.
 
     `auto` is fp16 on CUDA, as in the official code; on a CPU whichever of fp32 and bf16 takes less time for the first
     block of a large D (some CPUs compute bfloat16 three times as fast, some at half the speed); else fp32.

@@ -1,4 +1,4 @@
-"""--kd-probe: what this run's discriminator could learn from its teachers, before anything is trained."""
+"""--kd-probe: what this run's discriminator can learn from its teachers, before training."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["probe_lines"]
 def probe_lines(
     session: Session, seconds: float, on_message: Callable[[str], None], steps: int | None = None
 ) -> Iterator[str]:
-    """The report on each teacher, for people.
+    """The report on each teacher as lines of text.
 
     Args:
         session: as it would be trained.
         seconds: for the trials with each teacher.
         on_message: called with a line before each thing that takes time.
-        steps: of each trial; None: as many as the time allows.
+        steps: of each trial; None: what the time allows.
 
     Raises:
         UserError: the run has no teacher.
     """
     if session.kd is None:
-        raise UserError("--kd-probe: there is no teacher to ask; give --kd, such as --kd=clip")
+        raise UserError("--kd-probe: there is no teacher to probe; give --kd, such as --kd=clip")
     images = torch.cat(list(session.dataset.images(limit=MAX_IMAGES, batch=50))).to(session.device)
 
     def inputs(shown: Tensor) -> tuple[Tensor, Tensor]:

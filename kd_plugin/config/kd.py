@@ -62,7 +62,7 @@ class KDConfig:
     )
     head: str = option(
         "auto",
-        "Maps the student feature to the teacher's width; auto: identity if they agree, else linear",
+        "Map from the student feature to the teacher's width; auto: identity if they agree, else linear",
         choices=HEADS,
     )
     norm: str = option(
@@ -74,7 +74,7 @@ class KDConfig:
     view: str = option("seen", "What the teacher sees: seen (the augmented images D saw) or clean", choices=VIEWS)
     preprocess: str = option(
         "teacher",
-        "The teacher's own, or that of the published code: nearest-neighbour resize and pixels in [-1, 1]",
+        "Preprocessing: the teacher's, or the published code's (nearest-neighbour resize, pixels in [-1, 1])",
         choices=PREPROCESSES,
     )
     precision: str = option(
@@ -88,7 +88,7 @@ class KDConfig:
         metavar="FILE|auto",
         shown_default="the dataset's class names, else its name",
     )
-    template: str = option("a photo of {}", "Turns a class name ('a cat') into a prompt", metavar="TEXT")
+    template: str = option("a photo of {}", "Template that turns a class name ('a cat') into a prompt", metavar="TEXT")
 
     def __post_init__(self) -> None:
         for name in ("warmup", "until"):

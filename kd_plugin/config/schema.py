@@ -70,7 +70,7 @@ def option(
     shown_default: str | None = None,
     group: str | None = None,
 ) -> Any:
-    """A dataclass field with what its flag needs.
+    """A dataclass field with its flag and help line.
 
     Args:
         default: the field's one default.
@@ -196,7 +196,7 @@ def from_dict(config: type[C], values: Mapping[str, Any], what: str = "option") 
 
 
 def _accepted(item: Option, value: Any, what: str) -> Any:
-    """A value as the option takes it; JSON has no tuples, and writes whole floats as integers.
+    """A value in the option's type; JSON has no tuples and writes whole floats as integers.
 
     Raises:
         TypeError: a bool, number or text where the option wants another of these.

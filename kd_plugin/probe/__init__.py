@@ -1,1 +1,1 @@
-"""What can this discriminator learn from this teacher about these images?"""
+"""Measure what a discriminator can learn from a teacher about a set of images."""

@@ -1,4 +1,4 @@
-"""Probe a teacher before training: what can this discriminator learn from it about these images? About a minute.
+"""Probe a teacher before training: measure what a discriminator can learn from it, in about a minute.
 
 Candidate layers and heads are trained on distillation alone on most of the images and judged on the rest: what D
 predicts there is knowledge, what it predicts only in training is memory.
@@ -54,7 +54,7 @@ def probe_teacher(
         inputs: what D is called with on images: (images,), or with labels.
         batch: images a step.
         seconds: for all trials together, approximately; trials for which 50 steps do not fit are left out.
-        steps: of each trial; by default as many as the time allows, at most 600.
+        steps: of each trial; by default what the time allows, at most 600.
         seed: of the split, of the heads, and of the order of the images.
         on_message: called with a line before each thing that takes time.
 

@@ -25,13 +25,13 @@ def shipped_vocabulary() -> tuple[str, ...]:
 
 
 def known_texts(teacher: Teacher) -> tuple[str, ...]:
-    """The texts to choose from: the teacher's own, where it knows only these, else the shipped ones that it can read.
+    """The texts to choose from: the teacher's own if it knows only these, else the shipped ones that it can read.
 
     Raises:
-        PromptError: it has no text side.
+        PromptError: it has no text encoder.
     """
     if teacher.vocabulary == ():
-        raise PromptError(f"teacher '{teacher.name}' has no text side: set {arg('cgkd', 0)} and {arg('diversity', 0)}")
+        raise PromptError(f"teacher '{teacher.name}' has no text encoder: set {arg('cgkd', 0)} and {arg('diversity', 0)}")
     if teacher.vocabulary is not None:
         return teacher.vocabulary
     texts = shipped_vocabulary()
@@ -45,7 +45,7 @@ def known_texts(teacher: Teacher) -> tuple[str, ...]:
 def select_prompts(
     teacher: Teacher, images: Iterable[Tensor], count: int = 32, among: int = 200, texts: Sequence[str] | None = None
 ) -> list[str]:
-    """The texts that tell these images apart, each by something that those before it do not say; most telling first.
+    """The texts that distinguish these images, each adding what the earlier ones do not cover; the best first.
 
     Of the `among` texts with the highest mean cosine to the images (others are far-fetched), one after the other that
     whose cosine varies most over the images in ways not yet explained by those taken: a pivoted Gram-Schmidt
@@ -54,13 +54,13 @@ def select_prompts(
     ways.
 
     Args:
-        teacher: one with a text side.
+        teacher: one with a text encoder.
         images: batches [N, C, H, W] in [-1, 1] (C = 3, or 1 for grey), on the teacher's device.
         count, among: at most all texts.
         texts: to choose from; by default `known_texts(teacher)`.
 
     Raises:
-        PromptError: a teacher without a text side, fewer than two texts, or no image.
+        PromptError: a teacher without a text encoder, fewer than two texts, or no image.
     """
     texts = _enough(teacher, texts)
     batches = [teacher.embed_images(rgb(batch)) for batch in images]
@@ -72,7 +72,7 @@ def select_prompts(
 def select_prompts_by_embeddings(
     teacher: Teacher, embeddings: Tensor, count: int = 32, among: int = 200, texts: Sequence[str] | None = None
 ) -> list[str]:
-    """As `select_prompts`, of images that the teacher has looked at: [N, E], N of at least 1."""
+    """As `select_prompts`, from the teacher's embeddings [N, E] of the images, N at least 1."""
     texts = _enough(teacher, texts)
     with torch.no_grad():
         embedded = row_normalized(teacher.embed_texts(texts))  # [V, E]
@@ -94,7 +94,7 @@ def _enough(teacher: Teacher, texts: Sequence[str] | None) -> Sequence[str]:
 
 
 def _pivots(columns: Tensor, count: int) -> list[int]:
-    """The columns of [N, A] that vary most, each after what the ones before explain was taken out; at least 2."""
+    """The columns of [N, A] that vary most, each after removing what earlier ones explain; at least 2."""
     left = columns - columns.mean(dim=0)
     chosen: list[int] = []
     while len(chosen) < min(count, left.shape[1]):

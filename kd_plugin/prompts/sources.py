@@ -61,7 +61,7 @@ class ChosenPrompts:
 
 
 def read_prompts(path: str | Path) -> list[str]:
-    """One prompt a line, UTF-8; blank lines and lines that begin with # are skipped, duplicates dropped.
+    """One prompt per line, UTF-8; blank lines and lines that begin with # are skipped, duplicates dropped.
 
     Raises:
         PromptError: no such file, no UTF-8 text, or no prompt in it.
@@ -82,7 +82,7 @@ def read_prompts(path: str | Path) -> list[str]:
 
 
 def place_of(text: str | None, path: str | Path | None) -> str:
-    """ " (line 2 of 'prompts.txt')", or "" where the text is in no line of such a file. To end an error message."""
+    """ " (line 2 of 'prompts.txt')", or "" if the text is in no line of such a file; the end of an error message."""
     if text is None or path in (None, AUTO):
         return ""
     lines = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines()]
@@ -95,7 +95,7 @@ def prompts_for_subject(subject: str) -> list[str]:
 
 
 def prompts_for_classes(class_names: Sequence[str], template: str = "a photo of {}") -> list[str]:
-    """'a photo of a cat' for each class; for a single class, the sixteen templates, for one prompt teaches nothing."""
+    """'a photo of a cat' for each class; the sixteen templates for a single class, as one prompt teaches nothing."""
     names = list(dict.fromkeys(name.replace("_", " ").strip() for name in class_names))
     if len(names) == 1:
         return prompts_for_subject(names[0])
@@ -111,7 +111,7 @@ def choose_prompts(
     images: Iterable[Tensor],
     template: str = "a photo of {}",
 ) -> ChosenPrompts:
-    """The prompts for a run: the user's file, else the teacher's most telling texts, else class names, else the name.
+    """The prompts for a run: the user's file or the teacher's selection, else class names, else the dataset's name.
 
     Args:
         teacher: the one that will embed them.

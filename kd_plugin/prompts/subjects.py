@@ -1,4 +1,4 @@
-"""What a dataset shows, guessed from its name: '100-shot-grumpy_cat.zip' -> 'grumpy cat'."""
+"""Guessing a dataset's subject from its name: '100-shot-grumpy_cat.zip' -> 'grumpy cat'."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SILENT_H = ("hour", "honest", "heir")  # "an hourglass"
 
 
 def subject_of(dataset_name: str) -> str:
-    """The words of a file or folder name that are left when numbers, sizes and technical words are taken away.
+    """The words of a file or folder name that are left after removing numbers, sizes and technical words.
 
     Raises:
         PromptError: nothing is left.

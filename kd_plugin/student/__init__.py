@@ -1,1 +1,1 @@
-"""The discriminator's side: which layer is read, and how its features reach the teacher's width."""
+"""The discriminator's side: the tapped layer, and the head that maps its features to the teacher's width."""

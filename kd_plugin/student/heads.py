@@ -15,7 +15,7 @@ __all__ = ["IdentityHead", "LinearHead", "MLPHead", "OrthogonalHead", "make_head
 
 
 def student_width(layer: nn.Module) -> int | None:
-    """How many features a layer gives, as far as its attributes say; None where they do not.
+    """The number of features of a layer, from its attributes; None if they do not state it.
 
     Asked of the layer rather than of a first forward pass: the head's parameters must exist when the optimiser is
     made, which is before D has seen an image.
@@ -58,7 +58,7 @@ def _checked(features: Tensor, width: int) -> Tensor:
 
 
 class IdentityHead(nn.Module):
-    """The discriminator's feature as it is: no parameters, so that D itself must come to the teacher."""
+    """The discriminator's feature unchanged: no parameters, so D itself must match the teacher."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class LinearHead(nn.Module):
 
 
 class MLPHead(nn.Module):
-    """F -> 1024 -> E, two linear maps under spectral norm, with nothing between them: the head of the authors' release.
+    """F -> 1024 -> E, two linear maps under spectral norm without an activation: the head of the authors' release.
 
     Each map's largest singular value is held at 1 by one power iteration a training step.
     """
@@ -131,7 +131,7 @@ class OrthogonalHead(nn.Module):
 def make_head(kind: str, student: int, teacher: int, seed: int) -> nn.Module:
     """
     Args:
-        kind: `identity`, `linear`, `mlp`, `orthogonal`, or `auto` (identity where the widths agree, else linear).
+        kind: `identity`, `linear`, `mlp`, `orthogonal`, or `auto` (identity if the widths agree, else linear).
         student: F, the discriminator's width.
         teacher: E, the teacher's width.
         seed: of the head's parameters. The global random state stays untouched, so that distillation with weight 0

@@ -1,4 +1,4 @@
-"""Which layer of a discriminator should be tapped? All that could be, and a suggestion."""
+"""Listing the layers of a discriminator that can be tapped, with a suggestion."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def list_layers(discriminator: nn.Module, *inputs: Any) -> list[Layer]:
     ]
 
 
-Found = tuple[nn.Module, int, tuple[int, ...] | None, bool]  # the last: whether it has weights of its own
+Found = tuple[nn.Module, int, tuple[int, ...] | None, bool]  # the last: whether it has weights
 
 
 def _weighted(module: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""Reading a discriminator from the outside: the outputs of named layers, and D's own input."""
+"""Reading the outputs of named layers of a discriminator, and its input, with hooks."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["FeatureTap", "device_of", "inside"]
 
 @dataclass
 class _Sightings:
-    """What the hooks saw since the block began; one entry a call, the features by layer."""
+    """What the hooks recorded since the block began: one entry per call, features by layer."""
 
     features: dict[str, list[Tensor]]
     seen: list[Tensor] = field(default_factory=list)
 
 
 class FeatureTap:
-    """Collects features while a `capture` block is open, and gives them out once.
+    """Collects features while a `capture` block is open, and returns them once.
 
     Not an nn.Module: it only borrows D. The hooks are removed with the block; one left on D would break its pickle
     and its deepcopy. A compiled D alone keeps them: what is traced at its first call is all it ever does.
@@ -66,7 +66,7 @@ class FeatureTap:
         return self._wrapped.distributed
 
     def _hook(self) -> list[RemovableHandle]:
-        """Starts to watch; what happens outside a block is ignored."""
+        """Start observing; calls outside a block are ignored."""
         see_input, see_output = self._see_input, self._see_output
         if self._wrapped.compiled:  # called from compiled code, as they are
             see_input, see_output = map(torch.compiler.disable, (see_input, see_output))

@@ -60,7 +60,7 @@ def load_teachers(
 ) -> list[tuple[float, Teacher]]:
     """The teachers that a spec names, with their weights: `clip+hf:facebook/dinov2-small`, `clip+0.5*hf:...`.
 
-    What `auto` comes to for the first that has a choice of precision, all others take too. With the control `scramble`
+    The precision that `auto` selects for the first teacher with a choice is used for all. With the control `scramble`
     they know nothing.
 
     Raises:
@@ -77,7 +77,7 @@ def load_teachers(
 
 
 def split_spec(spec: str) -> list[tuple[float, str]]:
-    """'clip+0.5*hf:x' -> [(1, 'clip'), (.5, 'hf:x')]. A + within file names stays: what follows must be a spec itself.
+    """'clip+0.5*hf:x' -> [(1, 'clip'), (0.5, 'hf:x')]. A + within file names stays: what follows must be a spec itself.
 
     Raises:
         TeacherError: a weight that is not above 0.

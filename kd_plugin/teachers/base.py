@@ -1,4 +1,4 @@
-"""What the teachers of this package share: being frozen, a fingerprint, and checked input."""
+"""What the teachers of this package share: frozen weights, a fingerprint, checked input."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Frozen:
     remark: str = ""  # for the log: what was assumed about it
 
     def shown(self, images: Tensor) -> Tensor:
-        """What becomes of images [N, 3, H, W] before the network sees them, in [-1, 1]: for people to look at."""
+        """Images [N, 3, H, W] as the network sees them, in [-1, 1], for inspection."""
         return images
 
     def __copy__(self) -> Any:
@@ -48,7 +48,7 @@ class Frozen:
 
 
 def freeze(module: M) -> M:
-    """Eval mode, and no parameter asks for a gradient."""
+    """Eval mode, and no parameter requires a gradient."""
     for parameter in module.parameters():  # TorchScript modules have no requires_grad_() of their own
         parameter.requires_grad_(False)
     return module.eval()
@@ -56,13 +56,13 @@ def freeze(module: M) -> M:
 
 @torch.no_grad()
 def scramble(teacher: Teacher) -> None:
-    """Takes from a teacher what it knows, in place: the entries of each weight are permuted at random.
+    """Destroy a teacher's knowledge, in place: permute the entries of each weight at random.
 
     Its architecture, and how large its weights are, stay. What a run gains with it does not come from knowledge. It is
     the same every time.
 
     Raises:
-        TeacherError: its weights cannot be reached: it is not one of ours, or its file holds them as constants.
+        TeacherError: its weights cannot be reached: another class of teacher, or a file that holds them as constants.
     """
     ours = teacher if isinstance(teacher, Frozen) else None
     parameters = [] if ours is None else list(ours.network.parameters())
@@ -92,7 +92,7 @@ def fingerprint_of(weights: Mapping[str, Tensor], architecture: str = "") -> str
 
 
 def check_images(images: Tensor, device: torch.device) -> None:
-    """Refuses what is not [N, 3, H, W] floating point on `device`. The range is not checked: that would sync a GPU."""
+    """Reject anything but [N, 3, H, W] floating point on `device`. The range is not checked: that would sync a GPU."""
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise TeacherError(
             f"the teacher was given images of shape {list(images.shape)} and {images.dtype}; it takes float "
@@ -106,5 +106,5 @@ def check_images(images: Tensor, device: torch.device) -> None:
 
 
 def nearest_file(path: Path) -> str:
-    """The files beside a missing one that it may have meant, as `nearest` words them."""
+    """Files near a missing one that the user may have meant, in the words of `nearest`."""
     return nearest(path.name, sorted(file.name for file in path.parent.glob(f"*{path.suffix}")))

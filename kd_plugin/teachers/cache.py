@@ -1,4 +1,4 @@
-"""Embeddings of images that come again and again: computed once, kept by key."""
+"""A cache of embeddings of images that are shown repeatedly, by key."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class EmbeddingCache:
         return min(len(self._blocks), self._blocks_in_memory) * BLOCK * self.width * 4
 
     def missing(self, keys: Tensor) -> list[int]:
-        """The positions in `keys` [N] of those whose rows are not here, each key once."""
+        """The positions in `keys` [N] of those that are not cached, each key once."""
         firsts: dict[int, int] = {}
         for place, key in enumerate(keys.tolist()):
             if key not in self._slots:
@@ -45,7 +45,7 @@ class EmbeddingCache:
         return list(firsts.values())
 
     def put(self, keys: Tensor, rows: Tensor) -> None:
-        """Keeps rows [N, E] under new, different keys [N]."""
+        """Store rows [N, E] under new, distinct keys [N]."""
         for key, row in zip(keys.tolist(), rows.detach().cpu(), strict=True):
             slot = self._slots[key] = len(self._slots)
             if slot // BLOCK == len(self._blocks):
@@ -53,7 +53,7 @@ class EmbeddingCache:
             self._blocks[slot // BLOCK][slot % BLOCK] = row
 
     def get(self, keys: Tensor) -> Tensor:
-        """[N, E] on the CPU; every key must be here."""
+        """[N, E] on the CPU; every key must be cached."""
         slots = [self._slots[key] for key in keys.tolist()]
         if len(self._blocks) == 1 and self._blocks_in_memory:
             return self._blocks[0][slots]

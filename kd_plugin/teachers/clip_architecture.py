@@ -1,4 +1,4 @@
-"""Is the network that is built the one that the weights were trained in? Names and shapes do not tell everything.
+"""Choosing the activation and head count of a CLIP, which names and shapes of weights do not determine.
 
 Two things are silent: the activation (OpenAI's networks have QuickGELU, most of open_clip's have GELU; both have the
 same names and shapes, and the wrong one puts every embedding off by a few percent) and the width of an attention head,
@@ -24,7 +24,7 @@ _OTHER_HEADS = {1280: "ViT-H/14, heads of 80", 1408: "ViT-g/14, heads of 88", 16
 
 
 def activation_in(archive: Any) -> Activation | None:
-    """Which activation the compiled code of a TorchScript archive computes; None where it has no transformer."""
+    """Which activation the compiled code of a TorchScript archive computes; None if it has no transformer."""
     for name, module in archive.named_modules():
         if name.endswith(_PLACE):
             code = str(module.graph)

@@ -1,4 +1,4 @@
-"""Which file does `clip:...` mean, and how are its weights read without running anything in it?"""
+"""Finding the file that `clip:...` names, and reading its weights without running code in it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def find_weights(model: str) -> Path:
 
 @dataclass(frozen=True)
 class ClipWeights:
-    """tensors: by OpenAI's names. activation: what the file's own code computes, None where it holds no code."""
+    """tensors: by OpenAI's names. activation: what the file's own code computes, None if it contains no code."""
 
     tensors: dict[str, Tensor]
     activation: Activation | None = None

@@ -1,4 +1,4 @@
-"""Where do OpenAI's network and tokenizer come from? From two files of the installed `openai-clip` package.
+"""OpenAI's network and tokenizer, from two files of the installed `openai-clip` package.
 
 `import clip` itself would fail on today's machines: its `__init__` needs pkg_resources (gone from setuptools) and
 torchvision. The network (`model.py`) and the tokenizer (`simple_tokenizer.py`) need neither, so these two files are
@@ -54,7 +54,7 @@ def _load(stem: str) -> ModuleType:
 
 
 def build_model(state_dict: Mapping[str, Tensor]) -> nn.Module:
-    """OpenAI's CLIP network of the architecture that the shapes in `state_dict` spell out, in mixed fp16 and fp32."""
+    """OpenAI's CLIP network of the architecture that the shapes in `state_dict` define, in mixed fp16 and fp32."""
     return cast(nn.Module, _load("model").build_model(dict(state_dict)))  # a copy: it deletes keys
 
 

@@ -30,7 +30,7 @@ def load(name: str, device: torch.device, precision: str) -> NetworkTeacher:
     """
     Args:
         name: ORG/MODEL, or a folder with config.json, the weights, and preprocessor_config.json.
-        device: where it shall live.
+        device: where to compute.
         precision: `fp32`, `bf16` or `auto`.
 
     Raises:
@@ -73,7 +73,7 @@ def load(name: str, device: torch.device, precision: str) -> NetworkTeacher:
 
 
 def _pooled(output: Any, name: str) -> Tensor:
-    """One row an image, of whatever the versions of transformers call it."""
+    """One row per image, whatever the version of transformers calls it."""
     if isinstance(output, Tensor):
         return output
     pooled: Any = getattr(output, "pooler_output", None)

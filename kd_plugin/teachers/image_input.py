@@ -1,4 +1,4 @@
-"""The images a teacher can look at, from the images a GAN trains on."""
+"""Converting a GAN's images to the images a teacher takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A teacher of the user's own: `--kd=MODULE:ATTRIBUTE`. Naming one runs that code."""
+"""A user's own teacher: `--kd=MODULE:ATTRIBUTE`. This runs the user's code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A teacher made of someone else's network: what the loaders of `hf:` and `open_clip:` have in common."""
+"""A teacher made of a third-party network: the common part of `hf:` and `open_clip:`."""
 
 from __future__ import annotations
 
@@ -82,12 +82,12 @@ class NetworkTeacher(Frozen):
         """P texts -> [P, E] float32, not normalised; see `Teacher`.
 
         Raises:
-            TeacherError: it has no text side.
+            TeacherError: it has no text encoder.
             PromptError: no text, an empty one, or one that is too long.
         """
         if self._text_side is None:
             raise TeacherError(
-                f"{arg('teacher', self.name)}: this teacher has no text side, which CGKD and the diversity term "
+                f"{arg('teacher', self.name)}: this teacher has no text encoder, which CGKD and the diversity term "
                 "need; set "
                 f"{arg('cgkd', 0)} and {arg('diversity', 0)}"
             )
@@ -96,7 +96,7 @@ class NetworkTeacher(Frozen):
         for text in texts:
             if not text.strip():
                 raise PromptError(
-                    f"{arg('prompts')}: an empty prompt ({text!r}) says nothing: write a text, or drop the line", text
+                    f"{arg('prompts')}: an empty prompt ({text!r}) has no words: write a text, or remove the line", text
                 )
         side = self._text_side
 

@@ -22,7 +22,7 @@ def load(spec: str, device: torch.device, precision: str) -> NetworkTeacher:
     """
     Args:
         spec: ARCH/TAG. For OpenAI's own weights the architecture must be one of the `-quickgelu` ones.
-        device: where it shall live.
+        device: where to compute.
         precision: `fp32`, `bf16` or `auto`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""OpenAI's CLIP as a teacher: its own network and tokenizer, held still; embeddings come in float32."""
+"""OpenAI's CLIP as a teacher: its own network and tokenizer, frozen; embeddings are float32."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _VOCAB_SIZE = 49408
 
 
 class OpenAIClip(NetworkTeacher):
-    """A CLIP of OpenAI's architecture (ViT or ModifiedResNet). Make it with `from_state_dict` or `load_teacher`.
+    """A CLIP of OpenAI's architecture (ViT or ModifiedResNet). Construct it with `from_state_dict` or `load_teacher`.
 
     Weights do not tell the activation they were trained with. Where the file holds code (OpenAI's archives do), that
     counts; else QuickGELU is assumed. `remark` says which; a wrong one puts embeddings off by a few percent.
@@ -59,16 +59,16 @@ class OpenAIClip(NetworkTeacher):
         precision: str = "fp32",
         give_away: bool = False,
     ) -> OpenAIClip:
-        """Builds the network that the shapes in `state_dict` spell out.
+        """Build the network that the shapes in `state_dict` define.
 
         Args:
             state_dict: weights under OpenAI's names, of any floating type; copied.
             name: for logs and messages.
-            device: where it shall live and compute.
-            activation: what the weights were trained with; None: not known, QuickGELU is assumed.
+            device: where to compute.
+            activation: what the weights were trained with; None: unknown, QuickGELU is assumed.
             precision: `fp32`, `bf16` or `auto`; see `choose_precision`.
-            give_away: not copied: each weight is let go as soon as the network has it in its own type, so that they are
-                never all there twice, and `state_dict` is left empty.
+            give_away: do not copy: each weight is freed as soon as the network has converted it, so they are never in
+                memory twice; `state_dict` is left empty.
 
         Raises:
             TeacherError: the weights are not a CLIP of this architecture, or the clip package is missing.
@@ -103,17 +103,17 @@ class OpenAIClip(NetworkTeacher):
         return embeddings
 
     def unknown_words(self, texts: Sequence[str]) -> list[str]:
-        """The words that this teacher never saw, whose tokens all embed to zero; none for a model of real captions."""
+        """The words that this teacher has never seen: all their tokens embed to zero. None for a real CLIP."""
         known = self.network.get_parameter("token_embedding.weight").abs().sum(dim=1) > 0  # [vocabulary]
         words = dict.fromkeys(word for text in texts for word in text.split())
         return [word for word in words if not any(known[token] for token in openai_tokenizer()(word)[1:-1])]
 
     def tokenize(self, text: str) -> list[int]:
-        """The text's token ids with start and end marks, filled up with zeros to the context length."""
+        """The text's token ids with start and end marks, padded with zeros to the context length."""
         tokens = openai_tokenizer()(text)
         if len(tokens) <= 2:  # nothing between the marks
             raise PromptError(
-                f"{arg('prompts')}: an empty prompt ({text!r}) says nothing: write a text, or drop the line", text
+                f"{arg('prompts')}: an empty prompt ({text!r}) has no words: write a text, or remove the line", text
             )
         if len(tokens) > self.context_length:
             raise PromptError(
@@ -169,5 +169,5 @@ def _excerpt(text: str, length: int = 60) -> str:
 
 
 def _in_short(error: Exception) -> str:
-    """torch lists every name that is missing or too many, over hundreds of lines."""
+    """torch lists every missing or unexpected name, over hundreds of lines."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]

@@ -1,4 +1,4 @@
-"""In which number type does a teacher compute? bfloat16 where that is faster, which on a CPU must be measured."""
+"""The number type of a teacher: bfloat16 if that is faster, which on a CPU must be measured."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["DTYPES", "cast", "choose_precision", "least_seconds"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _WORTH_MEASURING = 20_000_000  # parameters: a smaller network is fast anyway
 _ROWS = 256  # of the product that is measured: the tokens of a few images
-# A product must be so many times as fast, or the rest of the network eats the gain: with 6 a ViT-B/32 was seen to gain
-# 3, a ResNet-50 1.8.
+# A product must be this many times as fast, or the rest of the network costs the gain: with 6, a ViT-B/32 gained 3 and
+# a ResNet-50 1.8.
 _WORTH_IT = 2.0
 
 
@@ -47,7 +47,7 @@ def choose_precision(wanted: str, parameters: Collection[Tensor], device: torch.
 
 
 def cast(parameters: Iterable[nn.Parameter], precision: str) -> None:
-    """Turns parameters into `fp32` or `bf16`, in place."""
+    """Convert parameters to `fp32` or `bf16`, in place."""
     for parameter in parameters:
         parameter.data = parameter.data.to(DTYPES[precision])
 
@@ -63,7 +63,7 @@ def _gain(parameter: Tensor) -> float:
 
 
 def least_seconds(work: Callable[[], object], times: int = 3) -> float:
-    """The least of a few calls after one to warm up; on an accelerator, `work` waits for it."""
+    """The minimum over a few calls after a warm-up call; on an accelerator, `work` must wait for it."""
     work()
     taken = []
     for _ in range(times):

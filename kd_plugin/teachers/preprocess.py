@@ -1,4 +1,4 @@
-"""How do images in [-1, 1] become what CLIP was trained on? On the tensor, batched, and with a gradient."""
+"""CLIP's preprocessing of images in [-1, 1]: on the tensor, batched, differentiable."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Preprocess:
         return (self._resized(images) - self._mean) / self._std
 
     def shown(self, images: Tensor) -> Tensor:
-        """The same without the normalisation: [N, 3, crop, crop] in [-1, 1], for people to look at."""
+        """The same without the normalisation: [N, 3, crop, crop] in [-1, 1], for inspection."""
         return self._resized(images) * 2 - 1
 
     def _resized(self, images: Tensor) -> Tensor:

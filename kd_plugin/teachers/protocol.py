@@ -1,4 +1,4 @@
-"""What a teacher is: the members every teacher has, and those it may have."""
+"""The Teacher protocol: the members every teacher has, and the optional ones."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Teacher(Protocol):
 
     @property
     def vocabulary(self) -> tuple[str, ...] | None:
-        """The only texts it can embed; None if it takes any text, empty if it has no text side."""
+        """The only texts it can embed; None if it takes any text, empty if it has no text encoder."""
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Embeds images, differentiably with respect to them.
@@ -60,7 +60,7 @@ class Teacher(Protocol):
 
         Raises:
             PromptError: a text the teacher cannot embed.
-            TeacherError: it has no text side.
+            TeacherError: it has no text encoder.
         """
 
 
@@ -95,12 +95,12 @@ class KnowsItsWords(Protocol):
     """A teacher that takes any text but understands certain words only."""
 
     def unknown_words(self, texts: Sequence[str]) -> list[str]:
-        """The words in `texts` that it has never seen."""
+        """The words in `texts` that the teacher has never seen."""
 
 
 @runtime_checkable
 class ShowsItsInput(Protocol):
-    """A teacher that can show people what its network sees."""
+    """A teacher that can show what its network sees."""
 
     def shown(self, images: Tensor) -> Tensor:
         """Images [N, 3, H, W] in [-1, 1] as they enter the network, without normalisation, in [-1, 1]."""

@@ -92,7 +92,7 @@ class ScriptTeacher(Frozen):
     """`script:TOWER.pt+TEXTS.npz`. The tower maps float32 [N, 3, H, W] in [-1, 1] to [N, E]; resizing is its own."""
 
     def __init__(self, spec: str, device: torch.device | str = "cpu") -> None:
-        """Loads tower and table and tries the tower on blank images.
+        """Load tower and table, and test the tower on blank images.
 
         Loading a TorchScript file runs no Python code of it, but using it runs its TorchScript: take such files from
         where you would take a program.
@@ -117,7 +117,7 @@ class ScriptTeacher(Frozen):
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
-        """The names in the table; empty where there is none."""
+        """The names in the table; empty if there is none."""
         return self._table.names if self._table else ()
 
     def embed_images(self, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Text embeddings are computed once for a teacher and a list of texts, and kept on disk for the next run."""
+"""A cache on disk of text embeddings, by teacher and list of texts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["kept_texts"]
 
 
 def kept_texts(key: str, texts: Sequence[str], compute: Callable[[], Tensor]) -> Tensor:
-    """[P, E] float32 on the CPU: from the cache, else of `compute`, and then kept.
+    """[P, E] float32 on the CPU: from the cache, else computed by `compute` and stored.
 
     A cache that cannot be read or written costs time, not the run.
 

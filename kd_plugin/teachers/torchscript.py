@@ -1,4 +1,4 @@
-"""Reading TorchScript archives: told from other files by their content, and never unpickled by Python."""
+"""Reading TorchScript archives: recognised by their content, and never unpickled by Python."""
 
 from __future__ import annotations
 

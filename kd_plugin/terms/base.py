@@ -1,4 +1,4 @@
-"""What a term of the loss is, and the table of terms.
+"""The protocol of loss terms, and their registry.
 
 A term states which side it acts on, what it needs and which options it has; its flags, its column in the log, its line
 in the chart and its part of the state follow from that (docs/extending.md).
@@ -120,7 +120,7 @@ class Term(nn.Module):
 
 @dataclass(frozen=True)
 class TermInfo:
-    """What a host needs to know of an active term in order to log it.
+    """What a host needs in order to log an active term.
 
     name:   its value is `Distilled.terms[name]`.
     sides:  the networks whose loss it is added to.

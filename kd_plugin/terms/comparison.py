@@ -1,4 +1,4 @@
-"""Terms of D that compare, image by image, the student's prediction with what the teacher says."""
+"""Terms of D that compare the student's prediction with the teacher's embedding, image by image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The diversity term: generated images should differ in how the teacher relates them to the prompts."""
+"""The diversity term: generated images should have different correlations with the prompts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a term sees of a training step."""
+"""The inputs of terms: one record per side."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["DiscriminatorStep", "GeneratorStep"]
 
 @dataclass(frozen=True)
 class DiscriminatorStep:
-    """A step of D: what student and teacher say of its real and generated images.
+    """A step of D: student and teacher embeddings of its real and generated images.
 
     pairs:         [N + M, E], embeddings of N real images followed by M generated ones; the student's with gradient.
     real:          N.

@@ -127,7 +127,7 @@ ACCEPTED: dict[str, Accepted] = {
     "labels from Windows": Accepted(labelled([0, 1, 2], separator="\\"), 3, 3, {"cond": True}),
     "one class": Accepted(labelled([0, 0, 0]), 3, 1, {"cond": True}),
     "the folder was zipped": Accepted({f"pets/{name}": content for name, content in L.items()}, 6, 3, {"cond": True}),
-    "one folder a class": Accepted(
+    "one folder per class": Accepted(
         pictures(3, "cats/") | pictures(3, "dogs/"), 6, 2, {"cond": True}, "2 classes by folder (cats, dogs)"
     ),
 }

@@ -207,7 +207,7 @@ def test_telling_takes_grey_images(make_teacher, images):
 
 
 def test_telling_needs_texts_and_images(make_teacher, images):
-    with pytest.raises(PromptError, match="'fake' has no text side: set cgkd=0 and diversity=0"):
+    with pytest.raises(PromptError, match="'fake' has no text encoder: set cgkd=0 and diversity=0"):
         select_prompts(make_teacher(vocabulary=()), [images(1)])
     with pytest.raises(PromptError, match="there is no image"):
         select_prompts(make_teacher(vocabulary=("a", "b")), [])

@@ -132,7 +132,7 @@ def test_dino_has_images_only(dino_folder: Path) -> None:
     with torch.no_grad():
         torch.testing.assert_close(found, model(pixels).pooler_output, rtol=0.02, atol=0.02)
     assert teacher.vocabulary == ()
-    with pytest.raises(TeacherError, match="has no text side, which CGKD and the diversity term need"):
+    with pytest.raises(TeacherError, match="has no text encoder, which CGKD and the diversity term need"):
         teacher.embed_texts(["a cat"])
 
 

@@ -43,11 +43,11 @@ def kernels() -> Any:
 
 @functools.cache
 def kernels_or_none() -> Any:
-    """The same, but None and one warning where there are none: plain torch does the work, more slowly."""
+    """The same, but None and one warning if they are unavailable: plain torch is used, more slowly."""
     try:
         return kernels()
     except KernelsUnavailable as error:
-        warnings.warn(f"CUDA kernels: {error}; training goes on through plain torch, more slowly", stacklevel=2)
+        warnings.warn(f"CUDA kernels: {error}; plain torch is used instead, more slowly", stacklevel=2)
         return None
 
 

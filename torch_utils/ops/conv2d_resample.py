@@ -1,4 +1,4 @@
-"""Convolve and resample in one: which order of the two is cheap?"""
+"""Convolution with up- or downsampling, in the cheaper order."""
 
 from __future__ import annotations
 

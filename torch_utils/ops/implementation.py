@@ -1,4 +1,4 @@
-"""Which implementation of an operator does `impl=` ask for, and which does it get?"""
+"""Choosing an operator's implementation: `impl=` and what is available."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a padding is written, and how much of it centres a filter."""
+"""Parsing paddings, and the padding that centres a filter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the discriminator sees instead of the images: ADA and DiffAugment."""
+"""Augmentation of D's images: ADA and DiffAugment."""
 
 from training.augment.ada import AdaController
 from training.augment.diffaugment import DiffAugment

@@ -1,4 +1,4 @@
-"""Adaptive p: how strongly to augment, decided by how much the discriminator overfits."""
+"""ADA: adapt the augmentation probability to how much the discriminator overfits."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class AdaController:
         self._count = 0  # this rank's logits
 
     def observe(self, logits: Tensor) -> None:
-        """Takes note of D's logits for real images, any shape; NaN is undecided. Does not wait for the device."""
+        """Record D's logits for real images, any shape; NaN is undecided. Does not wait for the device."""
         if self.fixed:
             return
         signs = logits.detach().sign().sum(dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Where the ADA transforms get their random numbers: per-image draws and gates, or one fixed percentile."""
+"""Random numbers of the ADA transforms: per-image draws and gates, or one fixed percentile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which ADA transforms are on (15 switches, 18 transforms: one is for four bands), how strong, and `--augpipe`."""
+"""Switches and strengths of the ADA transforms (15 switches, 18 transforms: one is for four bands), and `--augpipe`."""
 
 from __future__ import annotations
 

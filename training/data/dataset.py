@@ -1,7 +1,6 @@
-"""How a zip or a folder of images becomes pixels and labels.
+"""Reading a zip or a folder of images as pixels and labels.
 
-Images lie anywhere below the root and count in the order of their names; what dataset.json may say of them stands in
-training/labels.py.
+Images may lie anywhere below the root and are ordered by name; labels are in training/data/labels.py.
 """
 
 from __future__ import annotations
@@ -184,7 +183,7 @@ class ImageDataset:
         return pixels, self.labels_at(indices)
 
     def preload(self) -> None:
-        """Decode all images now, if they are to be kept: what is wrong with any of them shows here."""
+        """Decode all images now if they fit in memory; errors in any of them are reported here."""
         if self.fits_in_memory and self._pixels is None:
             try:
                 self._pixels = self._decode_rows(np.arange(len(self._kept)), threads=_DECODERS)
@@ -194,7 +193,7 @@ class ImageDataset:
 
     @property
     def resize_note(self) -> str:
-        """What was done to images of another size, for figures that are to compare."""
+        """How images of another size were resized; results compare only if this agrees."""
         return "none" if self._resize is None else f"centre square, Lanczos to {self._resize}"
 
     def isin(self, other: ImageDataset) -> np.ndarray:
@@ -235,7 +234,7 @@ class ImageDataset:
         return one_hot
 
     def _decode_rows(self, rows: np.ndarray, threads: int) -> np.ndarray:
-        """Pillow lets go of Python's lock while it decodes, so threads do run side by side."""
+        """Pillow releases Python's lock while it decodes, so threads run in parallel."""
         pixels = np.empty((len(rows), 3, self.resolution, self.resolution), np.uint8)
 
         def fill(place: int) -> None:
@@ -269,7 +268,7 @@ class ImageDataset:
             raise self._unreadable(self._all_unreadable() or {number: error}) from None
 
     def _all_unreadable(self) -> dict[int, BaseException]:
-        """Tries every image: whoever has to mend a set wants to know of all bad files at once."""
+        """Check every image, to report all bad files at once."""
         bad: dict[int, BaseException] = {}
 
         def test(number: int) -> None:
@@ -289,7 +288,7 @@ class ImageDataset:
         return UserError(f"{self._flag}: cannot read {len(named)} images in '{self.path}': {shown}")
 
     def _wrong_size(self, sizes: dict[int, tuple[int, int]]) -> UserError:
-        """How many are of which size, with an example of each."""
+        """The number of images of each size, with an example."""
         examples = {size: number for number, size in reversed(sizes.items())}  # the first of each
         common = Counter(sizes.values()).most_common()
         found = [
@@ -350,7 +349,7 @@ def _choose(count: int, max_size: int | None, holdout: int, held_out: bool, seed
 
 
 def _spoken(by_folder: Labels | None) -> list[str] | None:
-    """Names of folders, where all of them are words: '00000' and '1' say nothing."""
+    """Folder names if all of them are words: '00000' and '1' mean nothing."""
     if by_folder is None or by_folder.names is None or not all(any(map(str.isalpha, n)) for n in by_folder.names):
         return None
     return by_folder.names

@@ -1,4 +1,4 @@
-"""How the content of an image file becomes RGB pixels, and what is said of one that does not."""
+"""Decoding image files to RGB, and the reason if one cannot be decoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `--data` may be besides a path: a public few-shot set, downloaded once, or the demo set, drawn once."""
+"""Names that `--data` takes besides a path: public few-shot sets (downloaded) and the demo set (drawn)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _DEMO_VERSION = 2  # counted up when training.drawings draws differently
 
 
 def resolve_data(spec: str | os.PathLike[str], flag: str = "--data") -> Path:
-    """The zip or folder that `--data=spec` means.
+    """The zip or folder of `--data=spec`.
 
     Args:
         spec: a path that exists; else the name of a set in FEWSHOT_SETS, with or without .zip; else `demo`, or
@@ -54,8 +54,7 @@ def resolve_data(spec: str | os.PathLike[str], flag: str = "--data") -> Path:
 
 
 def reference_of(spec: str, count: int = 5000) -> str | None:
-    """What stands for the true distribution of `--data=spec` where more of it can be had: `count` fresh drawings, for
-    the demo set; None: nothing but the images themselves."""
+    """More images of the distribution of `--data=spec`: `count` new drawings for the demo set, else None."""
     demo = DemoSpec.parse(spec)
     return None if demo is None else f"demo:{count}@{demo.series + 1}"
 

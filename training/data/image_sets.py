@@ -1,4 +1,4 @@
-"""Which images a run trains on, which it keeps from training, and which its generated images are compared with."""
+"""The images of a run: for training, held out, and for comparison."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def open_training_set(options: ImageOptions) -> ImageDataset:
 
 
 def open_held_out(options: ImageOptions) -> ImageDataset | None:
-    """The images of --holdout; fresh drawings with --data=demo; None where none are wanted."""
+    """The images of --holdout; new drawings with --data=demo; None without --holdout."""
     count = options.holdout
     if not count:
         return None
@@ -58,7 +58,7 @@ def open_held_out(options: ImageOptions) -> ImageDataset | None:
 
 
 def open_reference(options: ImageOptions, train: ImageDataset | None = None, mirror: bool = False) -> ImageDataset:
-    """What metrics compare with: --reference; else fresh drawings with --data=demo; else all of --data.
+    """What metrics compare with: --reference; else new drawings with --data=demo; else all of --data.
 
     So a run on a subset, or with images held out, is measured against the whole set (`_full` in the metrics' names).
 

@@ -1,4 +1,4 @@
-"""What dataset.json, or the folders that images lie in, say about the images: labels, class names, captions.
+"""Labels, class names and captions from dataset.json or from the folders of the images.
 
 StyleGAN's `dataset.json` holds `labels` ([[name, class or vector], ...] or null); two keys are ours: `class_names`
 (position = class) and `captions` ([[name, text], ...]). What people write is taken where its meaning is plain, and
@@ -41,7 +41,7 @@ class Labels:
 
     @property
     def width(self) -> int:
-        """Of a label as the networks see it. A place for every named class, also for those that no image shows."""
+        """Of a label as the networks see it. There is a place for every named class, even if no image belongs to it."""
         if self.values.ndim == 2:
             return int(self.values.shape[1])
         return max(int(self.values.max()) + 1, len(self.names or []))
@@ -88,7 +88,7 @@ def parse_labels(meta: Meta, names: Sequence[str], path: Path) -> Labels:
     """
     if not meta.labels:
         raise UserError(
-            f"--cond: '{path}' has no labels in its dataset.json; add them, keep one folder a class without a "
+            f"--cond: '{path}' has no labels in its dataset.json; add them, keep one folder per class without a "
             "dataset.json, or leave --cond out"
         )
     missing = [name for name in names if meta.labels.get(name) is None]
@@ -154,7 +154,7 @@ def _vectors(given: Mapping[str, list[Any]], path: Path) -> np.ndarray:
 
 
 def classes_by_folder(names: Sequence[str]) -> Labels | None:
-    """One folder a class, as many people keep their images; None unless all lie in two or more top folders."""
+    """Classes from folders, one per class; None unless all images lie in two or more top folders."""
     folders = [name.partition("/")[0] if "/" in name else "" for name in names]
     known = {folder: number for number, folder in enumerate(sorted(set(folders)))}
     if "" in known or len(known) < 2:

@@ -1,4 +1,4 @@
-"""Between pixels, 0 to 255, and what networks work with, -1 to 1."""
+"""Converting between pixels (0 to 255) and network values (-1 to 1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In which order the images are shown, and how they reach the training loop.
+"""The order in which images are shown, and their way into the training loop.
 
 The order is a function of (seed, position) and nothing else, where the position is the number of images shown so
 far, over all processes. A run that resumes after n images asks for position n: there is no state to save.
@@ -80,7 +80,7 @@ class InfiniteSampler:
         return indices
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        """Only the last one asked for is kept: 8 bytes an image."""
+        """Only the last one is cached: 8 bytes per image."""
         if epoch != self._epoch:
             self._order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
             self._epoch = epoch
@@ -88,7 +88,7 @@ class InfiniteSampler:
 
 
 class _BatchReader:
-    """What a loader process runs: index array -> Batch, of arrays yet.
+    """What a loader process runs: index array -> Batch of arrays.
 
     A UserError comes back as a value, because DataLoader would turn it into a page of the worker's traceback.
     """

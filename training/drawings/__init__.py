@@ -1,4 +1,4 @@
-"""The demo family: small captioned drawings, as many as anyone wants of one distribution.
+"""The demo family: small captioned drawings, any number from one distribution.
 
 A procedure instead of files, so that on `--data=demo` everything a low-shot run is judged by (overfitting, distance to
 the true distribution, memorisation, coverage of attributes) can be measured exactly: fresh pictures cost a millisecond.

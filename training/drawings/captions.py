@@ -1,4 +1,4 @@
-"""What a drawing is called: captions that name all of its attributes or some of them, in varying words.
+"""Captions of drawings: all attributes or some of them, in varying words.
 
 Every word is one token of CLIP's tokenizer; no caption has more than 13 tokens with its two marks.
 """

@@ -34,10 +34,10 @@ class DemoSpec:
 
     @classmethod
     def parse(cls, spec: str) -> Self | None:
-        """`demo[:COUNT][@SERIES]`; None where `spec` does not begin like that.
+        """`demo[:COUNT][@SERIES]`; None if `spec` does not begin like that.
 
         Raises:
-            UserError: it begins with `demo:` or `demo@`, but goes on otherwise.
+            UserError: it begins with `demo:` or `demo@` but does not have this form.
         """
         if spec != "demo" and not spec.startswith(("demo:", "demo@")):
             return None
@@ -55,7 +55,7 @@ class DemoSpec:
 def write_demo_set(path: str | os.PathLike[str], spec: DemoSpec) -> None:
     """Writes the drawings as an uncompressed zip. Equal arguments, equal pixels.
 
-    dataset.json holds `labels` ([[file, class], ...], the class is the kind) and two keys of ours that StyleGAN's
+    dataset.json holds `labels` ([[file, class], ...], the class is the kind) and two additional keys that StyleGAN's
     reader ignores: `class_names` (position = class) and `captions` ([[file, caption], ...]). The file appears under
     its name only when it is complete.
     """

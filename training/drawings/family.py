@@ -1,4 +1,4 @@
-"""One drawing of the family: which attributes it has, and where its figures stand."""
+"""One drawing of the family: its attributes and the positions of its figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The eight figures, and how one is stamped on a picture."""
+"""The eight figures, and painting one on a picture."""
 
 from __future__ import annotations
 

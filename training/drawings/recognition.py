@@ -1,4 +1,4 @@
-"""What a teacher sees in drawings, as attributes: its zero-shot answers."""
+"""Zero-shot classification of the attributes of drawings by a teacher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good the generated images are, as numbers: distances between features of generated and of real images."""
+"""Metrics of generated images: distances between features of generated and of real images."""
 
 from training.metrics.detectors import Detector, load_detector, load_perceptual
 from training.metrics.evaluation import (

@@ -1,4 +1,4 @@
-"""How images become the features that metrics compare: a frozen network behind one face.
+"""Detectors: frozen networks that turn images into the features that metrics compare.
 
 A detector is the official Inception (downloaded once), any TorchScript file that is called like it, or a teacher.
 """
@@ -34,7 +34,7 @@ _OFFICIAL_VGG = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrain
 
 @dataclass(frozen=True)
 class _Contract:
-    """What a network must be, and the flag that names it; for messages."""
+    """What a network must provide, and the flag that names it, for error messages."""
 
     flag: str
     expected: str
@@ -102,12 +102,12 @@ class Detector:
 
     @property
     def statistics_device(self) -> torch.device:
-        """Where features are summed up and compared: in float64, which Apple's GPUs lack."""
+        """Where statistics are computed: in float64, which Apple's GPUs lack."""
         return torch.device("cpu") if self.device.type == "mps" else self.device
 
 
 def load_detector(spec: str | os.PathLike[str], device: torch.device | str = "cpu") -> Detector:
-    """Read a detector and try it on two random images, so that it fails now and not after hours.
+    """Load a detector and test it on two random images, so that it fails now and not after hours.
 
     Args:
         spec: `inception`; a TorchScript file; or a teacher as `--kd` takes it (clip, demo, script:...).
@@ -204,7 +204,7 @@ def _problem_of(path: Path) -> str:
 
 
 def _width_of(name: str, features: Callable[[Tensor], Any], device: torch.device, contract: _Contract) -> int:
-    """Tries the network on two random images."""
+    """The width of the features, from a test on two random images."""
     flag = contract.flag
     noise = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     try:

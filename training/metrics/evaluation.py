@@ -1,4 +1,4 @@
-"""One pass over the real images and one over the generated ones give all the metrics that were asked for."""
+"""Evaluation: all requested metrics from one pass over the real and one over the generated images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Fakes(Protocol):
 
 
 class ImageGenerator(Protocol):
-    """What is asked of a generator: G(z [N, z_dim], c [N, c_dim]) -> images [N, 3, R, R] in [-1, 1]."""
+    """The generator's interface: G(z [N, z_dim], c [N, c_dim]) -> images [N, 3, R, R] in [-1, 1]."""
 
     z_dim: int
     c_dim: int
@@ -62,7 +62,7 @@ class Reals:
 
 @dataclass(frozen=True)
 class MetricResult:
-    """MetricValues and all that other figures must share to compare with them."""
+    """The values of a metric and the conditions under which they were measured."""
 
     metric: str
     results: Mapping[str, float]
@@ -80,7 +80,7 @@ class MetricResult:
 
     @property
     def value(self) -> float:
-        """*The* figure, where there are several."""
+        """The main value of several."""
         return next(iter(self.results.values()))
 
     def conditions(self) -> str:
@@ -100,7 +100,7 @@ class MetricResult:
 class GeneratedImages:
     """Images of a generator for random latents, with labels of random images of a dataset.
 
-    Torch's own random state is left as it was found, so that evaluating during a training run does not change the run.
+    Torch's random state is restored, so evaluating during training does not change the run.
 
     Args:
         G: the generator, in eval mode.
@@ -152,7 +152,7 @@ class GeneratedImages:
 
 
 class ImageFolder:
-    """Generated images that lie in a folder or zip."""
+    """Generated images in a folder or zip."""
 
     def __init__(self, dataset: ImageDataset) -> None:
         self.dataset = dataset
@@ -292,7 +292,7 @@ def check(
     fakes: Fakes | None = None,
     perceptual: Detector | None = None,
 ) -> None:
-    """What can be known before anything is computed.
+    """Check everything that can be checked before anything is computed.
 
     Args:
         metrics: what is wanted.
@@ -317,7 +317,7 @@ def check(
 def _fake_samples(
     fakes: Fakes, detector: Detector, metrics: Sequence[Metric], options: EvaluationOptions
 ) -> dict[int, Sample]:
-    """For each number of fakes that a metric asks for, the first so many of one series."""
+    """For each number of fakes that a metric needs, the first ones of a single series."""
     rows = any(metric.family.rows for metric in metrics)
     classes = max((metric.num_fake for metric in metrics if metric.family.wants == CLASSIFIER), default=0)
     samples = {count: Sample(count, rows) for count in sorted({metric.num_fake for metric in metrics})}

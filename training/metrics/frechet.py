@@ -1,4 +1,4 @@
-"""How far apart are two sets of features, each summed up by its mean and covariance? The distance behind FID."""
+"""The Fréchet distance between two sets of features, from their means and covariances (FID)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Moments:
         self._scatter: Tensor | None = None  # [F, F], the sum of (x - mean)(x - mean)'
 
     def add(self, features: Tensor) -> None:
-        """Take in [N, F] features."""
+        """Add [N, F] features."""
         if not len(features):
             return
         batch = features.to(torch.float64)

@@ -1,4 +1,4 @@
-"""Are the images of clear classes, and of many? The Inception Score."""
+"""The Inception Score: clear classes, and many of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far apart are two sets of features, without assuming their shape? The unbiased kernel distance (KID).
+"""The unbiased kernel distance between two sets of features (KID).
 
 Unlike the Fréchet distance its expectation does not depend on the number of images, which is why it is the one to
 read for small sets. It can come out slightly below 0.
@@ -17,7 +17,7 @@ __all__ = ["KernelDistance", "gaussian_mmd2", "kernel_distance", "unbiased_mmd2"
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """A KID and how it was taken."""
+    """A KID and how it was measured."""
 
     value: float
     standard_error: float
@@ -82,7 +82,7 @@ def kernel_distance(
 
 
 def gaussian_mmd2(a: Tensor, b: Tensor, sigma: float) -> Tensor:
-    """Biased estimate of the squared MMD under k(x, y) = exp(-|x - y|² / 2 sigma²), as CMMD takes it.
+    """Biased estimate of the squared MMD under k(x, y) = exp(-|x - y|² / 2 sigma²), as in CMMD.
 
     Args:
         a, b: [m, F] and [n, F], float64.

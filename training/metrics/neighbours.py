@@ -1,4 +1,4 @@
-"""What nearest neighbours among features say: how real and how varied the generated images are, and whether they copy.
+"""Metrics from nearest neighbours among features: fidelity, variety, copying.
 
 Distances are Euclidean and computed in float64, in blocks, so that memory does not grow with the product of the sizes.
 """
@@ -89,7 +89,7 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[float, flo
 
 @dataclass(frozen=True)
 class Copying:
-    """Are the generated images nearer to the training images than images that were never trained on?
+    """Whether generated images are nearer to the training images than unseen images are.
 
     Attributes:
         auc: the chance that a fake is nearer than such an image; .5: no copying, 1: nothing but copies. Below .5 the
@@ -118,7 +118,7 @@ def copying(fake: Tensor, unseen: Tensor, quantile: float = 0.05) -> Copying:
 
 
 def intra_cluster_distance(points: Tensor, cluster: Tensor) -> float:
-    """Mean distance of two points of one cluster, averaged over the clusters that have two; nan where none has.
+    """Mean distance of two points of one cluster, averaged over the clusters that have two; nan if none has.
 
     Args:
         points: [N, F].
@@ -137,7 +137,7 @@ def mean_distance(points: Tensor) -> float:
 
 
 def effective_number(counts: Tensor) -> float:
-    """exp(entropy) of [K] counts: K where all are equal, 1 where all but one are 0."""
+    """exp(entropy) of [K] counts: K if all are equal, 1 if all but one are 0."""
     share = counts[counts > 0].double() / counts.sum()
     return float((-(share * share.log()).sum()).exp())
 

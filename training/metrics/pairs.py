@@ -1,4 +1,4 @@
-"""Generated images beside the training images they are nearest to: what shows copies to the eye."""
+"""Generated images beside their nearest training images, to spot copies by eye."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COLUMNS, _ROWS = 16, 4  # pairs in the picture
 def write_nearest(
     folder: Path, fakes: Fakes, train: ImageDataset, detector: Detector, count: int, batch: int = BATCH
 ) -> None:
-    """Writes nearest.csv (a line a fake: its number, its nearest training image, their distance) and nearest.png.
+    """Writes nearest.csv (one line per fake: its number, its nearest training image, their distance) and nearest.png.
 
     The picture shows the pairs that are closest, closest first, the generated image above its training image; no
     training image more than once.

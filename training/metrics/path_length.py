@@ -1,4 +1,4 @@
-"""How smoothly do images change along the latent space? The perceptual path length, ppl2_wend of StyleGAN2-ADA."""
+"""The perceptual path length: how smoothly images change along the latent space (ppl2_wend of StyleGAN2-ADA)."""
 
 from __future__ import annotations
 

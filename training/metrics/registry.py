@@ -101,7 +101,7 @@ class MetricFamily:
     higher_is_better: bool = False
 
     def match(self, name: str) -> tuple[int, int] | None:
-        """(number of fakes, neighbours) that a name of this form says."""
+        """(number of fakes, neighbours) from a name of this form; None for other names."""
         found = re.fullmatch(self.form.format(n=r"([1-9]\d*)(k?)(?:(?<=k)([1-9]))?"), name)
         if found is None or (found[3] and not self.neighbours):
             return None
@@ -141,11 +141,11 @@ class Metric:
 
     @property
     def of_paths(self) -> bool:
-        """Whether it follows paths through a generator; it looks at no images then."""
+        """Whether it follows paths through a generator and needs no images."""
         return self.family.measure is None
 
     def measure(self, inputs: MetricInputs) -> MetricValues:
-        """{name or name_suffix: value}, the first one first."""
+        """{name or name_suffix: value}, the main value first."""
         assert self.family.measure is not None
         found = self.family.measure(inputs, self.neighbours)
         return {f"{self.name}_{suffix}" if suffix else self.name: value for suffix, value in found.items()}
@@ -206,7 +206,7 @@ def _modes(e: MetricInputs, k: int) -> MetricValues:
 
 
 def _attributes(e: MetricInputs, k: int) -> MetricValues:
-    """1: as many different drawings as there are in the true distribution; exact but for the teacher's errors (2 %)."""
+    """Coverage 1: the same variety as real drawings; exact except for the teacher's errors (2 %)."""
     teacher = load_teacher(DEMO, precision="fp32")
     real, fake = (seen_attributes(teacher, sample.rows) for sample in (e.real, e.fake))
     count = min(len(e.real), len(e.fake))

@@ -1,4 +1,4 @@
-"""The features of a set of images, as the metrics need them, and those of real images kept between runs."""
+"""The features of a set of images; those of real images are cached between runs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Sample:
         return self.moments.count
 
     def add(self, features: Tensor, probabilities: Tensor | None = None) -> None:
-        """Takes in [N, F] and, where they are wanted, [N, classes]."""
+        """Add features [N, F] and, if needed, probabilities [N, classes]."""
         room = self.limit - len(self)
         self.moments.add(features[:room])
         if self.keep:

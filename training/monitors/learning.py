@@ -1,4 +1,4 @@
-"""Has the discriminator learned anything from the teacher? Said while the run goes on, not found out afterwards."""
+"""A warning during training if the discriminator learns nothing from the teacher."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ TICKS = 5  # in a row
 
 
 class LearningMonitor:
-    """Follows the share of the teacher that D explains, and says when it stays at or below 0."""
+    """Follows the fraction explained, and warns when it stays at or below 0."""
 
     def __init__(self) -> None:
         self._shares: deque[float] = deque(maxlen=TICKS)
         self._told = False
 
     def note(self, explained: float | None) -> list[str]:
-        """Lines for the log: a warning after TICKS ticks without anything learnt, once until something is."""
+        """Lines for the log: a warning after TICKS ticks at or below 0, repeated only after a recovery."""
         if explained is None or explained != explained:  # no distillation, or a teacher to whom all images are the same
             return []
         self._shares.append(explained)
@@ -26,8 +26,8 @@ class LearningMonitor:
         if nothing and not self._told:
             lines.append(
                 "Warning:     the discriminator has learned nothing from the teacher so far (KD/explained "
-                f"{explained:.1%}): a constant would do as well, and what distillation does to this run is "
-                "regularisation. To try: --kd-balance=1, a lower --gamma, or more kimg; "
+                f"{explained:.1%}): a constant predicts as well, so distillation acts as regularisation only. "
+                "Try --kd-balance=1, a lower --gamma, or more kimg; "
                 "`python -m kd_plugin.probe` says what this teacher knows about these images"
             )
         self._told = nothing

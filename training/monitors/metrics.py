@@ -1,4 +1,4 @@
-"""Metrics at every snapshot of a run: measured, written down, and the best snapshot kept."""
+"""Metrics at every snapshot of a run; the best snapshot is kept."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BEST_SNAPSHOT = "network-snapshot-best.safetensors"
 
 @dataclass(frozen=True)
 class MetricMonitor:
-    """Measures snapshots by `metrics`; the best by `best` is kept under a name of its own."""
+    """Measures snapshots by `metrics`; keeps the best by `best` under its own name."""
 
     metrics: list[Metric]
     best: Metric
@@ -49,7 +49,7 @@ class MetricMonitor:
 
     @classmethod
     def build(cls, config: TrainConfig, train: ImageDataset, device: torch.device) -> MetricMonitor | None:
-        """Whatever cannot be measured is found here, before the training; None with --metrics=none.
+        """Build the monitor and check that everything can be measured; None with --metrics=none.
 
         Args:
             config: of the run.

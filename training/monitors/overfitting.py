@@ -1,9 +1,9 @@
-"""Does the discriminator know its training images by heart? Its scores on them, on images it never saw, and on fakes.
+"""The overfitting gap: D's scores on its training images, on held-out images, and on fakes.
 
     gap = (train - holdout) / (train - fake)
 
-0: new real images look as real to it as those it was trained on. 1: they look as false as generated ones; it has
-learned the training images and nothing else, and the generator is taught to repeat them. Few-shot methods lower this.
+0: unseen real images look as real as training images. 1: they look as fake as generated ones: D has memorised its
+training images, and the generator learns to repeat them.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from training.data.pixels import to_float
 
 __all__ = ["OverfittingMonitor", "Scores", "gap"]
 
-WINDOW_TICKS = 8  # the gap is of the last so many ticks: one tick's mean scores are noisy
+WINDOW_TICKS = 8  # the gap is averaged over these ticks: one tick's mean scores are noisy
 MOST_IMAGES = 512  # of each kind, a tick
 _SURE = 3.0  # standard errors that (train - fake) must lie above 0 for a gap to mean anything
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Logits of one kind of images: how many, mean, and standard deviation."""
+    """Logits of one kind of image: number, mean, and standard deviation."""
 
     num: int
     mean: float
@@ -55,7 +55,7 @@ Tick = tuple[Scores, Scores, Scores]  # train, holdout, fake
 
 
 def gap(ticks: deque[Tick] | list[Tick]) -> float | None:
-    """Of the mean scores of these ticks; None where training images and fakes are not told apart."""
+    """The gap of the mean scores of these ticks; None while D does not separate training images from fakes."""
     train, holdout, fake = (sum(tick[kind].mean for tick in ticks) / len(ticks) for kind in range(3))
     error = math.sqrt(sum(t.variance_of_mean + f.variance_of_mean for t, _, f in ticks)) / len(ticks)
     lead = train - fake
@@ -71,7 +71,7 @@ class OverfittingMonitor:
         seed: of the images that are looked at, where there are more than MOST_IMAGES, and of the latents.
         batch: images that D sees at once.
         device: where the networks are.
-        kd: the run's distillation; then the share of the teacher that D explains on the held-out images is told too.
+        kd: the run's distillation; then the fraction explained on the held-out images is measured too.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class OverfittingMonitor:
         self._explained: Callable[[RunD], dict[str, float]] | None = None  # the teacher looks at the first tick
 
     def stats(self, G: nn.Module, D: nn.Module, latents: Latents, nimg: int) -> dict[str, Stat]:
-        """Measures now. Torch's random state is left as it was found.
+        """Measure now. Torch's random state is restored.
 
         Args:
             G, D: the networks as they stand.
@@ -131,7 +131,7 @@ class OverfittingMonitor:
         return to_float(pixels.to(self.device)), labels.to(self.device)
 
     def _held_out(self, D: nn.Module, images: Tensor, labels: Tensor) -> tuple[Scores, dict[str, float]]:
-        """D's scores and, of the same calls, the shares of the teachers that it explains."""
+        """D's scores and, of the same calls, the fractions explained."""
         if self._kd is None:
             return self._score(D, images, labels), {}
         if self._explained is None:

@@ -1,4 +1,4 @@
-"""Do the samples still differ from each other? A collapse shows in the grid first, and nobody watches over night."""
+"""A warning during training if the samples lose variety (mode collapse)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def spread(images: Tensor) -> float:
 
 
 class VarietyMonitor:
-    """Follows the spread of a fixed grid of samples, and says when much of it is gone."""
+    """Follows the spread of a fixed grid of samples, and warns when much of it is lost."""
 
     def __init__(self) -> None:
         self.most = 0.0
@@ -30,7 +30,7 @@ class VarietyMonitor:
         if lost and not self._told:
             lines.append(
                 f"Warning:     the samples lose variety: their spread is {now / self.most:.0%} of what it was. The "
-                "best snapshot is an earlier one. To try: more augmentation (--aug=ada, or --diffaugment=color,"
+                "best snapshot is an earlier one. Try more augmentation (--aug=ada, or --diffaugment=color,"
                 "translation,cutout), a higher --gamma, a lower --lr"
             )
         self._told = lost

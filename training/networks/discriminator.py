@@ -27,7 +27,7 @@ ARCHITECTURES = ("resnet", "skip", "orig")
 
 
 def group_size_of(batch: int, most: int) -> int:
-    """The largest group of at most `most` samples that divides the batch: `most` itself wherever it can be."""
+    """The largest group of at most `most` samples that divides the batch."""
     return next(size for size in range(min(most, batch), 0, -1) if batch % size == 0)
 
 
@@ -98,7 +98,7 @@ class DiscriminatorBlock(nn.Module):
 
 
 def _add_image(fromrgb: Conv2dLayer | None, x: Tensor | None, img: Tensor, dtype: torch.dtype) -> Tensor:
-    """A block's input in `dtype`: the features from above, what `fromrgb` makes of the image, or their sum."""
+    """A block's input in `dtype`: the features from above, `fromrgb` of the image, or their sum."""
     parts = []
     if x is not None:
         parts.append(x.to(dtype))
@@ -108,7 +108,7 @@ def _add_image(fromrgb: Conv2dLayer | None, x: Tensor | None, img: Tensor, dtype
 
 
 def frozen_parameters(D: nn.Module, layers: int) -> list[nn.Parameter]:
-    """The parameters of the first `layers` convolutions of D's blocks, from the image on: what Freeze-D keeps.
+    """The parameters of the first `layers` convolutions of D's blocks, from the image on, which Freeze-D keeps.
 
     A block counts its convolutions in the order fromrgb, conv0, conv1, skip, as the official option does.
 

@@ -1,4 +1,4 @@
-"""The generator: mapping and synthesis in one module, as snapshots hold it."""
+"""The generator: mapping and synthesis in one module, as in snapshots."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def check_labels(c: Tensor | None, c_dim: int, batch: int | None = None) -> Tens
     """The labels as float32 [N, c_dim], or None for a network without labels.
 
     Raises:
-        ValueError: labels missing, of the wrong width, or not as many as there are samples.
+        ValueError: labels are missing, of the wrong width, or differ from the samples in number.
     """
     if c_dim == 0:
         if c is not None and c.numel() > 0:

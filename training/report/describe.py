@@ -1,4 +1,4 @@
-"""What a run was made of, said at its start: what was chosen, and what was given but is used otherwise."""
+"""The description of a run at its start: what was chosen, and which options were adjusted."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from training.session import Session
 
 __all__ = ["describe"]
 
-FEW_IMAGES = 50  # with fewer, the generator is told to repeat them: said at the start
+FEW_IMAGES = 50  # with fewer, copies are likely: noted at the start
 
 
 def describe(session: Session) -> list[str]:
-    """What was chosen, for the log: one line each."""
+    """The choices of a run, one line each."""
     config, kd = session.config, session.config.kd
     g, d = (sum(parameter.numel() for parameter in network.parameters()) / 1e6 for network in (session.G, session.D))
     side, mirrored = session.dataset.resolution, ", each also mirrored" if session.dataset.mirror else ""

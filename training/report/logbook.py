@@ -1,4 +1,4 @@
-"""Where a run's words and numbers go: the console, log.txt, and stats.jsonl (one line a tick)."""
+"""The log of a run: the console, log.txt, and stats.jsonl (one line per tick)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STATS = "stats.jsonl"
 class Logbook:
     """Lines go to the console and to log.txt; on a terminal a progress bar with an ETA stands below them.
 
-    Without a folder it keeps silent: of several processes one speaks.
+    Without a folder it writes nothing: of several processes only one logs.
     """
 
     def __init__(self, run_dir: Path | None, total_nimg: int, start_nimg: int = 0) -> None:
@@ -75,13 +75,13 @@ class Logbook:
 
 
 def _jsonable(stat: Stat) -> dict[str, float | None]:
-    """JSON knows no NaN: a file that holds one cannot be read by most programs."""
+    """null for NaN, which JSON does not have."""
     values = {"num": stat.num, "mean": stat.mean, "std": stat.std}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _drop_later_lines(path: Path, kimg: float) -> None:
-    """A run that was killed after its last save has logged ticks that its continuation will repeat."""
+    """Drop ticks that a killed run logged after its last save; the continuation repeats them."""
     if not path.is_file():
         return
     kept = []

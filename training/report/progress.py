@@ -17,7 +17,7 @@ __all__ = ["forecast", "tick_line", "tick_stats"]
 
 
 def forecast(session: Session, seconds_per_image: float) -> str:
-    """When the first results and the end are due, from the speed of the first steps."""
+    """The expected times of the first results and of the end, from the speed of the first steps."""
     total, snap_nimg = session.config.kimg * 1000, session.config.tick * 1000 * session.config.snap
     first = min(session.nimg - session.nimg % snap_nimg + snap_nimg, total)
     wait, whole = ((nimg - session.nimg) * seconds_per_image for nimg in (first, total))
@@ -28,7 +28,7 @@ def forecast(session: Session, seconds_per_image: float) -> str:
 
 
 def tick_stats(session: Session, nimg: int, seconds: float, data_seconds: float) -> dict[str, Stat]:
-    """What stats.jsonl says of a tick of `nimg` images."""
+    """The line of stats.jsonl for a tick of `nimg` images."""
     context = session.context
     numbers: dict[str, float | Stat] = {
         "Progress/tick": session.tick,
@@ -61,7 +61,7 @@ Column = tuple[str, str, str]  # label, name in stats.jsonl, format
 
 
 def tick_line(numbers: Mapping[str, Stat], terms: Sequence[TermInfo] = ()) -> str:
-    """One line of the log: the columns for which there is a number, the terms of the distillation among them."""
+    """One line of the log: the columns that have a value, with the distillation's terms."""
     shown = [f"{label} {numbers[name].mean:{form}}" for label, name, form in _columns(terms) if name in numbers]
     return "  ".join([*shown, f"time {format_seconds(numbers['Timing/sec_per_tick'].mean)}"])
 
