@@ -154,8 +154,8 @@ def _walk(root: Path) -> Iterator[os.DirEntry[str]]:
 
 def _companion(files: Iterable[tuple[Any, str]], name: str) -> Any:
     """The file called `name` at the root, else the only one below it: people zip the folder that holds their set."""
-    found = {path: file for file, path in files if path.rpartition("/")[2] == name and not _is_hidden(path)}
-    return found.get(name) or (next(iter(found.values())) if len(found) == 1 else None)
+    companions = {path: file for file, path in files if path.rpartition("/")[2] == name and not _is_hidden(path)}
+    return companions.get(name) or (next(iter(companions.values())) if len(companions) == 1 else None)
 
 
 def _count_skipped(names: Iterable[str], companion: str) -> Counter[str]:

@@ -6,27 +6,41 @@ becomes several times slower (docs/performance.md). Settings of the user are nev
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import sys
+import time
 from collections.abc import MutableMapping
 from pathlib import Path
 
-__all__ = ["SPIN_COUNT", "WAITING", "apply_settings", "busy_note", "cpu_quota", "usable_cpus"]
+__all__ = [
+    "SPIN_BUSY",
+    "SPIN_IDLE",
+    "WAITING",
+    "apply_settings",
+    "busy_fraction",
+    "busy_note",
+    "cpu_quota",
+    "usable_cpus",
+]
 
-BUSY_LOAD = 0.5  # load average per CPU above which the machine counts as busy
-SPIN_COUNT = 10_000  # of GNU's OpenMP, which has 300,000; sleeping at once costs an idle machine 10 %, this 1 %
+BUSY = 0.5  # fraction of the CPUs that others use, above which the machine counts as busy
+SAMPLE_SEC = 0.1
+# Of GNU's OpenMP, whose default is 300,000. With 1,000 the demo takes 0.4 of the time of 10,000 beside another program,
+# and 1.7 of it on an idle machine (docs/performance.md).
+SPIN_IDLE, SPIN_BUSY = 10_000, 1_000
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # any of them is a choice of the user's
 _NUMBERS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def apply_settings(environment: MutableMapping[str, str]) -> None:
-    """Let waiting threads sleep soon, and use no more of them than the container's quota has CPUs for.
+    """Let waiting threads sleep soon, sooner on a busy machine, and use no more of them than the quota has CPUs for.
 
     It has an effect only before torch is imported. Other OpenMP runtimes than GNU's ignore the spin count.
     """
     if not any(name in environment for name in WAITING):
-        environment["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
+        environment["GOMP_SPINCOUNT"] = str(SPIN_BUSY if is_busy() else SPIN_IDLE)
     cpus = usable_cpus()
     if not any(name in environment for name in _NUMBERS) and cpus < (os.cpu_count() or 1):
         environment["OMP_NUM_THREADS"] = str(cpus)
@@ -54,16 +68,38 @@ def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
         return None
 
 
-def busy_note() -> str | None:
-    """A sentence for the user if other programs use this machine; None if it is idle or this is unknown."""
+@functools.cache
+def busy_fraction(stat: Path = Path("/proc/stat")) -> float | None:
+    """The fraction of all CPU time that was in use at the first call, during 0.1 s; None if it is unknown."""
     try:
-        load, cpus = os.getloadavg()[0], usable_cpus()
-    except (AttributeError, OSError):
+        begin = _times(stat)
+        time.sleep(SAMPLE_SEC)
+        end = _times(stat)
+    except (OSError, ValueError, IndexError):
         return None
-    if load < BUSY_LOAD * cpus:
-        return None
-    return f"this machine is busy (load {load:.1f} on {cpus} CPUs): training will be slower than usual"
+    total = end[0] - begin[0]
+    return 1 - (end[1] - begin[1]) / total if total > 0 else None
 
 
+def _times(stat: Path) -> tuple[int, int]:
+    """All CPU time since the start of the machine, and the idle part of it, in ticks."""
+    values = [int(value) for value in stat.read_text().splitlines()[0].split()[1:9]]
+    return sum(values), values[3] + values[4]  # idle, waiting for a disk
+
+
+def is_busy() -> bool:
+    """Whether other programs use much of this machine; asked before this one works."""
+    fraction = busy_fraction()
+    return fraction is not None and fraction >= BUSY
+
+
+def busy_note() -> str | None:
+    """A sentence for the user if other programs used this machine at the start; None if it was idle or unknown."""
+    if not is_busy():
+        return None
+    return f"this machine is busy ({busy_fraction():.0%} of its CPUs are in use): training will be slower than usual"
+
+
+busy_fraction()  # before torch is imported, which is work
 if "torch" not in sys.modules:
     apply_settings(os.environ)

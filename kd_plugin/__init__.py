@@ -1,12 +1,15 @@
-"""CLIP knowledge distillation for any GAN (KD-DLGAN, CVPR 2023), in five lines:
+"""CLIP knowledge distillation for any GAN (KD-DLGAN, CVPR 2023), in ten lines:
 
 kd = kd_plugin.attach(D, layer="b4.fc", teacher="clip", prompts=["a photo of a cat", "a sketch of a cat"])
 opt_d.add_param_group({"params": kd.parameters()})
-with kd.capture("real"): d_real = D(augment(real))
-with kd.capture("fake"): d_fake = D(augment(fake.detach()))
+with kd.capture("real"):
+    d_real = D(augment(real))
+with kd.capture("fake"):
+    d_fake = D(augment(fake.detach()))
+loss_d = your_loss(d_real, d_fake)
 loss_d = loss_d + kd(loss_d).total
-
-and, for the terms of the generator, loss_g = loss_g + kd.for_generator(fake, real, loss_g).total
+loss_g = your_loss_of_g(D(augment(fake)))
+loss_g = loss_g + kd.for_generator(fake, real, loss_g).total
 """
 
 from kd_plugin.assembly import attach

@@ -102,10 +102,10 @@ def attach(
     for place, (share, member) in enumerate(teachers):
         _check_teacher(member, config)
         tap = FeatureTap(discriminator, config.layers)  # one for each: reading it empties it
-        own = _without_text_terms(config) if len(teachers) > 1 and member.vocabulary == () else config
-        bank = _prompt_bank(member, prompts, own)
-        head = make_head(own.head, width or _student_width(tap), member.embed_dim, seed + place).to(device)
-        distiller = Distiller(tap, member, head, bank, own, seed)
+        member_config = _without_text_terms(config) if len(teachers) > 1 and member.vocabulary == () else config
+        bank = _prompt_bank(member, prompts, member_config)
+        head = make_head(member_config.head, width or _student_width(tap), member.embed_dim, seed + place).to(device)
+        distiller = Distiller(tap, member, head, bank, member_config, seed)
         if tap.distributed:
             average_gradients(distiller.parameters())
         members.append((share, distiller))
@@ -194,7 +194,7 @@ def _student_width(tap: FeatureTap) -> int:
 
 
 def _check_teacher(teacher: Any, config: KDConfig) -> None:
-    """Refuses objects that are no teachers, and freezes one that is a bare nn.Module."""
+    """Reject objects that are not teachers, and freeze a plain nn.Module."""
     missing = [name for name in REQUIRED if not hasattr(teacher, name)]
     if missing:
         raise TeacherError(

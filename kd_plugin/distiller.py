@@ -290,33 +290,33 @@ def _optimizers(terms: Mapping[str, Term]) -> dict[str, torch.optim.Optimizer]:
     Raises:
         KDError: such a term has none.
     """
-    found: dict[str, torch.optim.Optimizer] = {}
+    optimizers: dict[str, torch.optim.Optimizer] = {}
     for name, term in terms.items():
         optimizer = term.make_optimizer()
         if optimizer is not None:
-            found[name] = optimizer
+            optimizers[name] = optimizer
         elif "D" not in term.sides and any(True for _ in term.parameters()):
             raise KDError(f"term '{name}' acts on G and has parameters: its make_optimizer() must return an optimiser")
-    return found
+    return optimizers
 
 
 def _balances(config: KDConfig, on_g: Mapping[str, Term]) -> dict[str, Balance]:
     """One for the terms of D together, and one for each term of G with a least gradient ratio."""
-    found: dict[str, Balance] = {}
+    balances: dict[str, Balance] = {}
     if config.balance > 0:
         advice = (
             f"{arg('balance')}: call kd(adversarial=loss) with the loss of D that distillation is added to, or set "
             f"{arg('balance', 0)}"
         )
-        found["D"] = Balance(config.balance, advice)
+        balances["D"] = Balance(config.balance, advice)
     for name, term in on_g.items():
         if (ratio := term.least_gradient_ratio) > 0:
             advice = (
                 f"{arg(name, term.options.weight)} is scaled by the adversarial loss: call "
                 "kd.for_generator(fake, real, loss) with the loss of G that it is added to"
             )
-            found[name] = Balance(ratio, advice, f"scale_{name}", lowers=False)
-    return found
+            balances[name] = Balance(ratio, advice, f"scale_{name}", lowers=False)
+    return balances
 
 
 def _renamed_since_0_1(_module: nn.Module, state: dict[str, Any], prefix: str, *_others: Any) -> None:

@@ -28,8 +28,8 @@ _AGAIN = frozenset({408, 416, 429, 500, 502, 503, 504})  # answers that another 
 
 def cache_dir() -> Path:
     """$KD_CACHE, else $XDG_CACHE_HOME/kd_plugin, else ~/.cache/kd_plugin. It need not exist yet."""
-    if own := os.environ.get("KD_CACHE"):
-        return Path(own).expanduser()
+    if folder := os.environ.get("KD_CACHE"):
+        return Path(folder).expanduser()
     shared = os.environ.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path.home() / ".cache") / "kd_plugin"
 
@@ -104,8 +104,8 @@ def _fetch(url: str, path: Path, sha256: str | None, problem_of: Callable[[Path]
     for pause in (*_PAUSES_SEC, None):
         try:
             _transfer(url, part, what)
-            found = sha256_of(part)
-            problem = problem_of(part) if sha256 in (None, found) else f"SHA-256 {found}, expected {sha256}"
+            digest = sha256_of(part)
+            problem = problem_of(part) if sha256 in (None, digest) else f"SHA-256 {digest}, expected {sha256}"
             if problem:
                 _discard(part)
                 raise _Failed(f"it sent another file: {problem}")
@@ -115,7 +115,7 @@ def _fetch(url: str, path: Path, sha256: str | None, problem_of: Callable[[Path]
                 raise
             time.sleep(pause)
     if sha256 is None:
-        _beside(path, ".sha256").write_text(f"{found}\n")
+        _beside(path, ".sha256").write_text(f"{digest}\n")
     os.replace(part, path)
     _discard(part)
 
@@ -148,7 +148,7 @@ def _transfer(url: str, part: Path, what: str) -> None:
 def _answer(url: str, part: Path, etag: Path) -> Iterator[HTTPResponse]:
     """The server's answer to a request for the missing part: that part, or everything if it cannot resume."""
     headers = {"User-Agent": "kd_plugin"}
-    # Without its tag nobody knows that the server's file is still the one whose beginning is here.
+    # Without its tag it is unknown whether the server's file is still the same one.
     if part.is_file() and part.stat().st_size and etag.is_file():
         headers |= {"Range": f"bytes={part.stat().st_size}-", "If-Range": etag.read_text()}
     try:
@@ -186,15 +186,15 @@ def _copy(response: HTTPResponse, file: BinaryIO, have: int, total: int | None, 
 
 def _check(path: Path, sha256: str | None, problem_of: Callable[[Path], str], what: str) -> None:
     """Compares with the published checksum, else with that of the first use, which is kept beside the file."""
-    found, kept = sha256_of(path), _beside(path, ".sha256")
+    digest, kept = sha256_of(path), _beside(path, ".sha256")
     if sha256 is None and not kept.is_file():  # put there by hand
         if problem := problem_of(path):
             raise KDError(f"{what}: {path} is another file ({problem}); delete it and run again")
-        kept.write_text(f"{found}\n")
+        kept.write_text(f"{digest}\n")
     expected = sha256 or kept.read_text().strip()
-    if found != expected:
+    if digest != expected:
         others = "" if sha256 else f" and {kept.name}"
         raise KDError(
-            f"{what}: {path} is damaged or another file (SHA-256 {found}, expected {expected}); delete it{others} "
+            f"{what}: {path} is damaged or another file (SHA-256 {digest}, expected {expected}); delete it{others} "
             "and run again"
         )

@@ -20,7 +20,7 @@ class Captured:
 
     features: [N, F] or [N, F, h, w], the tapped layer's output, attached to D's graph; several layers side by side.
     outputs:  the same as the layers returned it, call by call: gradients are measured there.
-    seen:     [N, C, H, W], what D was given (augmented), detached; None if D's input is no such tensor.
+    seen:     [N, C, H, W], what D was given (augmented), detached; None if D's input is not such a tensor.
     clean:    [N, C, H, W] in [-1, 1], before augmentation; None if the caller did not pass it.
     keys:     [N] integers, one for each distinct clean image; None: embeddings are not cached.
     """

@@ -69,12 +69,12 @@ def import_code(spec: str, given: str) -> ModuleType:
 
 
 def _import_file(name: str, path: str) -> ModuleType:
-    found = importlib.util.spec_from_file_location(name, path)
-    assert found is not None
-    assert found.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(found)  # first: dataclasses look their module up
+    spec_found = importlib.util.spec_from_file_location(name, path)
+    assert spec_found is not None
+    assert spec_found.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec_found)  # first: dataclasses look their module up
     try:
-        found.loader.exec_module(module)
+        spec_found.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise

@@ -16,14 +16,14 @@ def pick_device(name: str) -> torch.device:
         UserError: a device torch does not know or that this machine lacks.
     """
     if name == "auto":
-        found = (kind for kind in ("cuda", "mps") if _is_available(kind))
-        return torch.device(next(found, "cpu"))
+        available = (kind for kind in ("cuda", "mps") if _is_available(kind))
+        return torch.device(next(available, "cpu"))
     try:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"--device: '{name}' is not a device; give auto, cpu, cuda, cuda:N or mps") from None
     if not _is_available(device.type):
-        raise UserError(f"--device: '{name}' was asked for, but torch finds no such device here; use --device=cpu")
+        raise UserError(f"--device: '{name}' was requested, but torch finds no such device here; use --device=cpu")
     return device
 
 

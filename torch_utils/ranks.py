@@ -78,8 +78,8 @@ class Ranks:
         dist.broadcast_object_list(outcome, src=0)
         if outcome[1] is not None:
             raise outcome[1]
-        made: T = outcome[0]
-        return made
+        value: T = outcome[0]
+        return value
 
     def sum(self, x: Tensor) -> Tensor:
         """`x`, summed over the processes in place."""
@@ -178,5 +178,5 @@ def joined_ranks() -> Iterator[Ranks]:
 def local_device(name: str) -> str:
     """`cuda` and `auto` mean this process's own GPU if several processes share a machine."""
     local = os.environ.get("LOCAL_RANK")
-    own = local is not None and torch.cuda.is_available() and int(local) < torch.cuda.device_count()
-    return f"cuda:{local}" if own and name in ("auto", "cuda") else name
+    has_gpu = local is not None and torch.cuda.is_available() and int(local) < torch.cuda.device_count()
+    return f"cuda:{local}" if has_gpu and name in ("auto", "cuda") else name

@@ -45,12 +45,12 @@ class Stats:
 
     def drain(self, ranks: Ranks = ALONE) -> dict[str, Stat]:
         """The statistics since the last call, of all processes together."""
-        own = {name: (self._counts[name], *moments.tolist()) for name, moments in self._moments.items()}
+        moments_here = {name: (self._counts[name], *moments.tolist()) for name, moments in self._moments.items()}
         self._moments.clear()
         self._counts.clear()
-        everyones = ranks.gather(own)
+        everyones = ranks.gather(moments_here)
         stats = {}
-        for name in own:
+        for name in moments_here:
             parts = [theirs[name] for theirs in everyones if name in theirs]
             count, total, squares = (sum(part[i] for part in parts) for i in range(3))
             mean = total / count

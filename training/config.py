@@ -321,7 +321,7 @@ def resolve(
         kd_given: the fields of KDConfig that the user named.
         resolution: of the training images, in pixels.
         saved: the content of a config.json (--config); it stands where the preset's column would.
-        variant: of the distillation, a name in kd_plugin.VARIANTS; its values go over the preset's.
+        variant: of the distillation, a name in kd_plugin.VARIANTS; its values override the preset's.
 
     Raises:
         UserError: options of the distillation, and no teacher. `--kd=none` said aloud takes them: a baseline is the

@@ -246,7 +246,9 @@ class Session:
                 "start a new run, or give the same images"
             )
         if self.kd is not None and state["teacher"] != self._fingerprint():
-            raise UserError(f"--resume: --kd={self.config.kd.teacher} has different weights from the teacher of the run")
+            raise UserError(
+                f"--resume: --kd={self.config.kd.teacher} has different weights from the teacher of the run"
+            )
         for name, part in self.parts().items():
             part.load(state["parts"][name])
 

@@ -12,7 +12,7 @@ from training.checkpoint import Snapshot
 
 __all__ = ["take_weights"]
 
-LEAST = 0.05  # of a network's numbers: with fewer, the start is no warmer than any
+LEAST = 0.05  # of a network's parameters: with fewer it is not a warm start
 
 # Constructor arguments that decide shapes, and the flags they come from.
 _FLAGS = {
@@ -40,9 +40,13 @@ def take_weights(networks: Mapping[str, nn.Module], snapshot: Snapshot) -> list[
     """
     lines, differences = [], _differing_flags(networks, snapshot)
     for role, network in networks.items():
-        own, source = network.state_dict(), snapshot.networks[role].state_dict()
-        fitting = {name: value for name, value in source.items() if name in own and own[name].shape == value.shape}
-        share = sum(value.numel() for value in fitting.values()) / sum(value.numel() for value in own.values())
+        parameters, source = network.state_dict(), snapshot.networks[role].state_dict()
+        fitting = {
+            name: value
+            for name, value in source.items()
+            if name in parameters and parameters[name].shape == value.shape
+        }
+        share = sum(value.numel() for value in fitting.values()) / sum(value.numel() for value in parameters.values())
         if share < LEAST:
             why = f"; the snapshot {'; it '.join(differences)}" if differences else ""
             raise UserError(
@@ -50,7 +54,10 @@ def take_weights(networks: Mapping[str, nn.Module], snapshot: Snapshot) -> list[
             )
         network.load_state_dict(fitting, strict=False)
         text = f"{role}: {share:.1%} of the weights taken over"
-        for what, names in (("new here", own.keys() - source.keys()), ("other shape", own.keys() & source.keys())):
+        for what, names in (
+            ("new here", parameters.keys() - source.keys()),
+            ("other shape", parameters.keys() & source.keys()),
+        ):
             if where := _places(name for name in names if name not in fitting):
                 text += f"; {what}: {where}"
         lines.append(text)
@@ -59,16 +66,16 @@ def take_weights(networks: Mapping[str, nn.Module], snapshot: Snapshot) -> list[
 
 def _differing_flags(networks: Mapping[str, nn.Module], snapshot: Snapshot) -> list[str]:
     """'has --cbase=512, this run 1024; to take over all, give --cbase=512'."""
-    found: dict[str, str] = {}
+    differences: dict[str, str] = {}
     for role, network in networks.items():
-        own: Any = network.init_kwargs
+        kwargs: Any = network.init_kwargs
         source: Any = snapshot.networks[role].init_kwargs
         for argument, flag in _FLAGS.items():
-            if argument in own and own[argument] != source.get(argument):
-                theirs, ours = source.get(argument), own[argument]
+            if argument in kwargs and kwargs[argument] != source.get(argument):
+                theirs, ours = source.get(argument), kwargs[argument]
                 advice = f"; to take over all, give {flag}={theirs}" if " " not in flag else ""
-                found[argument] = f"has {flag}={theirs}, this run {ours}{advice}"
-    return list(found.values())
+                differences[argument] = f"has {flag}={theirs}, this run {ours}{advice}"
+    return list(differences.values())
 
 
 def _places(names: Iterable[str]) -> str:

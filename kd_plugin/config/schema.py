@@ -115,7 +115,7 @@ def options_of(config: type) -> list[Option]:
     Raises:
         KDError: two options share a key.
     """
-    hints, found, group = typing.get_type_hints(config), [], None
+    hints, options, group = typing.get_type_hints(config), [], None
     for field in dataclasses.fields(config):
         group = field.metadata.get("group") or group
         if table := field.metadata.get("parts"):
@@ -125,13 +125,13 @@ def options_of(config: type) -> list[Option]:
                     item = _option_of(of_part, part_hints[of_part.name], of_part.metadata.get("group") or group)
                     default_key = name if of_part.name == "weight" else f"{name}_{of_part.name}"
                     key = of_part.metadata.get("key") or default_key
-                    found.append(dataclasses.replace(item, key=key, path=(field.name, name, of_part.name)))
+                    options.append(dataclasses.replace(item, key=key, path=(field.name, name, of_part.name)))
         else:
-            found.append(_option_of(field, hints[field.name], group))
-    keys = [item.key for item in found]
+            options.append(_option_of(field, hints[field.name], group))
+    keys = [item.key for item in options]
     if double := next((key for key in keys if keys.count(key) > 1), None):
         raise KDError(f"two options are called '{double}'; rename the one that was added")
-    return found
+    return options
 
 
 def _option_of(field: dataclasses.Field[Any], annotation: Any, group: str | None) -> Option:

@@ -29,7 +29,7 @@ class PromptBank:
             raise PromptError(f"prompts: expected a list of texts, got the one text '{texts}'; write ['{texts}', ...]")
         self.texts = tuple(dict.fromkeys(texts))
         if not self.texts:
-            raise PromptError(f"{arg('prompts')}: there is no prompt; give at least one text")
+            raise PromptError(f"{arg('prompts')}: no prompt was given; give at least one text")
         self.teacher = teacher
         self._embeddings: Tensor | None = None
 

@@ -31,7 +31,9 @@ def known_texts(teacher: Teacher) -> tuple[str, ...]:
         PromptError: it has no text encoder.
     """
     if teacher.vocabulary == ():
-        raise PromptError(f"teacher '{teacher.name}' has no text encoder: set {arg('cgkd', 0)} and {arg('diversity', 0)}")
+        raise PromptError(
+            f"teacher '{teacher.name}' has no text encoder: set {arg('cgkd', 0)} and {arg('diversity', 0)}"
+        )
     if teacher.vocabulary is not None:
         return teacher.vocabulary
     texts = shipped_vocabulary()
@@ -65,7 +67,7 @@ def select_prompts(
     texts = _enough(teacher, texts)
     batches = [teacher.embed_images(rgb(batch)) for batch in images]
     if not batches or not sum(len(batch) for batch in batches):
-        raise PromptError("prompts are chosen by the images, but there is no image")
+        raise PromptError("prompts are selected by the images, but no image was given")
     return select_prompts_by_embeddings(teacher, torch.cat(batches), count, among, texts)
 
 

@@ -67,7 +67,7 @@ def read_prompts(path: str | Path) -> list[str]:
         PromptError: no such file, no UTF-8 text, or no prompt in it.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")  # a leading byte-order mark is no part of the first prompt
+        text = Path(path).read_text(encoding="utf-8-sig")  # drops a leading byte-order mark
     except UnicodeDecodeError as error:
         raise PromptError(
             f"{arg('prompts', str(path))} is not UTF-8 text ({error.reason} at byte {error.start})"

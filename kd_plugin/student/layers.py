@@ -51,12 +51,12 @@ def list_layers(discriminator: nn.Module, *inputs: Any) -> list[Layer]:
     """
     discriminator = inside(discriminator)
     names = {module: name for name, module in discriminator.named_modules() if name}
-    found = _run(discriminator, names, inputs) if inputs else _told(names)
-    last = next((place for place in reversed(range(len(found))) if found[place][3]), len(found))
-    best = next((place for place in reversed(range(last)) if found[place][1] > 1), None)
+    candidates = _run(discriminator, names, inputs) if inputs else _told(names)
+    last = next((place for place in reversed(range(len(candidates))) if candidates[place][3]), len(candidates))
+    best = next((place for place in reversed(range(last)) if candidates[place][1] > 1), None)
     return [
         Layer(names[module], type(module).__name__, width, shape, place == best)
-        for place, (module, width, shape, _) in enumerate(found)
+        for place, (module, width, shape, _) in enumerate(candidates)
         if width > 1
     ]
 

@@ -46,8 +46,8 @@ def load_teacher(spec: str, device: torch.device | str = "cpu", precision: str =
     scheme, _, rest = spec.partition(":")
     if scheme not in TEACHERS:
         if is_attribute_spec(spec):
-            own: Teacher = module.load(spec, torch.device(device))
-            return own
+            user_teacher: Teacher = module.load(spec, torch.device(device))
+            return user_teacher
         raise TeacherError(
             f"{arg('teacher', spec)}: there is no teacher '{scheme}'{nearest(scheme, TEACHERS)}; the forms are: "
             f"{_FORMS}"
@@ -66,14 +66,14 @@ def load_teachers(
     Raises:
         TeacherError: as load_teacher; or a weight that is not above 0.
     """
-    found: list[tuple[float, Teacher]] = []
-    for weight, one in split_spec(spec):
-        teacher = load_teacher(one, device, precision)
+    teachers: list[tuple[float, Teacher]] = []
+    for weight, member in split_spec(spec):
+        teacher = load_teacher(member, device, precision)
         precision = teacher.precision if isinstance(teacher, HasPrecision) else precision
         if control == "scramble":
             scramble(teacher)
-        found.append((weight, teacher))
-    return found
+        teachers.append((weight, teacher))
+    return teachers
 
 
 def split_spec(spec: str) -> list[tuple[float, str]]:
@@ -82,16 +82,16 @@ def split_spec(spec: str) -> list[tuple[float, str]]:
     Raises:
         TeacherError: a weight that is not above 0.
     """
-    found: list[tuple[float, str]] = []
+    parts: list[tuple[float, str]] = []
     for part in spec.split("+"):
-        weight, one = _WEIGHTED.fullmatch(part).groups()  # type: ignore[union-attr]  # it matches everything
-        if found and one.partition(":")[0] not in TEACHERS and not is_attribute_spec(one):
-            found[-1] = (found[-1][0], f"{found[-1][1]}+{part}")
+        weight, name = _WEIGHTED.fullmatch(part).groups()  # type: ignore[union-attr]  # it matches everything
+        if parts and name.partition(":")[0] not in TEACHERS and not is_attribute_spec(name):
+            parts[-1] = (parts[-1][0], f"{parts[-1][1]}+{part}")
             continue
         if weight is not None and not float(weight) > 0:
-            raise TeacherError(f"{arg('teacher', spec)}: the weight {weight} of '{one}' must be above 0")
-        found.append((1.0 if weight is None else float(weight), one))
-    return found
+            raise TeacherError(f"{arg('teacher', spec)}: the weight {weight} of '{name}' must be above 0")
+        parts.append((1.0 if weight is None else float(weight), name))
+    return parts
 
 
 _WEIGHTED = re.compile(r"(?:(\d*\.?\d+)\*)?(.*)", re.DOTALL)

@@ -58,7 +58,7 @@ def freeze(module: M) -> M:
 def scramble(teacher: Teacher) -> None:
     """Destroy a teacher's knowledge, in place: permute the entries of each weight at random.
 
-    Its architecture, and how large its weights are, stay. What a run gains with it does not come from knowledge. It is
+    Architecture and magnitude of the weights are unchanged. A gain that it shares is not the teacher's knowledge. It is
     the same every time.
 
     Raises:

@@ -45,7 +45,7 @@ def set_activation(model: nn.Module, activation: Activation) -> None:
 def check_heads(weights: Mapping[str, Tensor], name: str) -> None:
     """
     Raises:
-        TeacherError: a width that is no multiple of 64, or that of a known model with other heads.
+        TeacherError: a width that is not a multiple of 64, or that of a known model with other heads.
     """
     for tower, key in (("image", "visual.class_embedding"), ("text", "ln_final.weight")):
         if key not in weights:  # a ResNet has no class embedding

@@ -34,7 +34,7 @@ def load(name: str, device: torch.device, precision: str) -> NetworkTeacher:
         precision: `fp32`, `bf16` or `auto`.
 
     Raises:
-        TeacherError: transformers is missing, or there is no such model, or it has no image tower that can be used.
+        TeacherError: transformers is missing, the model does not exist, or it has no usable image encoder.
     """
     if not name:
         raise TeacherError(f"{arg('teacher', 'hf')}: names no model; {_FORM}")

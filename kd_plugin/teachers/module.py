@@ -20,17 +20,17 @@ def load(spec: str, device: torch.device) -> Any:
     """
     given = arg("teacher", spec)
     try:
-        found = import_attribute(spec, given)
+        attribute = import_attribute(spec, given)
     except KDError as error:
         raise TeacherError(str(error)) from error
-    if hasattr(found, "embed_images") and not isinstance(found, type):
-        return found
-    if not callable(found):
+    if hasattr(attribute, "embed_images") and not isinstance(attribute, type):
+        return attribute
+    if not callable(attribute):
         raise TeacherError(
-            f"{given}: is a {type(found).__name__}; give a teacher (see kd_plugin.Teacher), or a function that "
+            f"{given}: is a {type(attribute).__name__}; give a teacher (see kd_plugin.Teacher), or a function that "
             "makes one for a device"
         )
     try:
-        return found(device)
+        return attribute(device)
     except Exception as error:
         raise TeacherError(f"{given}: calling it with the device failed ({first_line(error)})") from error

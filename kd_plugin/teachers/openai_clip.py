@@ -148,7 +148,7 @@ def _build(
 
 
 def _restore_masks(model: Any) -> None:
-    """The causal mask is no buffer, only a tensor that all blocks of the text transformer share: made again."""
+    """Rebuild the causal mask, which is not a buffer but a tensor shared by all blocks of the text transformer."""
     mask = model.build_attention_mask()  # [context, context]
     for block in model.transformer.resblocks:
         block.attn_mask = mask
@@ -157,10 +157,10 @@ def _restore_masks(model: Any) -> None:
 def _check_names(weights: Mapping[str, Tensor], name: str) -> None:
     missing = [landmark for landmark in _LANDMARKS if landmark not in weights]
     if missing:
-        found = ", ".join(list(weights)[:3]) or "nothing"
+        first_names = ", ".join(list(weights)[:3]) or "nothing"
         raise TeacherError(
             f"teacher '{name}' is not a CLIP with OpenAI's names: it lacks {', '.join(missing)} (it begins with: "
-            f"{found}); give one of OpenAI's files, such as {arg('teacher', 'clip:ViT-B/32')}"
+            f"{first_names}); give one of OpenAI's files, such as {arg('teacher', 'clip:ViT-B/32')}"
         )
 
 

@@ -48,7 +48,7 @@ def test_stopping_saves(number: signal.Signals, status: int, drawings: Path, tmp
     run_dir = wait_for_ticks(tmp_path, 1, process)
     os.kill(process.pid, number)
     assert process.wait() == status
-    assert "--resume=latest goes on" in process.output
+    assert "--resume=latest continues" in process.output
     last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
     assert load_state(run_dir)["parts"]["progress"]["nimg"] == last["Progress/kimg"]["mean"] * 1000
 

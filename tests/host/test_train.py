@@ -207,7 +207,7 @@ def test_latest_is_the_newest_run_with_the_same_options(run_train: RunTrain, tmp
     other = run_train("--kd=demo", "--gamma=8", "--resume=latest")
     assert other.exit_code == 2
     assert "no run in" in other.output
-    assert f"'{folders[1]}' was started with other ones: --gamma (7.0 was saved, 8.0 was given)" in other.output
+    assert f"'{folders[1]}' was started with different ones: --gamma (7.0 was saved, 8.0 was given)" in other.output
     assert run_train("--cfg=low_shot", "--resume=latest").exit_code == 0  # another name: a run of its own
     assert len(list((tmp_path / "runs").iterdir())) == 4
 
@@ -361,7 +361,7 @@ def test_dry_run_writes_nothing(run_train: RunTrain, tmp_path: Path) -> None:
         (("--metrics=kid8_full", "--detector=demo", "--best=fid8_full"), "--best: 'fid8_full' is not among"),
         (("--holdout=24",), "--holdout: expected 0 to 23"),
         (("--precision=fp16",), "--precision=fp16 is for CUDA; the device is cpu: give auto, fp32 or bf16"),
-        (("--freezed=99",), "--freezed: 99 layers were asked for, the discriminator's blocks have 10"),
+        (("--freezed=99",), "--freezed: 99 was given, but the discriminator's blocks have 10 layers"),
         (("--lecam=-1",), "--lecam: -1.0 was given, it must be at least 0"),
         (("--batch=8", "--gpus=2", "--batch-gpu=3"), "--batch-gpu: 3 was given, it must be a divisor of the 4 images"),
         (("--max-nan-steps=0",), "--max-nan-steps: 0 was given"),

@@ -93,7 +93,7 @@ def test_two_folders_of_mixed_pictures(images_path: Path, detector_path: Path, t
     assert enlarged["dataset_fingerprint"] != line["dataset_fingerprint"]
     too_many = run(*flags, "--metrics=kid7_full")
     assert too_many.exit_code == 2
-    assert "--fakes: 'fakes' holds 6 images, 7 are asked for" in too_many.stderr
+    assert "--fakes: 'fakes' holds 6 images, --metrics needs 7" in too_many.stderr
 
 
 def test_the_same_pictures_are_at_distance_zero(images_path: Path, detector_path: Path) -> None:

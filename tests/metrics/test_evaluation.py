@@ -235,6 +235,6 @@ def test_what_does_not_fit_is_refused(detector: Detector, dataset: ImageDataset,
         measure(source, two, detector, "kid50_full")
     with pytest.raises(UserError, match="--data: pr50k3_full needs at least 4 real images, there are 2"):
         measure(source, two, detector, "pr50k3_full")
-    with pytest.raises(UserError, match=r"--fakes: .* holds 50 images, 60 are asked for by --metrics; .*kid50_full"):
+    with pytest.raises(UserError, match=r"--fakes: .* holds 50 images, --metrics needs 60; .*kid50_full"):
         measure(ImageFolder(dataset), dataset, detector, "kid60_full")
     assert measure(source, dataset, detector, "none") == []

@@ -1,4 +1,4 @@
-"""What is said when the kernels cannot be built: one line, once, and the work goes on."""
+"""What is said when the kernels cannot be built: one line, once, and plain torch is used."""
 
 import shutil
 
@@ -42,7 +42,7 @@ def test_a_failing_build_is_one_line_and_tried_once(monkeypatch):
     with pytest.warns(UserWarning, match="no such thing|Error building") as warned:
         assert build.kernels_or_none() is None
     assert "\n" not in str(warned[0].message)
-    assert "plain torch, more slowly" in str(warned[0].message)
+    assert "plain torch is used instead, more slowly" in str(warned[0].message)
     assert build.kernels_or_none() is None
     with pytest.raises(build.KernelsUnavailable):
         build.kernels()

@@ -38,7 +38,7 @@ def test_bank_embeds_lazily_once_and_drops_duplicates(teacher):
 
 @pytest.mark.parametrize(
     ("texts", "message"),
-    [([], "prompts=: there is no prompt"), ("a cat", "got the one text 'a cat'; write ['a cat'")],
+    [([], "prompts=: no prompt was given"), ("a cat", "got the one text 'a cat'; write ['a cat'")],
 )
 def test_bank_refuses(teacher, texts, message):
     with pytest.raises(PromptError, match=re.escape(message)):
@@ -209,7 +209,7 @@ def test_telling_takes_grey_images(make_teacher, images):
 def test_telling_needs_texts_and_images(make_teacher, images):
     with pytest.raises(PromptError, match="'fake' has no text encoder: set cgkd=0 and diversity=0"):
         select_prompts(make_teacher(vocabulary=()), [images(1)])
-    with pytest.raises(PromptError, match="there is no image"):
+    with pytest.raises(PromptError, match="no image was given"):
         select_prompts(make_teacher(vocabulary=("a", "b")), [])
 
 

@@ -188,7 +188,7 @@ def test_prompt_that_is_too_long(teacher: OpenAIClip) -> None:
 
 @pytest.mark.parametrize("prompt", ["", "   \t"])
 def test_empty_prompt(teacher: OpenAIClip, prompt: str) -> None:
-    with pytest.raises(PromptError, match=r"--kd-prompts: an empty prompt \('.*'\) says nothing"):
+    with pytest.raises(PromptError, match=r"--kd-prompts: an empty prompt \('.*'\) has no words"):
         teacher.embed_texts([prompt])
 
 

@@ -69,7 +69,7 @@ def bias_act(
 
     Raises:
         ValueError: unknown activation, bias of the wrong shape, or negative clamp.
-        KernelsUnavailable: `impl="cuda"` where there are none.
+        KernelsUnavailable: `impl="cuda"` if there are none.
     """
     compiled = kernels_for("bias_act", impl, x)
     if act not in ACTIVATIONS:

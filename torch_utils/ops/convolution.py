@@ -96,7 +96,7 @@ class Outline(NamedTuple):
         return cls(x.shape, torch.channels_last if is_last else torch.contiguous_format)
 
     def empty(self, like: Tensor) -> Tensor:
-        """Memory that nobody touches."""
+        """Uninitialised memory."""
         return torch.empty(self.shape, dtype=like.dtype, device=like.device, memory_format=self.layout)
 
 
@@ -130,15 +130,15 @@ class _Derivative(Function):
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[None, None, Tensor | None, Tensor | None]:  # type: ignore[override]
         names, saved = _others(ctx.by), ctx.saved_tensors
-        found: list[Tensor | None] = []
+        gradients: list[Tensor | None] = []
         for place in range(2):
             if not ctx.needs_input_grad[2 + place]:
-                found.append(None)
+                gradients.append(None)
                 continue
             known = {ctx.by: cotangent, names[1 - place]: saved[1 - place]}
             operands = (known[name] for name in _others(names[place]))
-            found.append(_Derivative.apply(ctx.form, names[place], *operands))  # type: ignore[no-untyped-call]
-        return None, None, found[0], found[1]
+            gradients.append(_Derivative.apply(ctx.form, names[place], *operands))  # type: ignore[no-untyped-call]
+        return None, None, gradients[0], gradients[1]
 
 
 def _others(name: str) -> str:

@@ -30,5 +30,5 @@ def kernels_for(op: str, impl: str, x: Tensor) -> Any:
         return kernels_or_none()
     module = kernels()
     if not x.is_cuda:
-        raise ValueError(f"{op}: impl='cuda' was asked for, but the input is on the {x.device.type}.")
+        raise ValueError(f"{op}: impl='cuda' was requested, but the input is on the {x.device.type}.")
     return module

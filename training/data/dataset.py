@@ -72,7 +72,7 @@ class ImageDataset:
         class_names: names of the classes, or None.
         captions: one text an index ("" where dataset.json has none), or None.
         raw_length: images in the source, before max_size and mirror.
-        label_note: what became of the labels, for the log; "" where there are none.
+        label_note: how labels are used, for the log; "" without labels.
         skipped: how many other files lie there, by suffix ("hidden": hidden and system files).
         fits_in_memory: whether pixels are kept.
         fingerprint: equal for datasets with the same images at the same indices and the same dataset.json, zipped or
@@ -291,14 +291,14 @@ class ImageDataset:
         """The number of images of each size, with an example."""
         examples = {size: number for number, size in reversed(sizes.items())}  # the first of each
         common = Counter(sizes.values()).most_common()
-        found = [
+        listed = [
             f"{count} of {width}x{height}, such as '{self._files.name(examples[width, height])}'"
             for (width, height), count in common
         ]
         offer = max(1 << min(common[0][0]).bit_length() - 1, SMALLEST_RESOLUTION)
         return UserError(
             f"{self._flag}: the images of '{self.path}' must be square, of one size, a power of two of at least "
-            f"{SMALLEST_RESOLUTION}; found {_some(found, 6, '; ')}. --resolution={offer} crops and resizes them"
+            f"{SMALLEST_RESOLUTION}; found {_some(listed, 6, '; ')}. --resolution={offer} crops and resizes them"
         )
 
     def _fingerprint(self, raw_meta: bytes) -> str:
@@ -343,7 +343,7 @@ def _choose(count: int, max_size: int | None, holdout: int, held_out: bool, seed
         kept = f" less the {holdout} of --holdout" if holdout else ""
         raise UserError(f"--subset: expected 1 to {left}, the number of images{kept}, got {max_size}")
     # The old generator on purpose: it draws the very images that official runs of the same seed train on. Those that
-    # are held out come from the other end, so that holding out changes no subset.
+    # are held out are taken from the other end, so holding out does not change a subset.
     order = np.random.RandomState(seed).permutation(count)
     return np.sort(order[left:] if held_out else order[: left if max_size is None else max_size])
 
@@ -363,6 +363,6 @@ def _label_note(labels: Labels | None, in_meta: dict[str, Any], by_folder: Label
         return f"{labels.width} {kind} {source}" + (f" ({names})" if names else "")
     if in_meta:
         classes = {str(value) for value in in_meta.values() if not isinstance(value, list)}
-        found = f"{len(classes)} classes" if classes else f"{len(in_meta)} vectors"
-        return f"{found} in dataset.json, not used (--cond=1 uses them)"
+        described = f"{len(classes)} classes" if classes else f"{len(in_meta)} vectors"
+        return f"{described} in dataset.json, not used (--cond=1 uses them)"
     return ""

@@ -80,12 +80,12 @@ def _problem_of(path: Path, count: int) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # reads every member and its checksum
-            found = sum(name.lower().endswith(IMAGE_SUFFIXES) for name in archive.namelist())
+            images = sum(name.lower().endswith(IMAGE_SUFFIXES) for name in archive.namelist())
     except (zipfile.BadZipFile, zlib.error, OSError, NotImplementedError):
         return "no whole zip file"
     if damaged is not None:
         return f"a zip file whose member '{damaged}' is damaged"
-    return f"{found} images, and the set has {count}" if found != count else ""
+    return f"{images} images, and the set has {count}" if images != count else ""
 
 
 def _demo_set(spec: DemoSpec) -> Path:

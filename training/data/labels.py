@@ -142,8 +142,8 @@ def _named(given: Mapping[str, str], known: Sequence[str], path: Path) -> np.nda
 def _vectors(given: Mapping[str, list[Any]], path: Path) -> np.ndarray:
     lengths = Counter(len(value) for value in given.values())
     if len(lengths) != 1 or 0 in lengths:
-        found = ", ".join(str(length) for length in sorted(lengths))
-        raise UserError(f"--cond: the labels of '{path}' differ in length or are empty: {found}")
+        widths = ", ".join(str(length) for length in sorted(lengths))
+        raise UserError(f"--cond: the labels of '{path}' differ in length or are empty: {widths}")
     try:
         vectors = np.array(list(given.values()), np.float32)
     except (ValueError, TypeError):

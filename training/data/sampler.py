@@ -1,7 +1,7 @@
 """The order in which images are shown, and their way into the training loop.
 
 The order is a function of (seed, position) and nothing else, where the position is the number of images shown so
-far, over all processes. A run that resumes after n images asks for position n: there is no state to save.
+far, over all processes. A run that resumes after n images starts at position n, so there is no state to save.
 """
 
 from __future__ import annotations

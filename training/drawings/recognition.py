@@ -22,11 +22,11 @@ def seen_attributes(teacher: Teacher, embeddings: Tensor) -> dict[str, Tensor]:
         teacher: embeds the texts.
         embeddings: [N, E] of images, by the same teacher.
     """
-    found = {}
+    positions = {}
     for name, values in _texts().items():
         directions = torch.stack([F.normalize(teacher.embed_texts(texts), dim=1).mean(0) for texts in values])
-        found[name] = (embeddings @ F.normalize(directions, dim=1).to(embeddings).T).argmax(1)
-    return found
+        positions[name] = (embeddings @ F.normalize(directions, dim=1).to(embeddings).T).argmax(1)
+    return positions
 
 
 def _texts() -> dict[str, list[list[str]]]:

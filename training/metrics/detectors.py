@@ -85,20 +85,22 @@ class Detector:
         """Class probabilities [N, classes].
 
         Raises:
-            UserError: it is no classifier.
+            UserError: it is not a classifier.
         """
         try:
             if self.classify is None:
                 raise TypeError("it is a teacher")
-            found = self.classify(pixels.to(self.device)).float().to(self.statistics_device)
-            if found.ndim != 2 or not torch.allclose(found.sum(1), torch.ones_like(found[:, 0]), atol=1e-3):
+            probabilities = self.classify(pixels.to(self.device)).float().to(self.statistics_device)
+            if probabilities.ndim != 2 or not torch.allclose(
+                probabilities.sum(1), torch.ones_like(probabilities[:, 0]), atol=1e-3
+            ):
                 raise ValueError("its rows do not sum to 1")
         except (RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 f"--metrics: the Inception Score needs class probabilities, and '{self.name}' gives none "
                 f"({first_line(error)}); give --detector={INCEPTION}"
             ) from None
-        return found
+        return probabilities
 
     @property
     def statistics_device(self) -> torch.device:
@@ -125,7 +127,7 @@ def load_detector(spec: str | os.PathLike[str], device: torch.device | str = "cp
         if name.partition(":")[0] in TEACHERS:
             return _from_teacher(name, where)
     except KDError as error:
-        # A teacher speaks of the flag that usually names it.
+        # The teacher's error names --kd.
         raise UserError(str(error).replace(arg("teacher", name), f"--detector={name}")) from None
     close = nearest(name, [*OFFICIAL, *TEACHERS], exhaustive=False)
     raise UserError(f"--detector: '{name}' does not exist{close}; {_DETECTOR.expected}, '{INCEPTION}', or a teacher")
@@ -209,12 +211,12 @@ def _width_of(name: str, features: Callable[[Tensor], Any], device: torch.device
     noise = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     try:
         with torch.inference_mode():
-            found = features(noise.to(device))
+            output = features(noise.to(device))
     except (RuntimeError, TypeError) as error:
         raise UserError(f"{flag}: '{name}' cannot be called ({first_line(error)}); {contract.expected}") from None
-    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 2:
-        got = f"[{', '.join(map(str, found.shape))}]" if isinstance(found, Tensor) else type(found).__name__
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != 2:
+        got = f"[{', '.join(map(str, output.shape))}]" if isinstance(output, Tensor) else type(output).__name__
         raise UserError(f"{flag}: '{name}' returned {got} for two images; {contract.expected}")
-    if not found.isfinite().all():
+    if not output.isfinite().all():
         raise UserError(f"{flag}: '{name}' returned NaN or infinity for random pixels")
-    return found.shape[1]
+    return output.shape[1]

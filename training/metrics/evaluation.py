@@ -24,7 +24,7 @@ __all__ = ["EvaluationOptions", "Fakes", "GeneratedImages", "ImageFolder", "Metr
 
 
 class Fakes(Protocol):
-    """Where generated images come from. `resize_note`: what was done to images of another size."""
+    """A source of generated images. `resize_note`: how images of another size were resized."""
 
     resize_note: str
 
@@ -161,7 +161,7 @@ class ImageFolder:
     def jobs(self, count: int, batch: int) -> Iterator[Job]:
         if count > len(self.dataset):
             raise UserError(
-                f"--fakes: '{self.dataset.name}' holds {len(self.dataset)} images, {count} are asked for by --metrics; "
+                f"--fakes: '{self.dataset.name}' holds {len(self.dataset)} images, --metrics needs {count}; "
                 f"put the number into the name, such as kid{len(self.dataset)}_full"
             )
         return pixel_jobs(self.dataset, batch, count)

@@ -41,8 +41,8 @@ def nearest(queries: Tensor, candidates: Tensor) -> Nearest:
         queries: [N, F].
         candidates: [M, F], M at least 1.
     """
-    found = [block.min(1) for _, block in _blocks(queries, candidates)]
-    return Nearest(torch.cat([each.values for each in found]), torch.cat([each.indices for each in found]))
+    minima = [block.min(1) for _, block in _blocks(queries, candidates)]
+    return Nearest(torch.cat([each.values for each in minima]), torch.cat([each.indices for each in minima]))
 
 
 def nearest_others(points: Tensor, k: int = 1) -> Tensor:

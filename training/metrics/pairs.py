@@ -31,7 +31,7 @@ def write_nearest(
 
     Args:
         folder: made if need be.
-        fakes: where they come from.
+        fakes: their source.
         train: the training images.
         detector: of the features that are compared.
         count: fakes.
@@ -44,8 +44,8 @@ def write_nearest(
     closest: dict[int, tuple[float, np.ndarray]] = {}  # training image: distance and pixels of a fake
     number = 0
     for pixels in (job.make() for job in fakes.jobs(count, batch)):
-        found = nearest(detector(pixels).cpu(), known)
-        for fake, index, distance in zip(pixels, found.index.tolist(), found.distance.tolist(), strict=True):
+        neighbours = nearest(detector(pixels).cpu(), known)
+        for fake, index, distance in zip(pixels, neighbours.index.tolist(), neighbours.distance.tolist(), strict=True):
             lines.writerow([number, train.file_name(index), f"{distance:.6g}"])
             number += 1
             if index not in closest or distance < closest[index][0]:

@@ -102,10 +102,10 @@ class MetricFamily:
 
     def match(self, name: str) -> tuple[int, int] | None:
         """(number of fakes, neighbours) from a name of this form; None for other names."""
-        found = re.fullmatch(self.form.format(n=r"([1-9]\d*)(k?)(?:(?<=k)([1-9]))?"), name)
-        if found is None or (found[3] and not self.neighbours):
+        match = re.fullmatch(self.form.format(n=r"([1-9]\d*)(k?)(?:(?<=k)([1-9]))?"), name)
+        if match is None or (match[3] and not self.neighbours):
             return None
-        return int(found[1]) * (1000 if found[2] else 1), int(found[3] or self.neighbours)
+        return int(match[1]) * (1000 if match[2] else 1), int(match[3] or self.neighbours)
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,8 @@ class Metric:
     def measure(self, inputs: MetricInputs) -> MetricValues:
         """{name or name_suffix: value}, the main value first."""
         assert self.family.measure is not None
-        found = self.family.measure(inputs, self.neighbours)
-        return {f"{self.name}_{suffix}" if suffix else self.name: value for suffix, value in found.items()}
+        values = self.family.measure(inputs, self.neighbours)
+        return {f"{self.name}_{suffix}" if suffix else self.name: value for suffix, value in values.items()}
 
 
 def _fid(e: MetricInputs, k: int) -> MetricValues:
@@ -156,8 +156,8 @@ def _fid(e: MetricInputs, k: int) -> MetricValues:
 
 
 def _kid(e: MetricInputs, k: int) -> MetricValues:
-    found = kernel_distance(e.real.rows, e.fake.rows, seed=e.seed, device=e.device)
-    return {"": found.value, "stderr": found.standard_error}
+    distance = kernel_distance(e.real.rows, e.fake.rows, seed=e.seed, device=e.device)
+    return {"": distance.value, "stderr": distance.standard_error}
 
 
 def _precision_recall(e: MetricInputs, k: int) -> MetricValues:
@@ -185,8 +185,8 @@ def _memorisation(e: MetricInputs, k: int) -> MetricValues:
     train = e.train.rows.to(e.device)
     unseen = e.real.rows[e.unseen].to(e.device)
     reference = nearest_points(unseen, train).distance if len(unseen) > 1 else nearest_others(train)
-    found = copying(e.nearest_train.distance, reference)
-    return {"auc": found.auc, "share": found.share, "held_out": float(len(unseen))}
+    copies = copying(e.nearest_train.distance, reference)
+    return {"auc": copies.auc, "share": copies.share, "held_out": float(len(unseen))}
 
 
 def _diversity(e: MetricInputs, k: int) -> MetricValues:
@@ -279,7 +279,7 @@ def parse_metrics(names: str | Sequence[str]) -> list[Metric]:
         UserError: an unknown name, with the nearest one.
     """
     words = names.split(",") if isinstance(names, str) else names
-    found = []
+    metrics = []
     for name in (word.strip() for word in words):
         if name in ("", "none"):
             continue
@@ -287,5 +287,5 @@ def parse_metrics(names: str | Sequence[str]) -> list[Metric]:
         match = next(((family, numbers) for family, numbers in matches if numbers is not None), None)
         if match is None:
             raise UserError(f"--metrics: unknown metric '{name}'{nearest(name, EXAMPLES)} (any number of images)")
-        found.append(Metric(name, match[0], *match[1]))
-    return found
+        metrics.append(Metric(name, match[0], *match[1]))
+    return metrics

@@ -92,9 +92,9 @@ def real_sample(
     if len(dataset) < 2:
         raise UserError(f"--data: expected at least 2 images to compare with, '{dataset.name}' has {len(dataset)}")
     path = _cache_path(detector, dataset, keep)
-    found = _read(path, len(dataset), keep) if cached else None
-    if ranks.all(found is not None) and found is not None:  # together or not at all
-        return found
+    cached_sample = _read(path, len(dataset), keep) if cached else None
+    if ranks.all(cached_sample is not None) and cached_sample is not None:  # together or not at all
+        return cached_sample
     sample = Sample(len(dataset), keep)
     for features in ranks.map(pixel_jobs(dataset, batch), detector):
         sample.add(features)

@@ -107,15 +107,15 @@ class OverfittingMonitor:
             fake = Scores.of(torch.cat([D(G(z_part, c_part), c_part) for z_part, c_part in parts]))
         tick = (train, holdout, fake)
         self._ticks.append(tick)
-        found = {
+        stats = {
             f"Overfit/{name}": Stat(scores.num, scores.mean, scores.std)
             for name, scores in zip(("train", "holdout", "fake"), tick, strict=True)
         }
         if (value := gap(self._ticks)) is not None:
-            found["Overfit/gap"] = Stat(len(self._ticks), value)
+            stats["Overfit/gap"] = Stat(len(self._ticks), value)
         if "total" in shares:
-            found["KD/explained_holdout"] = Stat(1, shares["total"])
-        return found
+            stats["KD/explained_holdout"] = Stat(1, shares["total"])
+        return stats
 
     def state_dict(self) -> dict[str, Any]:
         return {"ticks": [[[s.num, s.mean, s.std] for s in tick] for tick in self._ticks]}

@@ -118,11 +118,11 @@ def frozen_parameters(D: nn.Module, layers: int) -> list[nn.Parameter]:
         UserError: D's blocks have fewer.
     """
     blocks = [block for block in D.children() if isinstance(block, DiscriminatorBlock)]
-    found = [getattr(block, name, None) for block in blocks for name in ("fromrgb", "conv0", "conv1", "skip")]
-    convolutions = [layer for layer in found if layer is not None]
+    layers_or_none = [getattr(block, name, None) for block in blocks for name in ("fromrgb", "conv0", "conv1", "skip")]
+    convolutions = [layer for layer in layers_or_none if layer is not None]
     if layers > len(convolutions):
         raise UserError(
-            f"--freezed: {layers} layers were asked for, the discriminator's blocks have {len(convolutions)}"
+            f"--freezed: {layers} was given, but the discriminator's blocks have {len(convolutions)} layers"
         )
     return [parameter for layer in convolutions[:layers] for parameter in layer.parameters()]
 

@@ -1,1 +1,1 @@
-"""What a run writes for people: log, chart, image grids."""
+"""The reports of a run: log, chart, image grids."""

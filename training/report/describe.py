@@ -26,8 +26,8 @@ def describe(session: Session) -> list[str]:
         f"Augment:     {augment}",
         *_remarks(session),
         *(f"Note:        {note}" for note in [busy_note()] if note and session.device.type == "cpu"),
-        f"Schedule:    a line every {config.tick:g} kimg, images and a snapshot every "
-        f"{config.tick * config.snap:g} kimg and at the end; times follow after a few steps",
+        f"Schedule:    a log line every {config.tick:g} kimg, images and a snapshot every "
+        f"{config.tick * config.snap:g} kimg and at the end; a forecast follows",
     ]
     if session.monitors.overfitting is not None:
         lines.append(f"Held out:    {config.holdout} images, for Overfit/gap")
@@ -77,5 +77,5 @@ def _remarks(session: Session) -> list[str]:
         and session.prompts
         and (words := teacher.unknown_words(session.prompts.texts))
     ):
-        remarks.append(f"Note:        the teacher never saw the words {', '.join(words)}; to it they are all the same")
+        remarks.append(f"Note:        the teacher does not know the words {', '.join(words)} and treats them all alike")
     return remarks

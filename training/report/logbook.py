@@ -87,8 +87,8 @@ def _drop_later_lines(path: Path, kimg: float) -> None:
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            found = json.loads(line)
-            if (found["kimg"] if "kimg" in found else found["Progress/kimg"]["mean"]) <= kimg:
+            values = json.loads(line)
+            if (values["kimg"] if "kimg" in values else values["Progress/kimg"]["mean"]) <= kimg:
                 kept.append(line)
         except (json.JSONDecodeError, KeyError, TypeError):
             continue  # a line cut short by the kill
