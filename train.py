@@ -3,7 +3,7 @@
 \b
     python train.py --kd=clip --data=100-shot-obama.zip     the method
     python train.py --data=100-shot-obama.zip               the same without distillation
-    python train.py --kd=demo --data=demo                   no download, no GPU, a few minutes
+    python train.py --kd=demo --data=demo                   no download, no GPU, some minutes
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 __all__ = [
+    "SET_HERE",
     "SPIN_BUSY",
     "SPIN_IDLE",
     "WAITING",
@@ -25,12 +26,13 @@ __all__ = [
     "usable_cpus",
 ]
 
-BUSY = 0.5  # fraction of the CPUs that others use, above which the machine counts as busy
+BUSY = 0.6  # fraction of the CPUs that others use, from which the machine counts as busy; one of two is not
 SAMPLE_SEC = 0.1
-# Of GNU's OpenMP, whose default is 300,000. With 1,000 the demo takes 0.4 of the time of 10,000 beside another program,
-# and 1.7 of it on an idle machine (docs/performance.md).
+# Of GNU OpenMP, whose default is 300,000. With 1,000 the demo takes 0.45 of the time of 10,000 beside another program,
+# and 1.8 of it on an idle machine (docs/performance.md).
 SPIN_IDLE, SPIN_BUSY = 10_000, 1_000
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # any of them is a choice of the user's
+SET_HERE: set[str] = set()  # variables that are not the user's choice
 _NUMBERS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -44,6 +46,7 @@ def apply_settings(environment: MutableMapping[str, str]) -> None:
     cpus = usable_cpus()
     if not any(name in environment for name in _NUMBERS) and cpus < (os.cpu_count() or 1):
         environment["OMP_NUM_THREADS"] = str(cpus)
+        SET_HERE.add("OMP_NUM_THREADS")
 
 
 def usable_cpus() -> int:

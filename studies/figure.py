@@ -6,7 +6,7 @@ from pathlib import Path
 
 from studies.results import CEILING, NONE, Results
 
-__all__ = ["EVIDENCE", "save_figure"]
+__all__ = ["CONTROLS", "EVIDENCE", "save_figure"]
 
 EVIDENCE = {  # form: label, from top to bottom
     NONE: "no distillation",
@@ -14,13 +14,19 @@ EVIDENCE = {  # form: label, from top to bottom
     "default": "default (matching + AGKD + CGKD)",
     "matching": "matching alone",
     "matching, scrambled teacher": "control: matching, scrambled teacher",
-    "matching, weight 1, scrambled teacher of drawings": "control: matching, scrambled other teacher",
+    "matching, weight 1, teacher of drawings": "matching weight 1, teacher of drawings",
+    "matching, weight 1, scrambled teacher of drawings": "control: the same, scrambled",
     "AGKD (paper)": "AGKD as published",
     "AGKD (paper), shuffled teacher": "control: AGKD, shuffled teacher",
     "CGKD (paper)": "CGKD as published",
     "CGKD (paper), shuffled teacher": "control: CGKD, shuffled teacher",
     "diversity (paper)": "diversity, with its gradient",
     "whole method (paper)": "whole method as published",
+}
+CONTROLS = {
+    "matching": "matching, scrambled teacher",
+    "AGKD (paper)": "AGKD (paper), shuffled teacher",
+    "CGKD (paper)": "CGKD (paper), shuffled teacher",
 }
 TITLES = {"drawings": "100 drawings, 120 kimg", "cats": "90 photos of cats, 30 kimg"}
 BASELINE, CONTROL, METHOD = "#444444", "#b07c1e", "#2166ac"

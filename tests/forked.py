@@ -36,6 +36,8 @@ def _run(function: Callable[..., Any], args: tuple[Any, ...], out: str, environm
     try:
         function(*args)
     except SystemExit as exit_:
+        if isinstance(exit_.code, str):
+            print(exit_.code, file=sys.stderr)
         code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except BaseException:
         traceback.print_exc()
@@ -60,7 +62,9 @@ class Forked:
     ) -> None:
         self._out = out
         out.touch()
-        self._process = _CONTEXT.Process(target=_run, args=(function, args, str(out), dict(environment or {})))
+        self._process = _CONTEXT.Process(
+            target=_run, args=(function, args, str(out), dict(environment or {})), daemon=True
+        )
         self._process.start()
 
     @property
@@ -75,6 +79,11 @@ class Forked:
     @property
     def output(self) -> str:
         return self._out.read_text(encoding="utf-8")
+
+    def kill(self) -> None:
+        """Without effect if it has ended."""
+        self._process.kill()
+        self._process.join()
 
     def wait(self) -> int:
         """The exit code; minus the signal's number if one ended it."""
@@ -100,6 +109,10 @@ def ranks(function: Callable[..., Any], *args: Any, world: int, folder: Path) ->
         Forked(function, *args, out=folder / f"process{rank}of{world}.txt", environment=environment)
         for rank, environment in enumerate(environments)
     ]
-    for process in processes:
-        process.wait()
+    try:
+        for process in processes:
+            process.wait()
+    finally:
+        for process in processes:
+            process.kill()
     return processes

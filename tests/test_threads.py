@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dnnlib import threads
+from torch_utils import launch
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,6 +48,7 @@ def test_the_users_choice_stands(name: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_quota_limits_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "SET_HERE", set())
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(threads, "usable_cpus", lambda: 4)
     environment: dict[str, str] = {}
@@ -55,6 +57,17 @@ def test_a_quota_limits_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {"OMP_NUM_THREADS": "8"}
     threads.apply_settings(environment)
     assert environment["OMP_NUM_THREADS"] == "8"
+
+
+def test_processes_share_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this module has set for one process is not taken for the user's choice for each of several."""
+    monkeypatch.setattr(launch, "usable_cpus", lambda: 4)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    monkeypatch.setattr(launch, "SET_HERE", {"OMP_NUM_THREADS"})
+    assert launch._threads_of(2) == {"OMP_NUM_THREADS": "2"}
+    assert launch._threads_of(8) == {"OMP_NUM_THREADS": "1"}
+    monkeypatch.setattr(launch, "SET_HERE", set())
+    assert launch._threads_of(2) == {}
 
 
 @pytest.mark.parametrize(

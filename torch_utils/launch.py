@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
+from dnnlib.threads import SET_HERE, usable_cpus
+
 __all__ = ["die_with_the_launcher", "free_port", "launch"]
 
 _LAUNCHER = "KD_LAUNCHER_PID"
@@ -37,8 +39,7 @@ def launch(command: Sequence[str], processes: int) -> int:
         "MASTER_PORT": str(free_port()),
         _LAUNCHER: str(os.getpid()),
     }
-    threads = max((os.cpu_count() or 1) // processes, 1)
-    shared["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
+    shared |= _threads_of(processes)
     children: list[subprocess.Popen[bytes]] = []
     # Files, because a pipe that nobody reads would block its writer.
     messages = [tempfile.TemporaryFile() for _ in range(processes)]  # noqa: SIM115
@@ -61,6 +62,13 @@ def launch(command: Sequence[str], processes: int) -> int:
     elif status < 0:
         print(f"process 0 of {processes} failed ({_cause(status)})", file=sys.stderr)
     return status if status > 0 else 128 - status
+
+
+def _threads_of(processes: int) -> dict[str, str]:
+    """An equal share of the usable CPUs for each process, unless the user has chosen a number of threads."""
+    if "OMP_NUM_THREADS" in os.environ and "OMP_NUM_THREADS" not in SET_HERE:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(usable_cpus() // processes, 1))}
 
 
 def die_with_the_launcher() -> None:

@@ -248,7 +248,7 @@ def _require(holds: bool, name: str, value: Any, expected: str) -> None:
 
 
 # Sources: stylegan2-ada-pytorch (auto, stylegan2, paper*, cifar), DiffAugment-stylegan2-pytorch (low_shot);
-# `demo` is ours: chosen by looking at the pictures that five minutes on two CPU cores give (docs/design.md).
+# `demo` is ours: chosen by looking at the pictures that five minutes on two CPU cores give (studies/notebook.md).
 _ALL_THREE = "color,translation,cutout"
 
 # fmt: off
