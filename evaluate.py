@@ -1,4 +1,4 @@
-"""Measure generated images; prints one line of JSON a metric.
+"""Measure generated images; prints one line of JSON per metric.
 
 \b
     python evaluate.py --network=SNAPSHOT --data=ZIP --metrics=fid50k_full,kid50k_full

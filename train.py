@@ -40,7 +40,7 @@ from training.config import TrainConfig, differing_fields, resolve, with_precisi
 from training.data.dataset import ImageDataset
 from training.data.image_sets import ImageOptions, open_training_set
 from training.drawings import DemoSpec
-from training.loop import run
+from training.loop import fake_grid_path, run, snapshot_path
 from training.probing import probe_lines
 from training.report.describe import describe
 from training.report.logbook import Logbook
@@ -228,12 +228,11 @@ def config_json(session: Session) -> str:
 
 def closing(session: Session, run_dir: Path) -> list[str]:
     """The last lines of the log: files to look at, and the next commands."""
-    kimg = session.nimg // 1000
+    snapshot, grid = snapshot_path(session, run_dir), fake_grid_path(session, run_dir)
     distils = session.config.kd.enabled
-    snapshot = run_dir / f"network-snapshot-{kimg:06d}.safetensors"
     lines = [
         f"Finished at {session.nimg / 1000:.1f} kimg. Look at",
-        f"    {run_dir / f'fakes{kimg:06d}.png'}    generated images (reals.png: the training images)",
+        f"    {grid}    generated images (reals.png: the training images)",
         f"    {run_dir / 'chart.png'}    D's scores{' and the distillation' if distils else ''}",
         f"    {run_dir / 'views.png'}    what D {'and the teacher see' if distils else 'sees'}",
         "For more images:",

@@ -9,16 +9,15 @@ copies memory (2 x bytes / time of a large copy).
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 
 import click
 import torch
 
-from benchmarks.host import wait
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.build import kernels
 from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
+from torch_utils.stats import Stopwatch
 
 SIZES = [(16, 64, 256, 256), (16, 128, 128, 128), (16, 256, 64, 64), (16, 512, 32, 32), (16, 512, 8, 8)]
 
@@ -26,20 +25,11 @@ SIZES = [(16, 64, 256, 256), (16, 128, 128, 128), (16, 256, 64, 64), (16, 512, 3
 def milliseconds(work: Callable[[], object], device: torch.device, rounds: int = 20) -> float:
     for _ in range(3):
         work()
-    times = []
+    watch, times = Stopwatch(device), []
     for _ in range(rounds):
-        wait(device)
-        begun = time.perf_counter()
-        if device.type == "cuda":
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
+        with watch.running():
             work()
-            end.record()
-            end.synchronize()
-            times.append(start.elapsed_time(end))
-        else:
-            work()
-            times.append((time.perf_counter() - begun) * 1000)
+        times.append(watch.drain() * 1000)
     return statistics.median(times)
 
 

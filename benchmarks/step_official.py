@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.worker import LEARNING_RATE, serve  # imports nothing of ours that has a namesake there
+from benchmarks.worker import LEARNING_RATE, serve  # it imports no module whose name the checkout has too
 
 
 def main() -> None:

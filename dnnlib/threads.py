@@ -6,7 +6,6 @@ becomes several times slower (docs/performance.md). Settings of the user are nev
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import sys
@@ -15,14 +14,15 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 __all__ = [
+    "CPUS_IN_USE",
     "SET_HERE",
     "SPIN_BUSY",
     "SPIN_IDLE",
     "WAITING",
     "apply_settings",
-    "busy_fraction",
     "busy_note",
     "cpu_quota",
+    "cpus_in_use",
     "usable_cpus",
 ]
 
@@ -36,13 +36,17 @@ SET_HERE: set[str] = set()  # variables that are not the user's choice
 _NUMBERS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def apply_settings(environment: MutableMapping[str, str]) -> None:
+def apply_settings(environment: MutableMapping[str, str], in_use: float | None) -> None:
     """Let waiting threads sleep soon, sooner on a busy machine, and use no more of them than the quota has CPUs for.
 
     It has an effect only before torch is imported. Other OpenMP runtimes than GNU's ignore the spin count.
+
+    Args:
+        environment: the process's.
+        in_use: from `cpus_in_use`.
     """
     if not any(name in environment for name in WAITING):
-        environment["GOMP_SPINCOUNT"] = str(SPIN_BUSY if is_busy() else SPIN_IDLE)
+        environment["GOMP_SPINCOUNT"] = str(SPIN_BUSY if in_use is not None and in_use >= BUSY else SPIN_IDLE)
     cpus = usable_cpus()
     if not any(name in environment for name in _NUMBERS) and cpus < (os.cpu_count() or 1):
         environment["OMP_NUM_THREADS"] = str(cpus)
@@ -71,9 +75,8 @@ def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
         return None
 
 
-@functools.cache
-def busy_fraction(stat: Path = Path("/proc/stat")) -> float | None:
-    """The fraction of all CPU time that was in use at the first call, during 0.1 s; None if it is unknown."""
+def cpus_in_use(stat: Path = Path("/proc/stat")) -> float | None:
+    """The fraction of all CPU time that is in use, over 0.1 s; None if it is unknown."""
     try:
         begin = _times(stat)
         time.sleep(SAMPLE_SEC)
@@ -90,19 +93,15 @@ def _times(stat: Path) -> tuple[int, int]:
     return sum(values), values[3] + values[4]  # idle, waiting for a disk
 
 
-def is_busy() -> bool:
-    """Whether other programs use much of this machine; asked before this one works."""
-    fraction = busy_fraction()
-    return fraction is not None and fraction >= BUSY
-
-
-def busy_note() -> str | None:
-    """A sentence for the user if other programs used this machine at the start; None if it was idle or unknown."""
-    if not is_busy():
+def busy_note(in_use: float | None) -> str | None:
+    """A sentence for the user if other programs use much of the machine; None if not, or if it is unknown."""
+    if in_use is None or in_use < BUSY:
         return None
-    return f"this machine is busy ({busy_fraction():.0%} of its CPUs are in use): training will be slower than usual"
+    return f"this machine is busy ({in_use:.0%} of its CPUs are in use): training will be slower than usual"
 
 
-busy_fraction()  # before torch is imported, which is work
+CPUS_IN_USE: float | None = None  # at the start of this program, if it was measured
 if "torch" not in sys.modules:
-    apply_settings(os.environ)
+    if "WORLD_SIZE" not in os.environ:  # the processes of one job would measure each other
+        CPUS_IN_USE = cpus_in_use()
+    apply_settings(os.environ, CPUS_IN_USE)

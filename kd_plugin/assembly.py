@@ -14,12 +14,12 @@ from kd_plugin.config.kd import KDConfig, variant_values
 from kd_plugin.config.schema import from_dict, options_of, to_dict
 from kd_plugin.distiller import Distiller
 from kd_plugin.distributed import average_gradients
-from kd_plugin.errors import KDError, LayerError, PromptError, TeacherError, arg
+from kd_plugin.errors import KDError, PromptError, TeacherError, arg
 from kd_plugin.interface import AnyDistiller
 from kd_plugin.multi_teacher import MultiTeacherDistiller
 from kd_plugin.prompts.bank import PromptBank
 from kd_plugin.prompts.sources import AUTO, place_of, read_prompts
-from kd_plugin.student.heads import make_head, student_width
+from kd_plugin.student.heads import joined_width, make_head
 from kd_plugin.student.tap import FeatureTap, device_of
 from kd_plugin.teachers import Teacher, load_teachers
 from kd_plugin.teachers.base import freeze
@@ -104,7 +104,9 @@ def attach(
         tap = FeatureTap(discriminator, config.layers)  # one for each: reading it empties it
         member_config = _without_text_terms(config) if len(teachers) > 1 and member.vocabulary == () else config
         bank = _prompt_bank(member, prompts, member_config)
-        head = make_head(member_config.head, width or _student_width(tap), member.embed_dim, seed + place).to(device)
+        head = make_head(member_config.head, width or joined_width(tap.layers), member.embed_dim, seed + place).to(
+            device
+        )
         distiller = Distiller(tap, member, head, bank, member_config, seed)
         if tap.distributed:
             average_gradients(distiller.parameters())
@@ -177,20 +179,6 @@ def _prompts_of(config: KDConfig, requested: Mapping[str, Any]) -> tuple[list[st
 def _without_text_terms(config: KDConfig) -> KDConfig:
     off = {name: dataclasses.replace(config.terms[name], weight=0.0) for name in config.terms_that_need("texts")}
     return dataclasses.replace(config, terms={**config.terms, **off})
-
-
-def _student_width(tap: FeatureTap) -> int:
-    """F, over all layers."""
-    total = 0
-    for name, layer in tap.layers.items():
-        features = student_width(layer)
-        if features is None:
-            raise LayerError(
-                f"{arg('layer', name)} ({type(layer).__name__}) does not state its number of features; "
-                "pass width= to attach() (kd_plugin.list_layers(D, images) lists them)"
-            )
-        total += features
-    return total
 
 
 def _check_teacher(teacher: Any, config: KDConfig) -> None:

@@ -79,7 +79,7 @@ class Distiller(AnyDistiller):
         self._on_d, self._on_g = (
             {name: term for name, term in self._terms() if side in term.sides} for side in ("D", "G")
         )
-        self._weights = {name: options.weight for name, options in config.active_terms.items()}
+        self._weights = config.weights
         self._generator_needs = Needs.union(term.needs for term in self._on_g.values())
         self._optimizers = _optimizers(self._on_g)
         self._balances = _balances(config, self._on_g)

@@ -22,9 +22,8 @@ def test_waiting_threads_sleep_soon_and_sooner_on_a_busy_machine(
     fraction: float | None, spin: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threads, "usable_cpus", lambda: os.cpu_count() or 1)
-    monkeypatch.setattr(threads, "busy_fraction", lambda: fraction)
     environment: dict[str, str] = {}
-    threads.apply_settings(environment)
+    threads.apply_settings(environment, fraction)
     assert environment == {"GOMP_SPINCOUNT": str(spin)}
 
 
@@ -35,15 +34,15 @@ def test_the_busy_fraction_is_that_of_an_interval(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(
         threads.time, "sleep", lambda seconds: stat.write_text("cpu  120 0 60 808 52 0 0 0 0 0\ncpu0 1 2 3\n")
     )
-    assert threads.busy_fraction.__wrapped__(stat) == 0.75
-    assert threads.busy_fraction.__wrapped__(tmp_path / "missing") is None
+    assert threads.cpus_in_use(stat) == 0.75
+    assert threads.cpus_in_use(tmp_path / "missing") is None
 
 
 @pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
 def test_the_users_choice_stands(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "usable_cpus", lambda: os.cpu_count() or 1)
     environment = {name: "x"}
-    threads.apply_settings(environment)
+    threads.apply_settings(environment, None)
     assert environment == {name: "x"}
 
 
@@ -52,10 +51,10 @@ def test_a_quota_limits_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(threads, "usable_cpus", lambda: 4)
     environment: dict[str, str] = {}
-    threads.apply_settings(environment)
+    threads.apply_settings(environment, None)
     assert environment["OMP_NUM_THREADS"] == "4"
     environment = {"OMP_NUM_THREADS": "8"}
-    threads.apply_settings(environment)
+    threads.apply_settings(environment, None)
     assert environment["OMP_NUM_THREADS"] == "8"
 
 
@@ -95,12 +94,11 @@ def test_usable_cpus_are_the_fewest(monkeypatch: pytest.MonkeyPatch) -> None:
         assert threads.usable_cpus() == expected
 
 
-def test_a_busy_machine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "busy_fraction", lambda: 0.2)
-    assert threads.busy_note() is None
-    monkeypatch.setattr(threads, "busy_fraction", lambda: 0.8)
+def test_a_busy_machine_is_named() -> None:
+    assert threads.busy_note(None) is None
+    assert threads.busy_note(0.2) is None
     note = "this machine is busy (80% of its CPUs are in use): training will be slower than usual"
-    assert threads.busy_note() == note
+    assert threads.busy_note(0.8) == note
 
 
 @pytest.mark.parametrize("script", ["train.py", "generate.py", "evaluate.py"])

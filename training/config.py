@@ -324,8 +324,8 @@ def resolve(
         variant: of the distillation, a name in kd_plugin.VARIANTS; its values override the preset's.
 
     Raises:
-        UserError: options of the distillation, and no teacher. `--kd=none` said aloud takes them: a baseline is the
-            same command with another teacher.
+        UserError: options of the distillation without a teacher. An explicit `--kd=none` accepts them, so that
+            a baseline is the same command with another teacher.
     """
     given = dict(given)
     base: dict[str, Any] = {**saved} if saved is not None else {}
@@ -343,7 +343,7 @@ def resolve(
     kd = from_dict(KDConfig, {**kd_saved, **variant_values(variant), **kd_given}, what="distillation option")
     if not kd.enabled and "teacher" not in kd_given and (kd_given or variant):
         raise UserError(
-            f"{flag(next(iter(kd_given), 'variant'))}: there is no teacher, so nothing would be distilled; give --kd, "
+            f"{flag(next(iter(kd_given), 'variant'))}: no teacher was given, so nothing would be distilled; give --kd, "
             "such as --kd=clip, or --kd=none for the baseline"
         )
     return from_dict(TrainConfig, {**base, **given, "kd": kd}, what="option")

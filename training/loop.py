@@ -30,7 +30,7 @@ from training.report.progress import forecast, tick_line, tick_stats
 from training.report.views import save_views
 from training.session import HOW_TO_CONTINUE, Session
 
-__all__ = ["run"]
+__all__ = ["fake_grid_path", "run", "snapshot_path"]
 
 LONGEST_UNSAVED_SEC = 3600  # at most this much work is lost, however long a tick lasts
 
@@ -168,6 +168,10 @@ def snapshot_path(session: Session, run_dir: Path) -> Path:
     return run_dir / f"network-snapshot-{session.nimg // 1000:06d}.safetensors"
 
 
+def fake_grid_path(session: Session, run_dir: Path) -> Path:
+    return run_dir / f"fakes{session.nimg // 1000:06d}.png"
+
+
 def save(session: Session, run_dir: Path) -> list[str]:
     """Write an image grid, a snapshot, and the training state, in this order; each file appears complete or not at all.
 
@@ -180,9 +184,9 @@ def save(session: Session, run_dir: Path) -> list[str]:
     """
     session.require_finite_weights()
     session.require_agreement()
-    kimg, warnings = session.nimg // 1000, []
+    warnings = []
     if session.ranks.is_main:
-        warnings = session.monitors.variety.note(save_fake_grid(session, run_dir / f"fakes{kimg:06d}.png"))
+        warnings = session.monitors.variety.note(save_fake_grid(session, fake_grid_path(session, run_dir)))
     state = session.state_dict()
     if not session.ranks.is_main:
         return warnings
@@ -220,7 +224,7 @@ def require_finite_gradients(session: Session, ticked: bool) -> None:
 
 
 def save_first_images(session: Session, run_dir: Path) -> None:
-    """The training images, the untrained generator's, and what D and the teacher are shown."""
+    """The training images, the untrained generator's images, and what D and the teacher see."""
     save_real_grid(session, run_dir)
     save_fake_grid(session, run_dir / "fakes_init.png")
     save_views(session, run_dir / "views.png")

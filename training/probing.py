@@ -29,7 +29,7 @@ def probe_lines(
         UserError: the run has no teacher.
     """
     if session.kd is None:
-        raise UserError("--kd-probe: there is no teacher to probe; give --kd, such as --kd=clip")
+        raise UserError("--kd-probe: no teacher was given; give --kd, such as --kd=clip")
     images = torch.cat(list(session.dataset.images(limit=MAX_IMAGES, batch=50))).to(session.device)
 
     def inputs(shown: Tensor) -> tuple[Tensor, Tensor]:

@@ -134,7 +134,8 @@ def _require_at_least_0(name: str, value: float, otherwise: str) -> None:
         raise KDError(f"{arg(name, value)} {otherwise}")
 
 
-# The published configurations, as options of KDConfig. Source: the paper, its release, and VkD (docs/design.md).
+# The published configurations, as options of KDConfig. Source: the paper, its release, and
+# VkD (CVPR 2024; orthogonal projection, normalised teacher).
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "paper": {
         "agkd": 1.0,

@@ -14,7 +14,7 @@ from kd_plugin.diagnostics import errors_of, fraction_explained
 from kd_plugin.distances import DISTANCES
 from kd_plugin.normalization import Normalization
 from kd_plugin.probe.report import Trial
-from kd_plugin.student.heads import make_head, student_width
+from kd_plugin.student.heads import joined_width, make_head
 from kd_plugin.student.tap import FeatureTap, inside
 from kd_plugin.teachers.precision import least_seconds
 from kd_plugin.types import Pairs
@@ -64,8 +64,9 @@ class ProbeStudent:
     ) -> None:
         self._d = copy.deepcopy(inside(discriminator)).train().requires_grad_(True)
         self._tap = FeatureTap(self._d, layer.split(","))
-        width = sum(student_width(module) or 0 for module in self._tap.layers.values())
-        self._head = make_head(head, width, embeddings.shape[1], options.seed).to(embeddings.device)
+        self._head = make_head(head, joined_width(self._tap.layers), embeddings.shape[1], options.seed).to(
+            embeddings.device
+        )
         self._space = Normalization("standardise", False, embeddings.shape[1], embeddings.device)
         self._space.observe(embeddings)
         self._distance, self._options = DISTANCES["l1"], options

@@ -94,7 +94,7 @@ def prompts_for_subject(subject: str) -> list[str]:
     return [template.format(subject) for template in TEMPLATES]
 
 
-def prompts_for_classes(class_names: Sequence[str], template: str = "a photo of {}") -> list[str]:
+def prompts_for_classes(class_names: Sequence[str], template: str = TEMPLATES[0]) -> list[str]:
     """'a photo of a cat' for each class; the sixteen templates for a single class, as one prompt teaches nothing."""
     names = list(dict.fromkeys(name.replace("_", " ").strip() for name in class_names))
     if len(names) == 1:
@@ -109,7 +109,7 @@ def choose_prompts(
     class_names: Sequence[str] | None,
     dataset_name: str,
     images: Iterable[Tensor],
-    template: str = "a photo of {}",
+    template: str = TEMPLATES[0],
 ) -> ChosenPrompts:
     """The prompts for a run: the user's file or the teacher's selection, else class names, else the dataset's name.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,16 @@ from torch.nn.utils.parametrizations import orthogonal, spectral_norm
 
 from kd_plugin.errors import KDError, LayerError, arg
 
-__all__ = ["IdentityHead", "LinearHead", "MLPHead", "OrthogonalHead", "make_head", "pooled", "student_width"]
+__all__ = [
+    "IdentityHead",
+    "LinearHead",
+    "MLPHead",
+    "OrthogonalHead",
+    "joined_width",
+    "make_head",
+    "pooled",
+    "student_width",
+]
 
 
 def student_width(layer: nn.Module) -> int | None:
@@ -29,6 +39,24 @@ def student_width(layer: nn.Module) -> int | None:
     if isinstance(weight, Tensor) and weight.ndim in (2, 4) and not isinstance(layer, nn.Embedding):
         return int(weight.shape[0])
     return None
+
+
+def joined_width(layers: Mapping[str, nn.Module]) -> int:
+    """F, the number of features of several layers together.
+
+    Raises:
+        LayerError: a layer that does not state its number; names it.
+    """
+    total = 0
+    for name, layer in layers.items():
+        features = student_width(layer)
+        if features is None:
+            raise LayerError(
+                f"{arg('layer', name)} ({type(layer).__name__}) does not state its number of features; "
+                "pass width= to attach() (kd_plugin.list_layers(D, images) lists them)"
+            )
+        total += features
+    return total
 
 
 def pooled(features: Tensor) -> Tensor:

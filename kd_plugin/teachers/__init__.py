@@ -49,8 +49,7 @@ def load_teacher(spec: str, device: torch.device | str = "cpu", precision: str =
             user_teacher: Teacher = module.load(spec, torch.device(device))
             return user_teacher
         raise TeacherError(
-            f"{arg('teacher', spec)}: there is no teacher '{scheme}'{nearest(scheme, TEACHERS)}; the forms are: "
-            f"{_FORMS}"
+            f"{arg('teacher', spec)}: unknown teacher '{scheme}'{nearest(scheme, TEACHERS)}; the forms are: {_FORMS}"
         )
     return TEACHERS[scheme](rest, torch.device(device), precision)
 

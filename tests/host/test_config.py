@@ -96,10 +96,10 @@ def test_distillation_options_are_checked_too() -> None:
 
 def test_options_of_a_distillation_that_has_no_teacher() -> None:
     with pytest.raises(
-        UserError, match=r"--kd-balance: there is no teacher, so nothing .*; give --kd, such as --kd=clip"
+        UserError, match=r"--kd-balance: no teacher was given, so nothing .*; give --kd, such as --kd=clip"
     ):
         resolve({}, {"balance": 0.5}, 64)
-    with pytest.raises(UserError, match=r"--kd-variant: there is no teacher"):
+    with pytest.raises(UserError, match=r"--kd-variant: no teacher was given"):
         resolve({}, {}, 64, variant="paper")
     assert resolve({}, {"teacher": "none", "balance": 0.5}, 64).kd.balance == 0.5
     saved = to_dict(resolve({"data": "x.zip"}, {"teacher": "demo"}, 64))

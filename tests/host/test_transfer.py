@@ -104,4 +104,4 @@ def test_the_probe_before_a_run(
     assert not (tmp_path / "runs").exists()
     result = run_train("--kd-probe")
     assert result.exit_code == 2
-    assert "--kd-probe: there is no teacher to probe; give --kd, such as --kd=clip" in result.output
+    assert "--kd-probe: no teacher was given; give --kd, such as --kd=clip" in result.output

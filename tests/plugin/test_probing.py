@@ -211,7 +211,7 @@ def test_the_command(drawings: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--data=nothing.zip"], "--data: 'nothing.zip' is neither a folder nor a zip that can be read"),
         (["--data=tests", "--resolution=48"], "--resolution: 48 was given, it must be a power of two"),
         (["--data=kd_plugin"], "--data: 'kd_plugin' holds no images"),
-        (["--data=DRAWINGS", "--kd=dmo"], "there is no teacher 'dmo'; nearest: 'demo'"),
+        (["--data=DRAWINGS", "--kd=dmo"], "unknown teacher 'dmo'; nearest: 'demo'"),
         (["--data=DRAWINGS", "--discriminator=os:nothing_d"], "--discriminator=os:nothing_d: 'os' has no 'nothing_d'"),
     ],
 )

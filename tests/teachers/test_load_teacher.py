@@ -13,11 +13,11 @@ from kd_plugin.teachers.openai_clip import OpenAIClip
 @pytest.mark.parametrize(
     ("spec", "found"),
     [
-        ("clop", "--kd=clop: there is no teacher 'clop'; nearest: 'clip'; the forms are: clip, clip:ViT-B/32, "),
-        ("scrip:a.pt", "--kd=scrip:a.pt: there is no teacher 'scrip'; nearest: 'script'"),
-        (r"C:\ViT.pt", "there is no teacher 'C'; known: 'clip', 'open_clip', 'hf', 'script', 'demo'; the forms are:"),
-        ("none", "--kd=none: there is no teacher 'none'"),
-        ("", "--kd=: there is no teacher ''"),
+        ("clop", "--kd=clop: unknown teacher 'clop'; nearest: 'clip'; the forms are: clip, clip:ViT-B/32, "),
+        ("scrip:a.pt", "--kd=scrip:a.pt: unknown teacher 'scrip'; nearest: 'script'"),
+        (r"C:\ViT.pt", "unknown teacher 'C'; known: 'clip', 'open_clip', 'hf', 'script', 'demo'; the forms are:"),
+        ("none", "--kd=none: unknown teacher 'none'"),
+        ("", "--kd=: unknown teacher ''"),
         ("demo:big", "--kd=demo:big: the demo teacher has no variants; give --kd=demo"),
     ],
 )

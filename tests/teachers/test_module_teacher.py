@@ -43,7 +43,7 @@ def test_a_factory_and_an_object() -> None:
         ("my_teachers_kd:number", "is a int; give a teacher (see kd_plugin.Teacher), or a function"),
         ("my_teachers_kd:broken", "calling it with the device failed (no weights here)"),
         ("my_broken_kd:x", "importing 'my_broken_kd' failed (No module named 'nothing_of_that_name')"),
-        ("no_such_module_kd:x", "there is no teacher 'no_such_module_kd'"),
+        ("no_such_module_kd:x", "unknown teacher 'no_such_module_kd'"),
     ],
 )
 def test_what_goes_wrong(spec: str, message: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dnnlib.threads import busy_note
+from dnnlib.threads import CPUS_IN_USE, busy_note
 from kd_plugin.teachers.protocol import HasRemark, KnowsItsWords
 from training.networks.discriminator import group_size_of
 from training.session import Session
@@ -25,7 +25,7 @@ def describe(session: Session) -> list[str]:
         f"Networks:    G {g:.1f} M and D {d:.1f} M parameters, on {session.device}, {_computing(session)}",
         f"Augment:     {augment}",
         *_remarks(session),
-        *(f"Note:        {note}" for note in [busy_note()] if note and session.device.type == "cpu"),
+        *(f"Note:        {note}" for note in [busy_note(CPUS_IN_USE)] if note and session.device.type == "cpu"),
         f"Schedule:    a log line every {config.tick:g} kimg, images and a snapshot every "
         f"{config.tick * config.snap:g} kimg and at the end; a forecast follows",
     ]
