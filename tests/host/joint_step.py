@@ -1,6 +1,6 @@
 """Some steps of a run as one of several processes, whose draws are slices of those that one process alone would make.
 
-Called in forked processes, or by `launch`: python -m tests.host.joint_step OUT DATA [--spoil|--differ|--die|--nan]
+Flags: --spoil (a weight of process 1 differs), --differ (an option does), --nan (a loss of the last process is NaN).
 
 Every process writes its weights to OUT/<rank>.pt. The optimisers are plain SGD: Adam's first steps are signs of the
 gradients, and would blow a difference in the last bit up to a whole step.
@@ -8,8 +8,6 @@ gradients, and would blow a difference in the last bit up to a whole step.
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import torch
@@ -73,8 +71,6 @@ def steps(ranks: Ranks, out: Path, data: Path, *flags: str) -> None:
     joint_draws(ranks)
     loader = make_loader(dataset, config.batch, seed=0, rank=ranks.rank, world=ranks.world)
     for step in range(STEPS):
-        if "--die" in flags and ranks.rank == 1 and step == 2:
-            os.kill(os.getpid(), 9)
         seed_step(0, 0, step)
         pixels, labels, indices = next(loader)
         real = to_float(pixels)
@@ -94,7 +90,3 @@ def steps(ranks: Ranks, out: Path, data: Path, *flags: str) -> None:
          "nan_steps": session.context.nans.drain()},
         out / f"{ranks.rank}.pt",
     )  # fmt: skip
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,9 @@ from click.testing import Result
 
 from tests.forked import Forked, ranks
 from tests.host import joint_step
+from tests.host.test_launch import children_of, wait_for_the_end
 from tests.host.test_signals import FLAGS, ROOT, start, wait_for_ticks
-from torch_utils.launch import launch
 from training.checkpoint import load_snapshot, load_state
-
-
-def launch_two(*command: str) -> None:
-    os.chdir(ROOT)
-    sys.exit(launch([sys.executable, *command], 2))
 
 
 def joint_steps(folder: Path, drawings: Path, *flags: str, world: int = 2) -> list[Forked]:
@@ -73,15 +67,6 @@ def test_processes_that_disagree_name_the_first_difference(
         assert f"disagree on {name};" in process.output
 
 
-def test_a_process_that_dies_takes_the_others_along(drawings: Path, tmp_path: Path) -> None:
-    begun = time.monotonic()
-    command = ("-m", "tests.host.joint_step", str(tmp_path), str(drawings), "--die")
-    process = Forked(launch_two, *command, out=tmp_path / "output.txt")
-    assert process.wait() != 0
-    assert "process 1 of 2 failed (killed by SIGKILL)" in process.output
-    assert time.monotonic() - begun < 60
-
-
 def test_gpus_starts_processes_that_make_one_run(drawings: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     runs.mkdir()
@@ -114,32 +99,19 @@ def test_torchrun_is_taken_as_it_is(drawings: Path, tmp_path: Path) -> None:
     assert json.loads((run_dir / "config.json").read_text())["gpus"] == 2
 
 
-def test_stopping_the_launcher_saves(drawings: Path, tmp_path: Path) -> None:
+def test_processes_whose_launcher_was_killed_save_and_end(drawings: Path, tmp_path: Path) -> None:
+    """Elsewhere than on Linux it is stopped: the kernel's death signal is Linux's."""
     process = start(drawings, tmp_path, "--gpus=2")
     run_dir = wait_for_ticks(tmp_path, 1, process)
-    os.kill(process.pid, signal.SIGTERM)
-    assert process.wait() == 143, process.output
-    last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
-    assert load_state(run_dir)["parts"]["progress"]["nimg"] == last["Progress/kimg"]["mean"] * 1000
-    nimg = load_state(run_dir)["parts"]["progress"]["nimg"]
-    load_snapshot(run_dir / f"network-snapshot-{nimg // 1000:06d}.safetensors")
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's death signal is Linux's")
-def test_no_process_survives_the_launcher(drawings: Path, tmp_path: Path) -> None:
-    process = start(drawings, tmp_path, "--gpus=2")
-    wait_for_ticks(tmp_path, 1, process)
-    children = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True
-    ).stdout.split()
+    children = children_of(process.pid)
     assert len(children) == 2
-    os.kill(process.pid, signal.SIGKILL)
+    os.kill(process.pid, signal.SIGKILL if sys.platform.startswith("linux") else signal.SIGTERM)
     process.wait()
-    for _ in range(300):
-        if not any(Path(f"/proc/{child}").exists() for child in children):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"{children} live on")
+    wait_for_the_end(children)
+    last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
+    nimg = load_state(run_dir)["parts"]["progress"]["nimg"]
+    assert nimg == last["Progress/kimg"]["mean"] * 1000
+    load_snapshot(run_dir / f"network-snapshot-{nimg // 1000:06d}.safetensors")
 
 
 def test_a_batch_that_cannot_be_shared(run_train: Callable[..., Result], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from click.testing import Result
 from PIL import Image
 
 from tests.host.conftest import stats_of
-from training import phases
+from training import loop, phases
 from training.checkpoint import load_snapshot, load_state, save_snapshot
 from training.config import resolve
 from training.data.dataset import ImageDataset
@@ -152,8 +153,13 @@ def test_what_is_not_used_as_given_is_said(run_train: RunTrain, drawings: Path) 
     ],
     ids=["diffaugment", "ada and labels", "all the rest", "mlp head", "orthogonal head", "whiten", "two teachers"],
 )
-def test_resuming_repeats_the_whole_run_to_the_bit(flags: tuple[str, ...], run_train: RunTrain, tmp_path: Path) -> None:
-    """20 steps at once, and 10 + 10: path length, R1, the coin, ADA's p and the averages are all in the state."""
+def test_resuming_repeats_the_whole_run_to_the_bit(
+    flags: tuple[str, ...], run_train: RunTrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 steps at once, and the last 10 again from the state after the first 10, as if the run had been killed there.
+
+    Path length, R1, the coin, ADA's p and the averages are all in the state.
+    """
     long = (
         "--resolution=16",
         "--kimg=0.08",
@@ -164,13 +170,13 @@ def test_resuming_repeats_the_whole_run_to_the_bit(flags: tuple[str, ...], run_t
         "--kd-p=0.5",
         *flags,
     )
-    assert run_train(f"--outdir={tmp_path / 'whole'}", *long).exit_code == 0
-    halves = f"--outdir={tmp_path / 'halves'}"
-    assert run_train(halves, *long, "--kimg=0.04", "--resume=latest").exit_code == 0
-    result = run_train(halves, *long, "--resume=latest")
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    keep_the_first_save(whole, resumed, monkeypatch)
+    assert run_train(f"--outdir={whole}", *long).exit_code == 0
+    result = run_train(f"--outdir={resumed}", *long, "--resume=latest")
     assert result.exit_code == 0, result.output
     assert "Resume:      at 0.0 kimg" in result.output
-    whole, resumed = (next((tmp_path / name).iterdir()) for name in ("whole", "halves"))
+    whole, resumed = (next(folder.iterdir()) for folder in (whole, resumed))
     assert_equal_weights(weights_of(whole), weights_of(resumed))
     assert [line["Progress/kimg"]["mean"] for line in stats_of(resumed)] == [0.04, 0.08]
     a, b = load_state(whole), load_state(resumed)
@@ -178,6 +184,18 @@ def test_resuming_repeats_the_whole_run_to_the_bit(flags: tuple[str, ...], run_t
     assert {"progress", "G", "D", "G_ema", "optimizer.Gmain", "optimizer.Dmain", "path_length"} < a["parts"].keys()
     for part, prefix in (("kd", "--kd="), ("lecam", "--lecam="), ("ada", "--aug=")):
         assert (part in a["parts"]) == any(flag.startswith(prefix) for flag in flags)
+
+
+def keep_the_first_save(outdir: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = loop.save
+
+    def and_copy(session: Session, run_dir: Path) -> list[str]:
+        warnings = save(session, run_dir)
+        if not copy.exists():
+            shutil.copytree(outdir, copy)
+        return warnings
+
+    monkeypatch.setattr(loop, "save", and_copy)
 
 
 def assert_equal_tree(a: Any, b: Any) -> None:
