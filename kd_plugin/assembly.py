@@ -23,7 +23,7 @@ from kd_plugin.student.heads import joined_width, make_head
 from kd_plugin.student.tap import FeatureTap, device_of
 from kd_plugin.teachers import Teacher, load_teachers
 from kd_plugin.teachers.base import freeze
-from kd_plugin.teachers.protocol import REQUIRED, HasStages
+from kd_plugin.teachers.protocol import REQUIRED
 from kd_plugin.terms import TERMS, TermOptions
 
 __all__ = ["KDOptions", "attach"]
@@ -41,6 +41,8 @@ class KDOptions(TypedDict, total=False):
     diversity: float
     diversity_on: str
     match: float
+    match_on: str
+    match_grid: str
     match_pull: float
     p: float
     balance: float
@@ -100,7 +102,7 @@ def attach(
         prompts, config = _prompts_of(config, requested)
     members = []
     for place, (share, member) in enumerate(teachers):
-        _check_teacher(member, config)
+        _check_teacher(member)
         tap = FeatureTap(discriminator, config.layers)  # one for each: reading it empties it
         member_config = _without_text_terms(config) if len(teachers) > 1 and member.vocabulary == () else config
         bank = _prompt_bank(member, prompts, member_config)
@@ -181,18 +183,13 @@ def _without_text_terms(config: KDConfig) -> KDConfig:
     return dataclasses.replace(config, terms={**config.terms, **off})
 
 
-def _check_teacher(teacher: Any, config: KDConfig) -> None:
+def _check_teacher(teacher: Any) -> None:
     """Reject objects that are not teachers, and freeze a plain nn.Module."""
     missing = [name for name in REQUIRED if not hasattr(teacher, name)]
     if missing:
         raise TeacherError(
             f"teacher: {type(teacher).__name__} has no {', '.join(missing)}; give a spec such as 'clip', or an object "
             "that follows kd_plugin.Teacher"
-        )
-    if not isinstance(teacher, HasStages) and (named := config.terms_that_need("stages")):
-        raise TeacherError(
-            f"{arg(named[0])}: needs intermediate features, but teacher '{teacher.name}' has no embed_with_stages(); "
-            f"use another teacher, or set {arg(named[0], 0)}"
         )
     if isinstance(teacher, nn.Module):
         freeze(teacher)

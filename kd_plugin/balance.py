@@ -21,16 +21,30 @@ LEAST, MOST = 1e-6, 1e6  # of the factor: beyond, one of the two gradients has v
 EVERY = 16  # calls: measuring takes two more backward passes through what made the outputs
 
 
-def weighted(terms: Mapping[str, Tensor], weights: Mapping[str, float], outputs: tuple[Tensor, ...]) -> Distilled:
+def weighted(
+    terms: Mapping[str, Tensor | Mapping[str, Tensor]], weights: Mapping[str, float], outputs: tuple[Tensor, ...]
+) -> Distilled:
     """The weighted sum of at least one term.
 
     Args:
-        terms: unweighted scalars by name.
+        terms: unweighted scalars by name, or a term's parts, whose mean is the term.
         weights: by name.
         outputs: the tensors at which gradients are measured.
     """
-    first, *others = (weights[name] * value for name, value in terms.items())
-    return Distilled(sum(others, first), {name: value.detach().float() for name, value in terms.items()}, outputs)
+    scalars = {name: value if isinstance(value, Tensor) else _mean(value) for name, value in terms.items()}
+    parts = {
+        f"{name}/{part}": value
+        for name, values in terms.items()
+        if not isinstance(values, Tensor)
+        for part, value in values.items()
+    }
+    first, *others = (weights[name] * value for name, value in scalars.items())
+    logged = {name: value.detach().float() for name, value in {**scalars, **parts}.items()}
+    return Distilled(sum(others, first), logged, outputs)
+
+
+def _mean(parts: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack(tuple(parts.values())).mean()
 
 
 class Balance:

@@ -17,7 +17,7 @@ from kd_plugin.balance import Balance, weighted
 from kd_plugin.config.kd import KDConfig
 from kd_plugin.diagnostics import Errors, fraction_explained
 from kd_plugin.distributed import gathered
-from kd_plugin.errors import CaptureError, KDError, arg
+from kd_plugin.errors import CaptureError, KDError, TeacherError, arg
 from kd_plugin.interface import AnyDistiller, RunD
 from kd_plugin.normalization import Normalization
 from kd_plugin.prompts.bank import PromptBank
@@ -28,7 +28,7 @@ from kd_plugin.teachers.embedder import Embedder
 from kd_plugin.teachers.protocol import Teacher
 from kd_plugin.terms import TERMS, ComparisonTerm, DiscriminatorStep, GeneratorStep, Needs, Term, TermInfo
 from kd_plugin.terms.training import train_term
-from kd_plugin.types import ROLES, Captured, Distilled, Pairs, Role
+from kd_plugin.types import ROLES, Captured, Distilled, Pairs, Role, StageView
 
 __all__ = ["Distiller"]
 
@@ -81,6 +81,7 @@ class Distiller(AnyDistiller):
         )
         self._weights = config.weights
         self._generator_needs = Needs.union(term.needs for term in self._on_g.values())
+        self._views = _chosen_views(self._on_g, self._borrowed.embedder, tap.device)
         self._optimizers = _optimizers(self._on_g)
         self._balances = _balances(config, self._on_g)
         self._schedule = Schedule(config.warmup, config.until, config.every, config.p, seed)
@@ -251,12 +252,9 @@ class Distiller(AnyDistiller):
         return DiscriminatorStep(pairs, real, self._texts(student), self._schedule.coin, self.normalization)
 
     def _generator_step(self, fake: Tensor, real: Tensor | None, keys: Tensor | None) -> GeneratorStep:
-        embed = self._borrowed.embedder.embed_for_generator
-        stages = self._generator_needs.stages
-        embeddings, fake_stages = embed(fake, stages)
-        step = GeneratorStep(
-            gathered(embeddings), texts=self._texts(embeddings), fake_stages=tuple(map(gathered, fake_stages))
-        )
+        embed = self._borrowed.embedder.embed_with_stages
+        embeddings, fake_stages = embed(fake, self._views)
+        step = GeneratorStep(gathered(embeddings), texts=self._texts(embeddings), fake_stages=_gathered(fake_stages))
         if not self._generator_needs.real_images:
             return step
         if real is None:
@@ -266,10 +264,8 @@ class Distiller(AnyDistiller):
                 f"{arg(name, 0)}"
             )
         with torch.no_grad():
-            of_reals, real_stages = embed(real, stages, keys)
-        return dataclasses.replace(
-            step, real=gathered(of_reals.to(embeddings)), real_stages=tuple(map(gathered, real_stages))
-        )
+            of_reals, real_stages = embed(real, self._views, keys)
+        return dataclasses.replace(step, real=gathered(of_reals.to(embeddings)), real_stages=_gathered(real_stages))
 
     def _texts(self, like: Tensor) -> Tensor | None:
         """[P, E] of the type and device of `like`."""
@@ -282,6 +278,29 @@ class Distiller(AnyDistiller):
             return {}
         total = (sum(self._weights[name] * error[side] for name, error in known.items()) for side in (0, 1))
         return {"total": fraction_explained(*total)} | {n: fraction_explained(*error) for n, error in known.items()}
+
+
+def _chosen_views(terms: Mapping[str, Term], embedder: Embedder, device: torch.device) -> tuple[StageView, ...]:
+    """What the terms of G that need stages read of them, each view once.
+
+    Raises:
+        TeacherError: the teacher has no stages.
+    """
+    readers = {name: term for name, term in terms.items() if term.needs.stages}
+    if not readers:
+        return ()
+    shapes = embedder.stage_shapes(device)
+    if not shapes:
+        name, term = next(iter(readers.items()))
+        raise TeacherError(
+            f"{arg(name, term.options.weight)} needs intermediate features, but teacher '{embedder.teacher.name}' has "
+            f"no stages; use another teacher, or set {arg(name, 0)}"
+        )
+    return tuple(dict.fromkeys(view for term in readers.values() for view in term.choose_stages(shapes)))
+
+
+def _gathered(stages: Mapping[StageView, Tensor]) -> dict[StageView, Tensor]:
+    return {view: gathered(stage) for view, stage in stages.items()}
 
 
 def _optimizers(terms: Mapping[str, Term]) -> dict[str, torch.optim.Optimizer]:

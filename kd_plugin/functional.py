@@ -47,15 +47,16 @@ def energy_distance(fake: Tensor, real: Tensor) -> Tensor:
     KD-DLGAN has no such term.
 
     Args:
-        fake: [N, E], N at least 2.
-        real: [M, E], M at least 2, not all equal.
+        fake: [N, E] or [K, N, E], N at least 2. Of K distributions, the numerator and the denominator are means.
+        real: [M, E] or [K, M, E], M at least 2, not all equal.
     """
     among_real = _mean_among(real)
     return (2 * _pairwise(fake, real).mean() - _mean_among(fake) - among_real) / among_real
 
 
 def _mean_among(rows: Tensor) -> Tensor:
-    return _pairwise(rows, rows).sum() / (len(rows) * (len(rows) - 1))
+    number = rows.shape[-2]
+    return _pairwise(rows, rows).sum() / (rows[..., 0].numel() * (number - 1))
 
 
 def _pairwise(a: Tensor, b: Tensor) -> Tensor:

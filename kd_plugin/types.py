@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["ROLES", "Captured", "Distilled", "Pairs", "Role"]
+__all__ = ["ROLES", "Captured", "Distilled", "Pairs", "Role", "StageView"]
 
 Role = Literal["real", "fake"]
 ROLES: tuple[Role, Role] = ("real", "fake")
@@ -54,11 +54,27 @@ class Pairs:
 
 
 @dataclass(frozen=True)
+class StageView:
+    """A stage of the teacher as a term reads it.
+
+    stage: its name.
+    grid:  its map is averaged to [N, C, grid, grid]; 0: as it is, [N, C, h, w].
+    """
+
+    stage: str
+    grid: int = 0
+
+    def of(self, features: Tensor) -> Tensor:
+        """Of the stage's map [N, C, h, w]."""
+        return nn.functional.adaptive_avg_pool2d(features, self.grid) if self.grid else features
+
+
+@dataclass(frozen=True)
 class Distilled:
     """The result of a step.
 
     total:   what the host adds to its loss.
-    terms:   the terms by name: unweighted, detached scalars.
+    terms:   the terms by name: unweighted, detached scalars; of terms that report parts, these as `name/part`.
     outputs: the outputs of the tapped layer, real and fake, attached to D's graph; for terms of G, the generated
              images. `gradient_ratio` measures there.
     """

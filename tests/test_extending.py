@@ -199,29 +199,32 @@ class Layers(kd_plugin.Term):
     sides, needs = ("G",), kd_plugin.Needs(real_images=True, stages=True)
     def generator_loss(self, step):
         return sum((f.mean((0, 2, 3)) - r.mean((0, 2, 3))).square().sum()
-                   for f, r in zip(step.fake_stages, step.real_stages, strict=True))
+                   for f, r in zip(step.fake_stages.values(), step.real_stages.values(), strict=True))
 
 class Staged:
     name, embed_dim, fingerprint, vocabulary = "staged", 48, "0" * 64, ()
     def embed_texts(self, texts): raise ValueError
-    def embed_images(self, images): return self.embed_with_stages(images)[0]
-    def embed_with_stages(self, images):
+    stage_names, good = ("quarter", "small"), True
+    def embed_images(self, images): return self.embed_with_stages(images, ())[0]
+    def embed_with_stages(self, images, names):
         small = nn.functional.adaptive_avg_pool2d(images, 4)
-        return small.flatten(1), [nn.functional.avg_pool2d(images, 4), small if self.good else small[0]]
-    good = True
+        made = {"quarter": nn.functional.avg_pool2d(images, 4), "small": small if self.good else small[0]}
+        return small.flatten(1), [made[name] for name in names]
 
 staged = Staged()
 kd = kd_plugin.attach(D, layer="b4.fc", teacher=staged, terms={"layers": 1.0})
 kd.for_generator(fake, real).total.backward()
 assert fake.grad.abs().sum() > 0
 staged.good = False
-for give, terms in ((staged, None), (teacher, {"layers": 1.0})):
+without = Staged()
+without.stage_names = ()
+for give in (staged, without):
     try:
-        if terms is None: kd.for_generator(fake, real)
-        else: kd_plugin.attach(D, layer="b4.fc", teacher=give, terms=terms)
+        if give is staged: kd.for_generator(fake, real)
+        else: kd_plugin.attach(D, layer="b4.fc", teacher=give, terms={"layers": 1.0})
     except kd_plugin.TeacherError as error:
         print(error)
 """
     shown = run_python(tmp_path, SETUP + code)
-    assert "teacher 'staged' gave stage 1 in the shape [3, 4, 4]; expected [4, C, h, w]" in shown
-    assert "layers=: needs intermediate features, but teacher 'demo' has no embed_with_stages()" in shown
+    assert "teacher 'staged' gave small in the shape [3, 4, 4]; expected [4, C, h, w]" in shown
+    assert "layers=1.0 needs intermediate features, but teacher 'staged' has no stages" in shown

@@ -59,13 +59,13 @@ def scramble(teacher: Teacher) -> None:
     """Destroy a teacher's knowledge, in place: permute the entries of each weight at random.
 
     Architecture and magnitude of the weights are unchanged. A gain that it shares is not the teacher's knowledge. It is
-    the same every time.
+    the same every time. In a network without parameters, the buffers are taken for the weights.
 
     Raises:
         TeacherError: its weights cannot be reached: another class of teacher, or a file that holds them as constants.
     """
     ours = teacher if isinstance(teacher, Frozen) else None
-    parameters = [] if ours is None else list(ours.network.parameters())
+    parameters = [] if ours is None else list(ours.network.parameters()) or _buffers(ours.network)
     if ours is None or not parameters:
         raise TeacherError(
             f"{arg('control', 'scramble')}: the weights of '{teacher.name}' cannot be reached; use another kind of "
@@ -76,6 +76,10 @@ def scramble(teacher: Teacher) -> None:
         order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
         parameter.copy_(parameter.flatten()[order].view_as(parameter))
     ours.fingerprint = hashlib.sha256(f"scrambled {ours.fingerprint}".encode()).hexdigest()
+
+
+def _buffers(network: nn.Module) -> list[Tensor]:
+    return [buffer for buffer in network.buffers() if buffer.is_floating_point()]
 
 
 def fingerprint_of(weights: Mapping[str, Tensor], architecture: str = "") -> str:

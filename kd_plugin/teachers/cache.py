@@ -44,6 +44,11 @@ class EmbeddingCache:
                 firsts.setdefault(key, place)
         return list(firsts.values())
 
+    def put_missing(self, keys: Tensor, rows: Tensor) -> None:
+        """Of rows [N, E], store those whose keys [N] are not cached."""
+        new = self.missing(keys)
+        self.put(keys[new], rows[new])
+
     def put(self, keys: Tensor, rows: Tensor) -> None:
         """Store rows [N, E] under new, distinct keys [N]."""
         for key, row in zip(keys.tolist(), rows.detach().cpu(), strict=True):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from kd_plugin.errors import CaptureError, TeacherError, arg
 from kd_plugin.finite_check import FiniteCheck
-from kd_plugin.teachers.cache import EmbeddingCache
+from kd_plugin.teachers.cache import LIMIT, EmbeddingCache
 from kd_plugin.teachers.image_input import as_in_the_release, rgb
 from kd_plugin.teachers.protocol import HasStages, Teacher
-from kd_plugin.types import Captured
+from kd_plugin.types import Captured, StageView
 
 __all__ = ["Embedder"]
+
+_PROBE_SIZE = 64  # pixels
 
 
 class Embedder:
@@ -26,7 +30,9 @@ class Embedder:
 
     def __init__(self, teacher: Teacher, view: str, preprocess: str) -> None:
         self.teacher, self.view, self._preprocess = teacher, view, preprocess
-        self._cache = EmbeddingCache(teacher.embed_dim)
+        self._embeddings = EmbeddingCache(teacher.embed_dim)
+        self._caches: dict[StageView | None, EmbeddingCache] = {}
+        self._shapes: dict[str, tuple[int, int, int]] = {}
         self._finite = FiniteCheck()
 
     def check_capture(self, role: str, clean: Tensor | None) -> None:
@@ -61,11 +67,9 @@ class Embedder:
         """As `embed`; with keys [N], without gradient, and each distinct image is embedded only once."""
         if keys is None:
             return self.embed(images)
-        if new := self._cache.missing(keys):
-            self._cache.put(keys[new], self.embed(images)[new])
-        rows = self._cache.get(keys)
-        # A copy from pinned memory to a GPU does not wait for the work already queued there.
-        return rows.pin_memory().to(images.device, non_blocking=True) if images.is_cuda else rows.to(images.device)
+        if self._embeddings.missing(keys):
+            self._embeddings.put_missing(keys, self.embed(images))
+        return _to_device(self._embeddings.get(keys), images)
 
     def embed(self, images: Tensor) -> Tensor:
         """[N, C, H, W] in [-1, 1] -> [N, E], differentiable.
@@ -75,22 +79,71 @@ class Embedder:
         """
         return self._checked(self.teacher.embed_images(self._input(images)), images)
 
-    def embed_for_generator(
-        self, images: Tensor, stages: bool, keys: Tensor | None = None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """As `embed`, and, if `stages`, the intermediate features [N, C, h, w] of the same pass (not cached)."""
-        return self._embed_with_stages(images) if stages else (self.embed_cached(images, keys), ())
+    @torch.no_grad()
+    def stage_shapes(self, device: torch.device) -> dict[str, tuple[int, int, int]]:
+        """C, h and w of the teacher's stages, early to late, for images of 64 x 64 on `device`; {} if it has none."""
+        names = self.teacher.stage_names if isinstance(self.teacher, HasStages) else ()
+        if names:
+            _, maps = self._embed_maps(torch.zeros(2, 3, _PROBE_SIZE, _PROBE_SIZE, device=device), names)
+            self._shapes = {name: (stage.shape[1], stage.shape[2], stage.shape[3]) for name, stage in maps.items()}
+        return self._shapes
 
-    def _embed_with_stages(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        assert isinstance(self.teacher, HasStages)  # checked when the term was attached
-        embeddings, stages = self.teacher.embed_with_stages(self._input(images))
-        for number, stage in enumerate(stages):
+    def embed_with_stages(
+        self, images: Tensor, views: Sequence[StageView], keys: Tensor | None = None
+    ) -> tuple[Tensor, dict[StageView, Tensor]]:
+        """As `embed_cached`, and views of the teacher's stages in the same pass, [N, C, h, w] each.
+
+        With keys, views that have a grid are cached too: 4 C grid grid bytes per image. Call `stage_shapes()` first.
+
+        Raises:
+            TeacherError: stages that are not maps, are smaller than their grid, or change their number of channels.
+        """
+        if not views:
+            return self.embed_cached(images, keys), {}
+        if keys is None or not all(view.grid for view in views):
+            return self._embed_views(images, views)
+        caches = self._caches_for(views)
+        if any(cache.missing(keys) for cache in caches.values()):
+            embeddings, stages = self._embed_views(images, views)
+            for view, cache in caches.items():
+                cache.put_missing(keys, embeddings if view is None else stages[view].flatten(1))
+        rows = {view: _to_device(cache.get(keys), images) for view, cache in caches.items()}
+        cells = {view: rows[view].view(len(images), -1, view.grid, view.grid) for view in views}
+        return rows[None], cells
+
+    def _caches_for(self, views: Sequence[StageView]) -> dict[StageView | None, EmbeddingCache]:
+        """One for the embeddings (None) and one for each view; together they keep what one cache keeps in memory."""
+        if not self._caches:
+            limit = LIMIT // (1 + len(views))
+            self._caches[None] = EmbeddingCache(self.teacher.embed_dim, limit)
+            for view in views:
+                self._caches[view] = EmbeddingCache(self._shapes[view.stage][0] * view.grid**2, limit)
+        return self._caches
+
+    def _embed_views(self, images: Tensor, views: Sequence[StageView]) -> tuple[Tensor, dict[StageView, Tensor]]:
+        embeddings, maps = self._embed_maps(images, tuple(dict.fromkeys(view.stage for view in views)))
+        for name, grid in ((view.stage, view.grid) for view in views):
+            if maps[name].shape[1] != self._shapes[name][0] or min(maps[name].shape[2:]) < grid:
+                raise TeacherError(
+                    f"teacher '{self.teacher.name}' gave {name} in the shape {list(maps[name].shape)} for images "
+                    f"{list(images.shape)}; expected {self._shapes[name][0]} channels, as before, and at least "
+                    f"{max(grid, 1)} places on a side, for a term that reads it in a grid of {grid}"
+                )
+        return embeddings, {view: view.of(maps[view.stage]) for view in views}
+
+    def _embed_maps(self, images: Tensor, names: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        assert isinstance(self.teacher, HasStages)  # else stage_shapes() is empty
+        embeddings, stages = self.teacher.embed_with_stages(self._input(images), names)
+        if len(stages) != len(names):
+            raise TeacherError(f"teacher '{self.teacher.name}' gave {len(stages)} stages when asked for {len(names)}")
+        for name, stage in zip(names, stages, strict=True):
             if stage.ndim != 4 or len(stage) != len(images):
                 raise TeacherError(
-                    f"teacher '{self.teacher.name}' gave stage {number} in the shape {list(stage.shape)}; expected "
+                    f"teacher '{self.teacher.name}' gave {name} in the shape {list(stage.shape)}; expected "
                     f"[{len(images)}, C, h, w]"
                 )
-        return self._checked(embeddings, images), tuple(stage.float() for stage in stages)
+        maps = {name: stage.float() for name, stage in zip(names, stages, strict=True)}
+        return self._checked(embeddings, images), maps
 
     def _input(self, images: Tensor) -> Tensor:
         shown = rgb(images)
@@ -118,3 +171,8 @@ class Embedder:
             culprit = f"from the teacher '{self.teacher.name}'" if images.isfinite().all() else "in the images it saw"
             raise TeacherError(f"NaN or infinity {culprit}: its embeddings cannot be distilled")
         return embeddings
+
+
+def _to_device(rows: Tensor, like: Tensor) -> Tensor:
+    """Rows from a cache. A copy from pinned memory to a GPU does not wait for the work already queued there."""
+    return rows.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else rows.to(like.device)

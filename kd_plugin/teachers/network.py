@@ -11,6 +11,7 @@ from kd_plugin.errors import PromptError, TeacherError, arg
 from kd_plugin.teachers.base import Frozen, check_images, fingerprint_of, freeze
 from kd_plugin.teachers.precision import cast, choose_precision
 from kd_plugin.teachers.preprocess import Preprocess
+from kd_plugin.teachers.stages import BlockOutputs, find_blocks
 from kd_plugin.teachers.text_cache import kept_texts
 
 __all__ = ["NetworkTeacher", "ready"]
@@ -22,7 +23,7 @@ _TEXTS_AT_ONCE = 256
 
 
 class NetworkTeacher(Frozen):
-    """A frozen network with its own preprocessing.
+    """A frozen network with its own preprocessing. Its stages are the blocks of its image tower.
 
     Args:
         name: the spec.
@@ -58,8 +59,9 @@ class NetworkTeacher(Frozen):
         self.vocabulary: tuple[str, ...] | None = None if text_side else ()  # any text, or none
         probe = torch.zeros(_PROBE_IMAGES, 3, preprocess.crop, preprocess.crop, device=device)
         self._device = probe.device  # 'cuda:0' where the caller said 'cuda': it is compared with that of tensors
+        self._blocks = BlockOutputs(find_blocks(model))
         with torch.no_grad():
-            embeddings = self.embed_images(probe)
+            embeddings = self._blocks.learn_layout(lambda: self.embed_images(probe), len(probe))
         if embeddings.ndim != 2 or len(embeddings) != _PROBE_IMAGES:
             raise TeacherError(
                 f"{arg('teacher', name)}: its image tower gives {list(embeddings.shape)}, expected [N, E]"
@@ -73,6 +75,13 @@ class NetworkTeacher(Frozen):
             shown = self._preprocess(images.float())
             weight = next(value for value in self.network.parameters() if value.is_floating_point())
             return self._image_side(shown.to(weight.dtype)).float()
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        return self._blocks.names
+
+    def embed_with_stages(self, images: Tensor, names: Sequence[str]) -> tuple[Tensor, Sequence[Tensor]]:
+        return self._blocks.during(lambda: self.embed_images(images), names)
 
     def shown(self, images: Tensor) -> Tensor:
         return self._preprocess.shown(images)

@@ -110,5 +110,12 @@ class ShowsItsInput(Protocol):
 class HasStages(Protocol):
     """A teacher that gives intermediate features of the pass that makes the embedding."""
 
-    def embed_with_stages(self, images: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-        """As `embed_images`, and the features of its stages, early to late: [N, C, h, w] each, differentiable."""
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """Early to late; empty if it turns out to have none."""
+
+    def embed_with_stages(self, images: Tensor, names: Sequence[str]) -> tuple[Tensor, Sequence[Tensor]]:
+        """As `embed_images`, and the features of the stages `names`: [N, C, h, w] each, differentiable.
+
+        C and, for images of one size, h and w are the same in every call.
+        """

@@ -89,7 +89,11 @@ class TextTable:
 
 
 class ScriptTeacher(Frozen):
-    """`script:TOWER.pt+TEXTS.npz`. The tower maps float32 [N, 3, H, W] in [-1, 1] to [N, E]; resizing is its own."""
+    """`script:TOWER.pt+TEXTS.npz`. The tower maps float32 [N, 3, H, W] in [-1, 1] to [N, E]; resizing is its own.
+
+    It has stages if two more methods are exported: `stages(images) -> List[Tensor]`, maps [N, C, h, w] from early to
+    late, and `embed_stages(stages)`, which makes the embedding from them. They are called stage1, stage2, ...
+    """
 
     def __init__(self, spec: str, device: torch.device | str = "cpu") -> None:
         """Load tower and table, and test the tower on blank images.
@@ -106,6 +110,9 @@ class ScriptTeacher(Frozen):
         probe = self._run(torch.zeros(2, 3, _PROBE_SIZE, _PROBE_SIZE, device=device), tower_path)
         self._device = probe.device
         self.embed_dim = int(probe.shape[1])
+        self.stage_names = _stage_names(
+            self.network, torch.zeros(2, 3, _PROBE_SIZE, _PROBE_SIZE, device=device), tower_path
+        )
         self._table = TextTable.load(table_path, self._device) if table_path else None
         if self._table and self._table.embeddings.shape[1] != self.embed_dim:
             raise TeacherError(
@@ -126,6 +133,14 @@ class ScriptTeacher(Frozen):
         with torch.autocast(self._device.type, enabled=False):
             embeddings: Tensor = self.network(images.float())
         return embeddings.float()
+
+    def embed_with_stages(self, images: Tensor, names: Sequence[str]) -> tuple[Tensor, Sequence[Tensor]]:
+        """As `embed_images`, and the stages `names`; see `HasStages`."""
+        check_images(images, self._device)
+        with torch.autocast(self._device.type, enabled=False):
+            stages: list[Tensor] = self.network.stages(images.float())
+            embeddings: Tensor = self.network.embed_stages(stages)
+        return embeddings.float(), [stages[self.stage_names.index(name)] for name in names]
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """P names of the table, or the same in full ("a dog" for "dog" under the template "a {}") -> [P, E] float32."""
@@ -173,6 +188,20 @@ def _load_tower(path: Path, device: torch.device) -> Any:
             f"{arg('teacher', 'script')}: the tower '{path}' cannot be read ({_last_line(error)})"
         ) from error
     return freeze(tower)
+
+
+@torch.no_grad()
+def _stage_names(tower: Any, images: Tensor, path: Path) -> tuple[str, ...]:
+    if not (hasattr(tower, "stages") and hasattr(tower, "embed_stages")):
+        return ()
+    stages = tower.stages(images)
+    if not (isinstance(stages, list) and all(isinstance(stage, Tensor) and stage.ndim == 4 for stage in stages)):
+        shapes = [list(stage.shape) for stage in stages] if isinstance(stages, list) else type(stages).__name__
+        raise TeacherError(
+            f"{arg('teacher', 'script')}: the tower '{path}' has stages, but stages() gives {shapes} for images "
+            f"{list(images.shape)}; it must give a list of maps [N, C, h, w]"
+        )
+    return tuple(f"stage{number}" for number in range(1, len(stages) + 1))
 
 
 def _table_problem(names: Any, embeddings: Any, template: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -19,6 +19,7 @@ from kd_plugin.config.schema import option
 from kd_plugin.errors import KDError, arg
 from kd_plugin.registry import Registry
 from kd_plugin.terms.step import DiscriminatorStep, GeneratorStep
+from kd_plugin.types import StageView
 
 __all__ = ["TERMS", "Needs", "Side", "Term", "TermInfo", "TermOptions"]
 
@@ -78,10 +79,11 @@ class Term(nn.Module):
 
     name: ClassVar[str] = ""  # set by TERMS.register
     Options: ClassVar[type[TermOptions]] = TermOptions
-    needs: ClassVar[Needs] = Needs()
+    needs: Needs = Needs()  # may be set by __init__, except for `texts`
     label: ClassVar[str] = ""  # of the log's column and the chart's line; empty: the name
     log_format: ClassVar[str] = "<6.3f"
     sides: tuple[Side, ...] = ("D",)  # may be set by __init__, according to the options
+    parts: tuple[str, ...] = ()  # whose values are logged too, if the loss of G has parts
 
     def __init__(self, options: TermOptions, embed_dim: int) -> None:
         """
@@ -92,6 +94,17 @@ class Term(nn.Module):
         super().__init__()
         self.options = options
 
+    def choose_stages(self, shapes: Mapping[str, tuple[int, int, int]]) -> tuple[StageView, ...]:
+        """For terms that need stages: those it reads. Called once, when the term is attached; by default all, as maps.
+
+        Args:
+            shapes: C, h and w of each of the teacher's stages, early to late.
+
+        Raises:
+            KDError: the term cannot use these stages.
+        """
+        return tuple(StageView(name) for name in shapes)
+
     @property
     def least_gradient_ratio(self) -> float:
         """For terms of G: scaled up if its gradient at G's images is less than this fraction of the adversarial one."""
@@ -101,8 +114,11 @@ class Term(nn.Module):
         """A scalar with gradient into `step.pairs.student` (and the term's own parameters)."""
         raise NotImplementedError
 
-    def generator_loss(self, step: GeneratorStep) -> Tensor:
-        """A scalar with gradient into `step.fake` (and `step.fake_stages`)."""
+    def generator_loss(self, step: GeneratorStep) -> Tensor | Mapping[str, Tensor]:
+        """A scalar with gradient into `step.fake` (and `step.fake_stages`), or parts of that kind.
+
+        The loss is then the mean of the parts, and each is logged as well.
+        """
         raise NotImplementedError
 
     def make_optimizer(self) -> torch.optim.Optimizer | None:
@@ -126,6 +142,7 @@ class TermInfo:
     sides:  the networks whose loss it is added to.
     weight: as set by the user.
     label, log_format: of the log's column.
+    parts:  their values are `Distilled.terms[f"{name}/{part}"]`.
     """
 
     name: str
@@ -133,10 +150,16 @@ class TermInfo:
     weight: float
     label: str
     log_format: str
+    parts: tuple[str, ...] = ()
+
+    @property
+    def part_names(self) -> dict[str, str]:
+        """The names in `Distilled.terms` by part."""
+        return {part: f"{self.name}/{part}" for part in self.parts}
 
     @classmethod
     def of(cls, term: Term) -> TermInfo:
-        return cls(term.name, term.sides, term.options.weight, term.label or term.name, term.log_format)
+        return cls(term.name, term.sides, term.options.weight, term.label or term.name, term.log_format, term.parts)
 
 
 class TermRegistry(Registry[type[Term]]):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from kd_plugin.normalization import Normalization
-from kd_plugin.types import Pairs
+from kd_plugin.types import Pairs, StageView
 
 __all__ = ["DiscriminatorStep", "GeneratorStep"]
 
@@ -46,17 +47,17 @@ class GeneratorStep:
     fake:        [N, E], of the generated images, with gradient into them.
     real:        [M, E], of real images, without gradient; None unless an active term needs them.
     texts:       [P, E], of the prompts; None if no active term needs them.
-    fake_stages: the teacher's intermediate features, [N, C, h, w] each; empty unless an active term needs them.
+    fake_stages: the views of the teacher's stages that active terms read, [N, C, h, w] each.
     real_stages: the same for the real images, without gradient.
     """
 
     fake: Tensor
     real: Tensor | None = None
     texts: Tensor | None = None
-    fake_stages: tuple[Tensor, ...] = ()
-    real_stages: tuple[Tensor, ...] = ()
+    fake_stages: Mapping[StageView, Tensor] = field(default_factory=dict)
+    real_stages: Mapping[StageView, Tensor] = field(default_factory=dict)
 
     def detached(self) -> GeneratorStep:
         """The same without gradient."""
-        stages = tuple(stage.detach() for stage in self.fake_stages)
+        stages = {view: stage.detach() for view, stage in self.fake_stages.items()}
         return dataclasses.replace(self, fake=self.fake.detach(), fake_stages=stages)

@@ -61,7 +61,9 @@ def steps(ranks: Ranks, out: Path, data: Path, *flags: str) -> None:
     }  # fmt: skip
     if "--differ" in flags:
         given["gamma"] = 1 + ranks.rank
-    config = resolve(given, {"teacher": "demo", "p": 0.7, "cgkd": 1.0, "agkd": 1.0}, dataset.resolution)
+    config = resolve(
+        given, {"teacher": "demo", "p": 0.7, "cgkd": 1.0, "agkd": 1.0, "match_on": "stages"}, dataset.resolution
+    )
     session = Session.build(config, dataset, ranks)
     if "--spoil" in flags and ranks.rank == 1:
         session.D.b4.fc.weight.data[0, 0] += 1

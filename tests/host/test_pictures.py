@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
+from kd_plugin import TermInfo
 from tests.host.conftest import SMALL
 from training.config import resolve
 from training.data.dataset import ImageDataset
-from training.report.chart import save_chart
+from training.report import chart
+from training.report.chart import Panel, save_chart
 from training.report.progress import forecast
 from training.report.views import save_views
 from training.session import Session
@@ -88,3 +91,28 @@ def test_the_last_lines_say_what_to_do_next(run_train: RunTrain, tmp_path: Path)
     assert "network-snapshot-000000.safetensors --seeds=0-31 --trunc=0.7" in output
     assert "--kd=clip --data=FOLDER" not in output  # not the demo's drawings
     assert "--kd=clip --data=FOLDER" in run_train("--data=demo:20", *SMALL).output
+
+
+def test_log_and_chart_show_a_terms_parts(
+    run_train: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panels: list[Panel] = []
+    panels_of = chart._term_panels
+
+    def watched(terms: Sequence[TermInfo]) -> list[Panel]:
+        panels[:] = panels_of(terms)
+        return panels_of(terms)
+
+    monkeypatch.setattr(chart, "_term_panels", watched)
+    monkeypatch.setattr("training.loop.save_chart", save_chart)
+    result = run_train("--kd=demo", "--kd-match-on=block1,embedding")
+    assert result.exit_code == 0, result.output
+    assert "match: the mean over embedding, block1" in result.output
+    assert re.search(r"match -?[0-9.]+ \(-?[0-9.]+ -?[0-9.]+\)  grad_ratio_G", result.output)
+    assert panels[1].lines == {
+        "match": "Loss/KD/match", "embedding": "Loss/KD/match/embedding", "block1": "Loss/KD/match/block1",
+    }  # fmt: skip
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
+    parts = [last[name]["mean"] for name in list(panels[1].lines.values())[1:]]
+    assert last["Loss/KD/match"]["mean"] == pytest.approx(sum(parts) / 2)

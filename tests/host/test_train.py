@@ -146,10 +146,17 @@ def test_what_is_not_used_as_given_is_said(run_train: RunTrain, drawings: Path) 
             "--kd-until=0.1",
             "--kd-diversity=1",
             "--kd-match=0.5",
+            "--kd-match-on=stages",
             "--kd-match-pull=0.5",
             "--kd-every=3",
         ),
-        ("--kd=demo+0.5*demo", "--kd-norm=standardise", "--batch-gpu=2", "--kd-layer=b8.conv1,b4.fc"),
+        (
+            "--kd=demo+0.5*demo",
+            "--kd-norm=standardise",
+            "--batch-gpu=2",
+            "--kd-layer=b8.conv1,b4.fc",
+            "--kd-match-on=block2",
+        ),
     ],
     ids=["diffaugment", "ada and labels", "all the rest", "mlp head", "orthogonal head", "whiten", "two teachers"],
 )

@@ -27,7 +27,7 @@ class AugmentSpec:
     xflip: float = 0
     rotate90: float = 0
     xint: float = 0
-    xint_max: float = 0.125  # integer translation, parts of the side
+    xint_max: float = 0.125  # integer translation, fractions of the side
     # General geometry: needs resampling.
     scale: float = 0
     rotate: float = 0
@@ -36,7 +36,7 @@ class AugmentSpec:
     scale_std: float = 0.2  # log2 of the factor
     rotate_max: float = 1  # half turns
     aniso_std: float = 0.2  # log2 of the factor
-    xfrac_std: float = 0.125  # parts of the side
+    xfrac_std: float = 0.125  # fractions of the side
     # Colour.
     brightness: float = 0
     contrast: float = 0
@@ -55,7 +55,7 @@ class AugmentSpec:
     noise: float = 0
     cutout: float = 0
     noise_std: float = 0.1  # of images in [-1,1]
-    cutout_size: float = 0.5  # parts of the side
+    cutout_size: float = 0.5  # fractions of the side
 
     def __post_init__(self) -> None:
         if len(self.imgfilter_bands) != 4:

@@ -44,7 +44,7 @@ def save_chart(run_dir: Path, terms: Sequence[TermInfo] = ()) -> bool:
 
     Args:
         run_dir: holds stats.jsonl.
-        terms: of the distillation; each is a line in the panel of its side.
+        terms: of the distillation; each, and each of its parts, is a line in the panel of its side.
 
     Returns:
         False where there is nothing to draw, or matplotlib is not installed.
@@ -80,7 +80,10 @@ def save_chart(run_dir: Path, terms: Sequence[TermInfo] = ()) -> bool:
 
 def _term_panels(terms: Sequence[TermInfo]) -> list[Panel]:
     """One for the terms of D and one for those of G."""
-    return [
-        Panel(title, {term.label: f"Loss/KD/{term.name}" for term in terms if side in term.sides})
-        for side, title in (("D", "Terms of D (unweighted)"), ("G", "Terms of G (unweighted)"))
-    ]
+    panels = []
+    for side, title in (("D", "Terms of D (unweighted)"), ("G", "Terms of G (unweighted)")):
+        names: dict[str, str] = {}
+        for term in (term for term in terms if side in term.sides):
+            names |= {term.label: term.name, **term.part_names}
+        panels.append(Panel(title, {label: f"Loss/KD/{name}" for label, name in names.items()}))
+    return panels

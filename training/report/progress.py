@@ -61,8 +61,13 @@ Column = tuple[str, str, str]  # label, name in stats.jsonl, format
 
 
 def tick_line(numbers: Mapping[str, Stat], terms: Sequence[TermInfo] = ()) -> str:
-    """One line of the log: the columns that have a value, with the distillation's terms."""
-    shown = [f"{label} {numbers[name].mean:{form}}" for label, name, form in _columns(terms) if name in numbers]
+    """One line of the log: the columns that have a value, with distillation's terms and, in brackets, their parts."""
+    parts = {f"Loss/KD/{term.name}": [f"Loss/KD/{name}" for name in term.part_names.values()] for term in terms}
+    shown = []
+    for label, name, form in _columns(terms):
+        if name in numbers:
+            values = [f"{numbers[part].mean:{form}}".strip() for part in parts.get(name, ()) if part in numbers]
+            shown.append(f"{label} {numbers[name].mean:{form}}" + (f"({' '.join(values)})" if values else ""))
     return "  ".join([*shown, f"time {format_seconds(numbers['Timing/sec_per_tick'].mean)}"])
 
 
