@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from kd_plugin.config.kd import KDConfig
@@ -16,7 +17,11 @@ from kd_plugin.errors import flag
 from studies.few_shot import Run, main
 from studies.figure import EVIDENCE, save_figure
 from studies.results import CEILING, FORMS, LAST, NONE, Results, load_results
+from studies.sliced_wasserstein import _blurred, laplacian_pyramid, sliced_wasserstein
 from studies.tables import pages, table
+from studies.train_judge import WIDTH, augmented, contrastive_loss, train
+from training.drawings import draw
+from training.metrics.detectors import load_detector
 
 
 def row(form: str, seed: int, kid: float, **more: Any) -> dict[str, Any]:
@@ -123,3 +128,38 @@ def test_mistakes(tmp_path: Path, flags: list[str], message: str) -> None:
     result = CliRunner().invoke(main, [f"--out={tmp_path}", "--detector=x.pt", *flags])
     assert result.exit_code == 2
     assert message in result.output
+
+
+def test_sliced_wasserstein_of_equal_other_and_damaged_images() -> None:
+    images = torch.stack([torch.from_numpy(draw(number, series=7).pixels) for number in range(48)]).float()
+    assert sliced_wasserstein(images, images) == pytest.approx(0, abs=20)  # patches at other places
+    half = sliced_wasserstein(images[::2], images[1::2])
+    blurred = torch.nn.functional.avg_pool2d(images[1::2], 3, stride=1, padding=1)
+    assert half < sliced_wasserstein(images[::2], images[1::2] + 20 * torch.randn(24, 3, 32, 32))
+    assert half < sliced_wasserstein(images[::2], blurred)
+    assert sliced_wasserstein(images[::2], images[1::2], seed=0) == half
+
+
+def test_a_laplacian_pyramid_adds_up_to_the_image() -> None:
+    images = torch.rand(2, 3, 64, 64)
+    levels = laplacian_pyramid(images)
+    assert [level.shape[2] for level in levels] == [64, 32, 16]
+    whole = levels[-1]
+    for level in reversed(levels[:-1]):
+        spaced = torch.zeros_like(level)
+        spaced[:, :, ::2, ::2] = whole
+        whole = level + 4 * _blurred(spaced)
+    torch.testing.assert_close(whole, images)
+    flat = laplacian_pyramid(torch.full((1, 3, 32, 32), 7.0))
+    torch.testing.assert_close(flat[0][..., 4:-4, 4:-4], torch.zeros(1, 3, 24, 24), atol=1e-5, rtol=0)
+
+
+def test_a_judge_learns_to_tell_images_apart_and_is_a_detector(tmp_path: Path) -> None:
+    images = torch.stack([torch.from_numpy(draw(number, series=7).pixels) for number in range(48)])
+    generator = torch.Generator().manual_seed(0)
+    views = [augmented(images.float(), generator) for _ in range(2)]
+    assert not torch.equal(*views)
+    same, other = contrastive_loss(views[0].flatten(1), views[0].flatten(1)), contrastive_loss(*torch.randn(2, 48, 9))
+    assert same < other
+    torch.jit.script(train(images, steps=2)).save(tmp_path / "judge.pt")
+    assert load_detector(str(tmp_path / "judge.pt"))(images).shape == (48, WIDTH)
