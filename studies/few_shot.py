@@ -26,8 +26,10 @@ from typing import Any
 import click
 
 from dnnlib.errors import UserError
+from studies.judging import swd_of
 from studies.results import CEILING, FORMS, NONE, load_results
 from training.cli import script
+from training.data.image_sets import ImageOptions
 
 
 @dataclass(frozen=True)
@@ -58,16 +60,15 @@ class Study:
     resolution: int | None
     diffaugment: str
     view: str
+    judge: str | None
 
-    def images(self, run: Run) -> list[str]:
-        """The flags that name a run's images."""
+    def images(self, run: Run) -> ImageOptions:
         if self.few is None or self.many is None:
             count = 5000 if run.form == CEILING else 100
-            return [f"--data=demo:{count}@{100 + 10 * run.seed}"]  # series used by nothing else
-        size = [] if self.resolution is None else [f"--resolution={self.resolution}"]
+            return ImageOptions(f"demo:{count}@{100 + 10 * run.seed}")  # series used by nothing else
         if run.form == CEILING:
-            return [f"--data={self.many}", *size]
-        return [f"--data={self.few}", f"--reference={self.many}", "--holdout=10", *size]
+            return ImageOptions(self.many, self.resolution)
+        return ImageOptions(self.few, self.resolution, holdout=10, reference=self.many)
 
     def missing(self) -> list[Run]:
         """The runs that results.jsonl does not have, seed by seed."""
@@ -92,6 +93,7 @@ class Study:
 @click.option("--all", "many", metavar="ZIP", help="The full set that --few was taken from, to compare with")
 @click.option("--resolution", type=int, help="With --few: crop and resize to this")
 @click.option("--diffaugment", default="none", show_default=True, help="As for train.py")
+@click.option("--judge", metavar="FILE.pt", help="A second detector, for KID at the end (studies/train_judge.py)")
 @click.option("--view", default="seen", show_default=True, help="clean: a large teacher embeds each photo once")
 @script
 def main(**flags: Any) -> None:
@@ -125,22 +127,35 @@ def train(run: Run, study: Study) -> dict[str, Any]:
     folder = study.out / run.name
     folder.mkdir(parents=True, exist_ok=True)
     teacher = [] if run.form in (NONE, CEILING) else [f"--kd={study.teacher}", f"--kd-view={study.view}"]
+    images = study.images(run)
     command = [
-        "train.py", "--cfg=demo", f"--diffaugment={study.diffaugment}", *study.images(run), f"--seed={run.seed}",
+        "train.py", "--cfg=demo", f"--diffaugment={study.diffaugment}", *flags_of(images), f"--seed={run.seed}",
         f"--kimg={study.kimg}", "--tick=2.5", "--snap=2", "--snap-keep=1", f"--outdir={folder}",
         "--metrics=kid1k_full,mem1k", f"--detector={study.detector}", "--precision=fp32", "--device=cpu",
         "--resume=latest", *teacher, *FORMS[run.form],
     ]  # fmt: skip
     call(command, folder / "train.txt")
     (run_dir,) = (path for path in folder.iterdir() if path.is_dir())
-    values = measured(run_dir)
-    if study.few is None:  # the drawings' attributes, classified by the demo teacher
-        network = max(run_dir.glob("network-snapshot-0*.safetensors"))
-        output = folder / "attributes.jsonl"
-        flags = [f"--network={network}", *study.images(run), "--metrics=attr1k", "--detector=demo"]
+    network = max(run_dir.glob("network-snapshot-0*.safetensors"))
+    values = measured(run_dir) | {"swd": swd_of(network, images)}
+
+    def evaluated(metric: str, detector: str) -> dict[str, float]:
+        output = folder / f"{metric}.jsonl"
+        flags = [f"--network={network}", *flags_of(images), f"--metrics={metric}", f"--detector={detector}"]
         call(["evaluate.py", *flags], output)
-        values["attr"] = json.loads(output.read_text(encoding="utf-8").splitlines()[-1])["results"]
+        results: dict[str, float] = json.loads(output.read_text(encoding="utf-8").splitlines()[-1])["results"]
+        return results
+
+    if study.judge:
+        values["judge"] = evaluated("kid1k_full", study.judge)["kid1k_full"]
+    if study.few is None:
+        values["attr"] = evaluated("attr1k", "demo")  # the drawings' attributes, classified by the demo teacher
     return {"form": run.form, "seed": run.seed, "kimg": study.kimg, "flags": FORMS[run.form], **values}
+
+
+def flags_of(images: ImageOptions) -> list[str]:
+    given = {"reference": images.reference, "holdout": images.holdout, "resolution": images.resolution}
+    return [f"--data={images.data}", *(f"--{name}={value}" for name, value in given.items() if value)]
 
 
 def call(command: list[str], output: Path) -> None:
