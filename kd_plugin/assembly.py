@@ -44,6 +44,10 @@ class KDOptions(TypedDict, total=False):
     match_on: str
     match_grid: str
     match_pull: float
+    critic: float
+    critic_on: str
+    critic_grid: str
+    critic_lr: float
     p: float
     balance: float
     warmup: float
@@ -87,7 +91,7 @@ def attach(
         config: all other options; by default KDConfig().
         variant: a name in kd_plugin.VARIANTS, whose values override those of `config`.
         width: F, the number of features of the layer (of several layers, in total), if its attributes do not tell.
-        seed: of the head's initial weights and of the coin; must be the same in all processes.
+        seed: of the initial weights of head and terms, and of the coin; must be the same in all processes.
         device: of head and teacher; by default D's.
         options: override those of `config` and `variant`: layer=, view=, head=, p=, agkd= (a weight), ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +56,7 @@ class Distiller(AnyDistiller):
         head: [N, F] or [N, F, h, w] -> [N, E].
         prompts: None if no active term needs texts.
         config: everything else; a term of weight 0 is never computed.
-        seed: of the coin; must be the same in all processes.
+        seed: of the coin and of the terms' initial weights; must be the same in all processes.
     """
 
     def __init__(
@@ -71,17 +71,20 @@ class Distiller(AnyDistiller):
         super().__init__()
         self.config = config
         self.head = head
-        self.terms = nn.ModuleDict(
-            {name: TERMS[name](options, teacher.embed_dim) for name, options in config.active_terms.items()}
-        ).to(tap.device)
-        self.normalization = Normalization(config.norm, config.centre, teacher.embed_dim, tap.device)
         self._borrowed = _Borrowed(tap, Embedder(teacher, config.view, config.preprocess), prompts)
+        with torch.random.fork_rng(devices=[]):  # terms may have parameters
+            torch.manual_seed(seed)
+            self.terms = nn.ModuleDict(
+                {name: TERMS[name](options, teacher.embed_dim) for name, options in config.active_terms.items()}
+            )
+            self._views = _chosen_views(self._terms(), self._borrowed.embedder, tap.device)
+        self.terms.to(tap.device)
+        self.normalization = Normalization(config.norm, config.centre, teacher.embed_dim, tap.device)
         self._on_d, self._on_g = (
             {name: term for name, term in self._terms() if side in term.sides} for side in ("D", "G")
         )
         self._weights = config.weights
         self._generator_needs = Needs.union(term.needs for term in self._on_g.values())
-        self._views = _chosen_views(self._on_g, self._borrowed.embedder, tap.device)
         self._optimizers = _optimizers(self._on_g)
         self._balances = _balances(config, self._on_g)
         self._schedule = Schedule(config.warmup, config.until, config.every, config.p, seed)
@@ -280,13 +283,13 @@ class Distiller(AnyDistiller):
         return {"total": fraction_explained(*total)} | {n: fraction_explained(*error) for n, error in known.items()}
 
 
-def _chosen_views(terms: Mapping[str, Term], embedder: Embedder, device: torch.device) -> tuple[StageView, ...]:
-    """What the terms of G that need stages read of them, each view once.
+def _chosen_views(terms: Iterable[tuple[str, Term]], embedder: Embedder, device: torch.device) -> tuple[StageView, ...]:
+    """What the terms that need stages read of them, each view once.
 
     Raises:
         TeacherError: the teacher has no stages.
     """
-    readers = {name: term for name, term in terms.items() if term.needs.stages}
+    readers = {name: term for name, term in terms if term.needs.stages}
     if not readers:
         return ()
     shapes = embedder.stage_shapes(device)

@@ -182,6 +182,7 @@ _SHARED = {
     "view": "seen",
     "match": 0.0,
     "match_pull": 0.0,
+    "critic": 0.0,
 }  # in all published configurations
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from kd_plugin import Distiller
 from torch_utils.ranks import Ranks, joined_ranks
 from torch_utils.seeding import seed_step
 from training.config import resolve
@@ -62,7 +63,9 @@ def steps(ranks: Ranks, out: Path, data: Path, *flags: str) -> None:
     if "--differ" in flags:
         given["gamma"] = 1 + ranks.rank
     config = resolve(
-        given, {"teacher": "demo", "p": 0.7, "cgkd": 1.0, "agkd": 1.0, "match_on": "stages"}, dataset.resolution
+        given,
+        {"teacher": "demo", "p": 0.7, "cgkd": 1.0, "agkd": 1.0, "match_on": "stages", "critic": 0.5},
+        dataset.resolution,
     )
     session = Session.build(config, dataset, ranks)
     if "--spoil" in flags and ranks.rank == 1:
@@ -70,6 +73,9 @@ def steps(ranks: Ranks, out: Path, data: Path, *flags: str) -> None:
     session.require_agreement()
     for phase in session.phases:
         phase.optimizer = torch.optim.SGD(phase.parameters, lr=0.01)
+    assert isinstance(session.kd, Distiller)
+    critic = session.kd.terms["critic"]
+    session.kd._optimizers["critic"] = torch.optim.SGD(critic.parameters(), lr=0.01)
     joint_draws(ranks)
     loader = make_loader(dataset, config.batch, seed=0, rank=ranks.rank, world=ranks.world)
     for step in range(STEPS):

@@ -44,6 +44,11 @@ def test_two_processes_are_one_on_the_joint_batch(drawings: Path, tmp_path: Path
     alone = read(alone_dir / "0.pt")
     for name, value in alone["weights"].items():
         torch.testing.assert_close(first["weights"][name], value, rtol=1e-5, atol=2e-6, msg=name)
+    heads = [name for name in alone["kd"] if name.startswith("terms.critic.heads")]
+    assert heads
+    for name in heads:
+        assert torch.equal(first["kd"][name], second["kd"][name])
+        torch.testing.assert_close(first["kd"][name], alone["kd"][name], rtol=1e-5, atol=2e-6, msg=name)
     for part in ("lecam", "path_length", "stats"):
         torch.testing.assert_close(first[part], alone[part], rtol=1e-5, atol=1e-6)
     assert first["ada"] == second["ada"] == alone["ada"]

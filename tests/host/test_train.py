@@ -135,7 +135,7 @@ def test_what_is_not_used_as_given_is_said(run_train: RunTrain, drawings: Path) 
         ("--kd=demo", "--kd-head=linear", "--diffaugment=color,translation,cutout"),
         ("--kd=demo", "--aug=ada", "--p=0.3", "--ada-kimg=0.1", "--cond"),
         ("--aug=fixed", "--p=0.5", "--lecam=0.3", "--freezed=1", "--mirror", "--precision=bf16", "--num-fp16-res=2"),
-        ("--kd=demo", "--kd-head=mlp", "--kd-distance=l2", "--kd-cgkd-distance=sse"),
+        ("--kd=demo", "--kd-head=mlp", "--kd-critic=0.5", "--kd-distance=l2", "--kd-cgkd-distance=sse"),
         ("--kd=demo", "--kd-head=orthogonal", "--kd-distance=mse", "--kd-balance=0.5"),
         (
             "--kd=demo",

@@ -29,7 +29,7 @@ def test_defaults_are_those_of_the_config(discriminator, teacher, prompts):
 def test_terms_replace_the_weights_of_the_config(attach):
     kd = attach(config=from_dict(KDConfig, {"agkd": 5, "diversity": 2}), terms={"cgkd": 3.0})
     assert weights(kd) == {"cgkd": 3.0}
-    assert kd.config.weights == {"agkd": 0, "cgkd": 3, "diversity": 0, "match": 0}
+    assert kd.config.weights == {"agkd": 0, "cgkd": 3, "critic": 0, "diversity": 0, "match": 0}
 
 
 def test_terms_take_options_too(attach):

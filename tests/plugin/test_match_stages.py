@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from kd_plugin import KDError, TeacherError
 from kd_plugin.functional import energy_distance
-from kd_plugin.terms.match import spread
+from kd_plugin.terms.stage_choice import spread
 from tests.plugin.conftest import FakeTeacher
 
 
@@ -63,7 +63,6 @@ def test_each_stage_is_matched_cell_by_cell(attach, teacher, images):
     ("on", "parts"),
     [
         ("late, embedding", ["embedding", "late"]),
-        ("middle", ["middle"]),
         ("stages", ["embedding", "early", "middle", "late"]),
         ("late,stages,late", ["embedding", "early", "middle", "late"]),
     ],
@@ -117,7 +116,7 @@ def test_the_cells_of_real_images_are_cached(attach, images, teacher):
     [
         ({"match_on": "lat"}, KDError, "match_on='lat': the teacher has no such stage; nearest: 'late'"),
         ({"match_on": "midle"}, KDError, "give stages, or some of embedding, early, middle, late"),
-        ({"match_on": " , "}, KDError, "match_on=' , ' names nothing to match; give embedding, stages, or"),
+        ({"match_on": " , "}, KDError, "match_on=' , ' names nothing; give embedding, stages, or"),
         ({"match_on": "late", "match_grid": "3"}, KDError, "match_grid='3': the teacher's late has 2 places on a side"),
         ({"match_grid": "0"}, KDError, "match_grid='0' is not a number of cells; give auto, or 1 or more"),
         ({"match_grid": "fine"}, KDError, "match_grid='fine' is not a number of cells"),

@@ -244,7 +244,9 @@ def test_what_the_built_in_terms_declare():
     assert declared == {
         "agkd": (Needs(other_batch=True), ("D",)),
         "cgkd": (Needs(texts=True), ("D",)),
+        "critic": (Needs(real_images=True), ("G",)),
         "diversity": (Needs(texts=True), ("G",)),
         "match": (Needs(real_images=True), ("G",)),
     }
+    assert make(TERMS["match"], on="late").needs == Needs(real_images=True, stages=True)
     assert make(TERMS["diversity"], on="student").sides == ("D",)

@@ -1,0 +1,142 @@
+"""Terms of G that read the teacher's stages: which ones, and averaged in which cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from kd_plugin.config.schema import option
+from kd_plugin.errors import KDError, arg, nearest
+from kd_plugin.terms.base import Needs, Term, TermOptions
+from kd_plugin.terms.step import GeneratorStep
+from kd_plugin.types import StageView
+
+__all__ = ["EMBEDDING", "STAGES", "StageChoice", "StageOptions", "StageTerm", "joint"]
+
+EMBEDDING, STAGES = "embedding", "stages"  # of the option `on`
+AUTO = "auto"  # of the option `grid`
+FINE, COARSE = 4, 2  # grids that `auto` chooses between
+FINE_FROM = 8  # places on a side of the map: fewer, and a fine cell would be a single place
+MOST = 4  # stages that `stages` stands for
+
+
+@dataclass(frozen=True)
+class StageOptions(TermOptions):
+    """
+    Raises:
+        KDError: a grid that is not a number of cells, or nothing to read.
+    """
+
+    on: str = option(
+        STAGES,
+        "What is read: embedding; stages, that is, the embedding and up to four of the teacher's intermediate stages, "
+        "spread over its depth; or names of stages, and embedding, joined by commas",
+        metavar="embedding|stages|NAMES",
+    )
+    grid: str = option(
+        AUTO,
+        "Cells on a side in which a stage is averaged; auto: 4, or 2 where the stage has fewer than 8 places on a side",
+        metavar="auto|N",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.grid != AUTO and not (self.grid.isdecimal() and int(self.grid) >= 1):
+            raise KDError(f"{arg(f'{self.term}_grid', self.grid)} is not a number of cells; give auto, or 1 or more")
+        if not self.names:
+            raise KDError(
+                f"{arg(f'{self.term}_on', self.on)} names nothing; give embedding, stages, or names of stages"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `on` lists, each once; `stages` stands for itself."""
+        return tuple(dict.fromkeys(name.strip() for name in self.on.split(",") if name.strip()))
+
+
+class StageChoice:
+    """The embedding and the views of stages that the options ask for.
+
+    Args:
+        options: of the term.
+        shapes: C, h and w of each of the teacher's stages, early to late; empty: only the embedding can be asked for.
+
+    Raises:
+        KDError: an unknown stage (with the nearest), or a grid that is finer than a stage.
+    """
+
+    def __init__(self, options: StageOptions, shapes: Mapping[str, tuple[int, int, int]]) -> None:
+        self._options = options
+        named = tuple(name for name in options.names if name not in (EMBEDDING, STAGES))
+        chosen = dict.fromkeys((*(spread(tuple(shapes)) if STAGES in options.names else ()), *named))
+        self.embedding = not named or not {EMBEDDING, STAGES}.isdisjoint(options.names)
+        self.views = tuple(self._view(name, shapes) for name in chosen)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of what is read."""
+        return (*([EMBEDDING] if self.embedding else []), *(view.stage for view in self.views))
+
+    def of(self, embeddings: Tensor, stages: Mapping[StageView, Tensor]) -> dict[str, Tensor]:
+        """By part: [N, E], and [N, C, g, g] of each stage."""
+        return ({EMBEDDING: embeddings} if self.embedding else {}) | {view.stage: stages[view] for view in self.views}
+
+    def _view(self, name: str, shapes: Mapping[str, tuple[int, int, int]]) -> StageView:
+        options = self._options
+        if name not in shapes:
+            known = (EMBEDDING, *shapes)
+            raise KDError(
+                f"{arg(f'{options.term}_on', name)}: the teacher has no such stage{nearest(name, known)}; give "
+                f"{STAGES}, or some of {', '.join(known)}"
+            )
+        side = min(shapes[name][1:])
+        if options.grid == AUTO:
+            return StageView(name, FINE if side >= FINE_FROM else min(COARSE, side))
+        if int(options.grid) > side:
+            key = f"{options.term}_grid"
+            raise KDError(
+                f"{arg(key, options.grid)}: the teacher's {name} has {side} places on a side; give at most {side}, or "
+                f"{arg(key, AUTO)}"
+            )
+        return StageView(name, int(options.grid))
+
+
+class StageTerm(Term):
+    """Compares generated and real images in the embedding and the stages that its options name."""
+
+    Options = StageOptions
+    needs = Needs(real_images=True)
+    sides = ("G",)
+
+    def __init__(self, options: StageOptions, embed_dim: int) -> None:
+        super().__init__(options, embed_dim)
+        self._options, self._embed_dim = options, embed_dim
+        self.needs = Needs(real_images=True, stages=options.names != (EMBEDDING,))
+        if not self.needs.stages:
+            self.choose_stages({})
+
+    def choose_stages(self, shapes: Mapping[str, tuple[int, int, int]]) -> tuple[StageView, ...]:
+        self._choice = StageChoice(self._options, shapes)
+        self.parts = self._choice.parts if len(self._choice.parts) > 1 else ()
+        return self._choice.views
+
+    def fake(self, step: GeneratorStep) -> dict[str, Tensor]:
+        """By name: the embeddings [N, E], and the cells [N, C, g, g] of each stage."""
+        return self._choice.of(step.fake, step.fake_stages)
+
+    def real(self, step: GeneratorStep) -> dict[str, Tensor]:
+        assert step.real is not None
+        return self._choice.of(step.real, step.real_stages)
+
+
+def joint(parts: Mapping[str, Tensor]) -> Tensor | Mapping[str, Tensor]:
+    """The loss that has these parts; a single one is the loss itself."""
+    return parts if len(parts) > 1 else next(iter(parts.values()))
+
+
+def spread(names: tuple[str, ...]) -> tuple[str, ...]:
+    """At most MOST of the names, evenly spaced, the last one among them."""
+    count = min(len(names), MOST)
+    return tuple(names[(number + 1) * len(names) // count - 1] for number in range(count))
