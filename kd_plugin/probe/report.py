@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 __all__ = ["Knowledge", "Report", "Trial"]
 
@@ -31,11 +32,13 @@ class Knowledge:
     constant:    fraction of the embeddings' energy that all images have in common.
     directions:  effective number of directions in which they differ: exp of the entropy of the variances.
     reliability: 1 - variance between an image and itself mirrored and shifted / variance between images.
+    stages:      the same of the mean features of each stage that matching would use; empty if the teacher has none.
     """
 
     constant: float
     directions: float
     reliability: float
+    stages: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,9 @@ class Report:
             f"             reliability {known.reliability:.2f} (1: it tells images apart; 0: no better than an image "
             "from its own mirrored and shifted copy)",
         ]
+        if known.stages:
+            rows = ", ".join(f"{name} {reliability:.2f}" for name, reliability in known.stages.items())
+            lines.append(f"             its stages (--kd-match-on): {rows}")
         if self.trials:
             steps = self.trials[0].steps
             lines += [

@@ -7,7 +7,7 @@ predicts there is knowledge, what it predicts only in training is memory.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,8 @@ from kd_plugin.student.heads import student_width
 from kd_plugin.student.layers import list_layers
 from kd_plugin.student.tap import inside
 from kd_plugin.teachers.image_input import rgb
-from kd_plugin.teachers.protocol import Teacher
+from kd_plugin.teachers.protocol import HasStages, Teacher
+from kd_plugin.terms.stage_choice import spread
 
 __all__ = ["probe_teacher"]
 
@@ -68,9 +69,9 @@ def probe_teacher(
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).to(images.device)
     held_out = max(int(len(images) * HELD_OUT), 2)
     on_message(f"{teacher.name} embeds {len(images)} images, each three times")
-    embeddings = _embed(teacher, images, 2 * batch)
+    embeddings, *stages = _embed(teacher, images, 2 * batch, _stages(teacher))
     begun = time.perf_counter()
-    mirrored = _embed(teacher, images.flip(3), 2 * batch)
+    (mirrored,) = _embed(teacher, images.flip(3), 2 * batch)
     float(mirrored.sum())  # waits for an accelerator
     pass_cost = (time.perf_counter() - begun) * 2 * batch / len(images)
 
@@ -86,7 +87,7 @@ def probe_teacher(
     return Report(
         teacher=teacher.name,
         images=len(images),
-        knowledge=_knowledge(teacher, images, embeddings, 2 * batch),
+        knowledge=_knowledge(teacher, images, embeddings, stages, 2 * batch),
         trials=_run_trials(task, discriminator, layers, fitting, steps),
         prompts=prompts,
         flat=flat,
@@ -139,18 +140,31 @@ def _candidates(discriminator: nn.Module, images: Tensor, inputs: Inputs) -> lis
     return [*tried, f"{tried[1]},{tried[0]}"] if len(tried) > 1 else tried
 
 
-def _knowledge(teacher: Teacher, images: Tensor, embeddings: Tensor, batch: int) -> Knowledge:
+def _knowledge(teacher: Teacher, images: Tensor, embeddings: Tensor, stages: Sequence[Tensor], batch: int) -> Knowledge:
     away = (embeddings - embeddings.mean(dim=0)).double()
     variances = torch.linalg.svdvals(away.cpu()).square()
     shares = variances / variances.sum().clamp_min(1e-30)
     shares = shares[shares > 0]
     shift = max(images.shape[3] // 16, 1)
     moved = torch.roll(images.flip(3), (shift, shift), dims=(2, 3))
-    again = _embed(teacher, moved, batch).double()
-    within = (again - embeddings.double()).square().sum(dim=1).mean() / 2
-    between = away.square().sum(dim=1).mean()
+    names = _stages(teacher)
+    again, *stages_again = _embed(teacher, moved, batch, names)
     directions = float(torch.exp(-(shares * shares.log()).sum())) if len(shares) else 0.0
-    return Knowledge(_constant(embeddings), directions, float(1 - within / between) if between > 0 else 0.0)
+    of_stages = {name: _reliability(*rows) for name, *rows in zip(names, stages, stages_again, strict=True)}
+    return Knowledge(_constant(embeddings), directions, _reliability(embeddings, again), of_stages)
+
+
+def _reliability(rows: Tensor, again: Tensor) -> float:
+    """1 - variance between two views of an image / variance between images, of features [N, K]; 0 if all are equal."""
+    rows, again = rows.double(), again.double()
+    within = (again - rows).square().sum(dim=1).mean() / 2
+    between = (rows - rows.mean(dim=0)).square().sum(dim=1).mean()
+    return float(1 - within / between) if between > 0 else 0.0
+
+
+def _stages(teacher: Teacher) -> tuple[str, ...]:
+    """Those that `match_on="stages"` stands for."""
+    return spread(teacher.stage_names) if isinstance(teacher, HasStages) else ()
 
 
 def _constant(rows: Tensor) -> float:
@@ -158,6 +172,15 @@ def _constant(rows: Tensor) -> float:
     return float(rows.mean(dim=0).square().sum() / rows.square().sum(dim=1).mean())
 
 
-def _embed(teacher: Teacher, images: Tensor, batch: int) -> Tensor:
+def _embed(teacher: Teacher, images: Tensor, batch: int, stages: Sequence[str] = ()) -> list[Tensor]:
+    """The embeddings [N, E], and of each of the stages the mean over its places [N, C]."""
+    parts = []
     with torch.no_grad():
-        return torch.cat([teacher.embed_images(rgb(part)) for part in torch.split(images, batch)])
+        for part in torch.split(images, batch):
+            if stages:
+                assert isinstance(teacher, HasStages)
+                embeddings, maps = teacher.embed_with_stages(rgb(part), stages)
+                parts.append([embeddings, *(stage.float().mean(dim=(2, 3)) for stage in maps)])
+            else:
+                parts.append([teacher.embed_images(rgb(part))])
+    return [torch.cat(rows) for rows in zip(*parts, strict=True)]

@@ -13,7 +13,7 @@ from kd_plugin.terms.base import Needs, Term, TermOptions
 from kd_plugin.terms.step import GeneratorStep
 from kd_plugin.types import StageView
 
-__all__ = ["EMBEDDING", "STAGES", "StageChoice", "StageOptions", "StageTerm", "joint"]
+__all__ = ["EMBEDDING", "STAGES", "StageChoice", "StageOptions", "StageTerm", "joint", "spread"]
 
 EMBEDDING, STAGES = "embedding", "stages"  # of the option `on`
 AUTO = "auto"  # of the option `grid`

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -221,3 +222,28 @@ def test_mistakes(flags: list[str], message: str, drawings: Path, capsys: pytest
         main(["--kd=demo", *flags])
     assert end.value.code == 2
     assert f"Error: {message}" in capsys.readouterr().err.replace("--kd=dmo: ", "")
+
+
+class Staged(Colours):
+    """Stages: noise, and the image's mean colour, which a mirrored and moved copy shares."""
+
+    stage_names = ("noise", "colour")
+    shown = 0
+
+    def embed_with_stages(self, images: Tensor, names: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
+        self.shown += len(images)
+        colour = images.mean(dim=(2, 3), keepdim=True).expand(-1, -1, 2, 2)
+        made = {"noise": torch.randn(len(images), 3, 2, 2), "colour": colour}
+        return self.embed_images(images), [made[name] for name in names]
+
+
+def test_the_reliability_of_each_stage() -> None:
+    teacher = Staged()
+    report = probe_teacher(discriminator(), teacher, patches(40), steps=1)
+    assert report.knowledge.stages["colour"] == pytest.approx(1, abs=1e-6)
+    assert abs(report.knowledge.stages["noise"]) < 0.5
+    assert "its stages (--kd-match-on): noise " in "\n".join(report.lines())
+    assert teacher.shown == 2 * 40
+    plain = probe_teacher(discriminator(), Colours(), patches(40), steps=1)
+    assert plain.knowledge == dataclasses.replace(report.knowledge, stages={})
+    assert "its stages" not in "\n".join(plain.lines())
