@@ -79,7 +79,9 @@ class BlockOutputs:
 
         def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
             def hook(_block: nn.Module, _inputs: Any, output: Any) -> None:
-                outputs[name] = output if isinstance(output, Tensor) else output[0]
+                first = output if isinstance(output, Tensor) else output[0]
+                if isinstance(first, Tensor):
+                    outputs[name] = first
 
             return hook
 

@@ -89,20 +89,25 @@ def test_gradients_reach_the_images(tiny_vit: nn.Module) -> None:
 
 
 class Trunk(nn.Module):
-    """Of the blocks' outputs, a tuple, a row of numbers that is no stage, and a map."""
+    """Of the blocks' outputs, a tuple, a row of numbers and a pair without a tensor, which are no stages, and a map."""
 
     class Pair(nn.Module):
         def forward(self, x: Tensor) -> tuple[Tensor, int]:
             return x * 2, 1
 
+    class Sizes(nn.Module):
+        def forward(self, x: Tensor) -> tuple[int, int]:
+            return x.shape[2], x.shape[3]
+
     def __init__(self) -> None:
         super().__init__()
         self.visual = nn.Module()
         self.visual.trunk = nn.Module()
-        self.visual.trunk.blocks = nn.Sequential(self.Pair(), nn.Identity(), nn.Identity())
+        self.visual.trunk.blocks = nn.Sequential(self.Pair(), nn.Identity(), nn.Identity(), self.Sizes())
 
     def forward(self, x: Tensor) -> Tensor:
-        pair, row, image = self.visual.trunk.blocks
+        pair, row, image, sizes = self.visual.trunk.blocks
+        sizes(x)
         tokens = pair(x.flatten(2).transpose(1, 2))[0]
         return row(tokens.mean(dim=1)) + image(x).mean()
 
