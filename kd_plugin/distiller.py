@@ -22,11 +22,13 @@ from kd_plugin.interface import AnyDistiller, RunD
 from kd_plugin.normalization import Normalization
 from kd_plugin.prompts.bank import PromptBank
 from kd_plugin.schedule import Schedule
+from kd_plugin.seeding import seeded
 from kd_plugin.student.heads import pooled
 from kd_plugin.student.tap import FeatureTap
 from kd_plugin.teachers.embedder import Embedder
 from kd_plugin.teachers.protocol import Teacher
 from kd_plugin.terms import TERMS, ComparisonTerm, DiscriminatorStep, GeneratorStep, Needs, Term, TermInfo
+from kd_plugin.terms.stage_choice import EMBEDDING, StageTerm
 from kd_plugin.terms.training import train_term
 from kd_plugin.types import ROLES, Captured, Distilled, Pairs, Role, StageView
 
@@ -72,8 +74,7 @@ class Distiller(AnyDistiller):
         self.config = config
         self.head = head
         self._borrowed = _Borrowed(tap, Embedder(teacher, config.view, config.preprocess), prompts)
-        with torch.random.fork_rng(devices=[]):  # terms may have parameters
-            torch.manual_seed(seed)
+        with seeded(seed):  # terms may have parameters
             self.terms = nn.ModuleDict(
                 {name: TERMS[name](options, teacher.embed_dim) for name, options in config.active_terms.items()}
             )
@@ -297,9 +298,13 @@ def _chosen_views(terms: Iterable[tuple[str, Term]], embedder: Embedder, device:
         name, term = next(iter(readers.items()))
         raise TeacherError(
             f"{arg(name, term.options.weight)} needs intermediate features, but teacher '{embedder.teacher.name}' has "
-            f"no stages; use another teacher, or set {arg(name, 0)}"
+            f"no stages; use another teacher, {_other_ways(term)}or set {arg(name, 0)}"
         )
     return tuple(dict.fromkeys(view for term in readers.values() for view in term.choose_stages(shapes)))
+
+
+def _other_ways(term: Term) -> str:
+    return f"set {arg(f'{term.name}_on', EMBEDDING)}, " if isinstance(term, StageTerm) else ""
 
 
 def _gathered(stages: Mapping[StageView, Tensor]) -> dict[StageView, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -41,7 +42,11 @@ class MultiTeacherDistiller(AnyDistiller):
 
     @property
     def terms_info(self) -> tuple[TermInfo, ...]:
-        infos = {info.name: info for _, distiller in self._all() for info in distiller.terms_info}
+        """Parts are those of all teachers together."""
+        infos: dict[str, TermInfo] = {}
+        for info in (info for _, distiller in self._all() for info in distiller.terms_info):
+            known = infos.get(info.name, info)
+            infos[info.name] = dataclasses.replace(known, parts=tuple(dict.fromkeys((*known.parts, *info.parts))))
         return tuple(infos.values())
 
     @property

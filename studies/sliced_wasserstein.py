@@ -15,12 +15,16 @@ __all__ = ["sliced_wasserstein"]
 PATCH, PATCHES = 7, 128  # side of a patch in pixels; patches of an image at each scale
 SMALLEST = 16  # side of the last level of the pyramid
 DIRECTIONS, REPEATS = 128, 4
+LEAST = 0.1  # pixel values: the deviation of a level that shows nothing
 BINOMIAL = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
 
 
 @torch.no_grad()
 def sliced_wasserstein(fakes: Tensor, reals: Tensor, seed: int = 0) -> float:
-    """1000 times the mean over scales; 0 if the patches are distributed alike.
+    """1000 times the mean over scales.
+
+    Of either set, patches are taken at other places: 50 images compared with themselves have 20, 490 have 7 (photos of
+    cats at 32 pixels). Brightness and contrast of the patches are normalised: it does not see those.
 
     Args:
         fakes, reals: [N, 3, R, R] and [M, 3, R, R], R a power of two of at least 16. Of the larger set, the first
@@ -62,7 +66,7 @@ def patches(images: Tensor, generator: torch.Generator) -> Tensor:
     y, x = torch.randint(side - PATCH + 1, (2, len(rows)), generator=generator)
     chosen = windows[rows, :, y, x]
     mean, deviation = chosen.mean(dim=(0, 2, 3), keepdim=True), chosen.std(dim=(0, 2, 3), keepdim=True)
-    return ((chosen - mean) / deviation).reshape(len(rows), channels * PATCH**2)
+    return ((chosen - mean) / deviation.clamp_min(LEAST)).reshape(len(rows), channels * PATCH**2)
 
 
 def _distance(a: Tensor, b: Tensor, generator: torch.Generator) -> float:

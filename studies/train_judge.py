@@ -97,7 +97,7 @@ def train(images: Tensor, steps: int) -> Judge:
     head = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, OUT))
     parameters = [*judge.parameters(), *head.parameters()]
     optimizer = torch.optim.SGD(parameters, LEARNING_RATE, momentum=0.9, weight_decay=WEIGHT_DECAY, nesterov=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 10 * LEARNING_RATE, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 10 * LEARNING_RATE, total_steps=max(steps, 1))
     for step in range(steps):
         batch = images[torch.randint(len(images), [BATCH], generator=generator)].float()
         views = torch.cat([augmented(batch, generator), augmented(batch, generator)])

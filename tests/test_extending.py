@@ -146,10 +146,10 @@ def test_a_teacher(folder: Path) -> None:
 
 
 def test_a_term_with_its_own_optimiser(tmp_path: Path) -> None:
-    """A critic on the teacher's embeddings: trained in every step of G, kept in the state, unknown to D's optimiser."""
+    """A opponent on the teacher's embeddings: trained in every step of G, kept in the state, unknown to D's optimiser."""
     code = """
-@kd_plugin.TERMS.register("critic")
-class Critic(kd_plugin.Term):
+@kd_plugin.TERMS.register("opponent")
+class Opponent(kd_plugin.Term):
     sides, needs = ("G",), kd_plugin.Needs(real_images=True)
     def __init__(self, options, embed_dim):
         super().__init__(options, embed_dim)
@@ -165,16 +165,16 @@ class Critic(kd_plugin.Term):
 
 def attach():
     torch.manual_seed(1)
-    return kd_plugin.attach(D, layer="b4.fc", teacher=teacher, terms={"critic": 1.0})
+    return kd_plugin.attach(D, layer="b4.fc", teacher=teacher, terms={"opponent": 1.0})
 
 kd, again = attach(), attach()
 assert [name for name, _ in kd.named_parameters()] == ["head.weight", "head.bias"]
-before = kd.terms["critic"].score.weight.clone()
+before = kd.terms["opponent"].score.weight.clone()
 losses = [float(kd.for_generator(fake, real).total.detach()) for _ in range(20)]
-assert losses[-1] > losses[0], losses  # the critic learns to tell fakes
-assert not torch.equal(before, kd.terms["critic"].score.weight)
+assert losses[-1] > losses[0], losses  # the opponent learns to tell fakes
+assert not torch.equal(before, kd.terms["opponent"].score.weight)
 kd.for_generator(fake, real).total.backward()
-assert kd.terms["critic"].score.weight.grad is None
+assert kd.terms["opponent"].score.weight.grad is None
 assert fake.grad.abs().sum() > 0
 again.load_state_dict(kd.state_dict())
 totals = [float(k.for_generator(fake, real).total.detach()) for k in (kd, again)]

@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import orthogonal, spectral_norm
 
 from kd_plugin.errors import KDError, LayerError, arg
+from kd_plugin.seeding import seeded
 
 __all__ = [
     "IdentityHead",
@@ -178,6 +179,5 @@ def make_head(kind: str, student: int, teacher: int, seed: int) -> nn.Module:
     kinds = {"auto": LinearHead, "linear": LinearHead, "mlp": MLPHead, "orthogonal": OrthogonalHead}
     if kind not in kinds:
         raise KDError(f"{arg('head', kind)} is unknown")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return kinds[kind](student, teacher)

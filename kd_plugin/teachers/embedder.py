@@ -84,6 +84,7 @@ class Embedder:
         """C, h and w of the teacher's stages, early to late, for images of 64 x 64 on `device`; {} if it has none."""
         names = self.teacher.stage_names if isinstance(self.teacher, HasStages) else ()
         if names:
+            self._check_names(names)
             _, maps = self._embed_maps(torch.zeros(2, 3, _PROBE_SIZE, _PROBE_SIZE, device=device), names)
             self._shapes = {name: (stage.shape[1], stage.shape[2], stage.shape[3]) for name, stage in maps.items()}
         return self._shapes
@@ -112,13 +113,26 @@ class Embedder:
         return rows[None], cells
 
     def _caches_for(self, views: Sequence[StageView]) -> dict[StageView | None, EmbeddingCache]:
-        """One for the embeddings (None) and one for each view; together they keep what one cache keeps in memory."""
+        """One for the embeddings (None) and one for each view; together they keep what one cache keeps in memory.
+
+        The embeddings are not those of `embed_cached`: which of the two passes is the first to see an image differs
+        between a run and its continuation, and so would the last bits of a teacher that computes them in two ways.
+        """
         if not self._caches:
             limit = LIMIT // (1 + len(views))
             self._caches[None] = EmbeddingCache(self.teacher.embed_dim, limit)
             for view in views:
                 self._caches[view] = EmbeddingCache(self._shapes[view.stage][0] * view.grid**2, limit)
         return self._caches
+
+    def _check_names(self, names: tuple[str, ...]) -> None:
+        """Options list stages by name, between commas."""
+        for name in names:
+            if names.count(name) > 1 or "," in name or name.strip() != name or name in ("", "embedding", "stages"):
+                raise TeacherError(
+                    f"teacher '{self.teacher.name}' has stages called {', '.join(map(repr, names))}; the names must "
+                    "differ, hold no comma, and be neither 'embedding' nor 'stages'"
+                )
 
     def _embed_views(self, images: Tensor, views: Sequence[StageView]) -> tuple[Tensor, dict[StageView, Tensor]]:
         embeddings, maps = self._embed_maps(images, tuple(dict.fromkeys(view.stage for view in views)))
@@ -127,7 +141,8 @@ class Embedder:
                 raise TeacherError(
                     f"teacher '{self.teacher.name}' gave {name} in the shape {list(maps[name].shape)} for images "
                     f"{list(images.shape)}; expected {self._shapes[name][0]} channels, as before, and at least "
-                    f"{max(grid, 1)} places on a side, for a term that reads it in a grid of {grid}"
+                    f"{max(grid, 1)} places on a side, because a term averages it in that grid; set a smaller one, "
+                    f"such as {arg('match_grid', 1)}, or give larger images"
                 )
         return embeddings, {view: view.of(maps[view.stage]) for view in views}
 

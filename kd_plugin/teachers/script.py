@@ -110,9 +110,7 @@ class ScriptTeacher(Frozen):
         probe = self._run(torch.zeros(2, 3, _PROBE_SIZE, _PROBE_SIZE, device=device), tower_path)
         self._device = probe.device
         self.embed_dim = int(probe.shape[1])
-        self.stage_names = _stage_names(
-            self.network, torch.zeros(2, 3, _PROBE_SIZE, _PROBE_SIZE, device=device), tower_path
-        )
+        self.stage_names = _stage_names(self.network, _ramp(device), tower_path)
         self._table = TextTable.load(table_path, self._device) if table_path else None
         if self._table and self._table.embeddings.shape[1] != self.embed_dim:
             raise TeacherError(
@@ -190,16 +188,32 @@ def _load_tower(path: Path, device: torch.device) -> Any:
     return freeze(tower)
 
 
+def _ramp(device: torch.device | str) -> Tensor:
+    """Two images that are not blank."""
+    return torch.linspace(-1, 1, 2 * 3 * _PROBE_SIZE**2, device=device).view(2, 3, _PROBE_SIZE, _PROBE_SIZE)
+
+
 @torch.no_grad()
 def _stage_names(tower: Any, images: Tensor, path: Path) -> tuple[str, ...]:
     if not (hasattr(tower, "stages") and hasattr(tower, "embed_stages")):
         return ()
-    stages = tower.stages(images)
+    try:
+        stages = tower.stages(images)
+    except RuntimeError as error:
+        raise TeacherError(
+            f"{arg('teacher', 'script')}: stages() of the tower '{path}' fails on images {list(images.shape)} "
+            f"({_last_line(error)}); it must take float32 [N, 3, H, W] of any H and W"
+        ) from error
     if not (isinstance(stages, list) and all(isinstance(stage, Tensor) and stage.ndim == 4 for stage in stages)):
         shapes = [list(stage.shape) for stage in stages] if isinstance(stages, list) else type(stages).__name__
         raise TeacherError(
             f"{arg('teacher', 'script')}: the tower '{path}' has stages, but stages() gives {shapes} for images "
             f"{list(images.shape)}; it must give a list of maps [N, C, h, w]"
+        )
+    if not torch.allclose(tower.embed_stages(stages), tower(images), rtol=1e-3, atol=1e-4):
+        raise TeacherError(
+            f"{arg('teacher', 'script')}: the tower '{path}' has stages, but embed_stages(stages(images)) is not what "
+            "it gives for the images"
         )
     return tuple(f"stage{number}" for number in range(1, len(stages) + 1))
 

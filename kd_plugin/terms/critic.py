@@ -48,8 +48,8 @@ class CriticOptions(StageOptions):
 class Critic(StageTerm):
     """A head on the embedding and on each stage tells generated from real images; G is trained to deceive all of them.
 
-    Every step of G trains the heads once, on the same images. Their loss is the logistic one, with smoothed labels of
-    real images; a stage's head gives one logit for each cell.
+    Every call of `kd.for_generator` trains the heads once, on the same images; call backward before the next one. Their
+    loss is the logistic one, with smoothed labels of real images; a stage's head gives one logit for each cell.
 
     Source: Kumari et al., "Ensembling Off-the-shelf Models for GAN Training" (CVPR 2022; vision-aided GAN). Differs in:
     one teacher instead of a growing ensemble; from the first step instead of after a baseline; heads on averaged cells
@@ -65,10 +65,10 @@ class Critic(StageTerm):
 
     def choose_stages(self, shapes: Mapping[str, tuple[int, int, int]]) -> tuple[StageView, ...]:
         views = super().choose_stages(shapes)
-        heads = {view.stage: cell_head(shapes[view.stage][0]) for view in views}
-        if EMBEDDING in self._choice.parts:
-            heads[EMBEDDING] = embedding_head(self._embed_dim)
-        self.heads = nn.ModuleDict(heads).requires_grad_(False)  # but in train_term()
+        self.heads = nn.ModuleList(
+            embedding_head(self._embed_dim) if name == EMBEDDING else cell_head(shapes[name][0])
+            for name in self._choice.parts
+        ).requires_grad_(False)  # but in train_term()
         return views
 
     def make_optimizer(self) -> torch.optim.Optimizer:
@@ -86,7 +86,7 @@ class Critic(StageTerm):
         return torch.stack(of_real).mean() + torch.stack(of_fake).mean()
 
     def _logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: self.heads[name](rows) for name, rows in features.items()}
+        return {name: head(rows) for head, (name, rows) in zip(self.heads, features.items(), strict=True)}
 
 
 def embedding_head(width: int) -> nn.Module:

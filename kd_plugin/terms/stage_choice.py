@@ -89,7 +89,7 @@ class StageChoice:
             known = (EMBEDDING, *shapes)
             raise KDError(
                 f"{arg(f'{options.term}_on', name)}: the teacher has no such stage{nearest(name, known)}; give "
-                f"{STAGES}, or some of {', '.join(known)}"
+                f"{STAGES}, which every teacher that has stages knows, or some of {', '.join(known)}"
             )
         side = min(shapes[name][1:])
         if options.grid == AUTO:

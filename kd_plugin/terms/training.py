@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from kd_plugin.distributed import summed, world
 from kd_plugin.terms.base import Term
 from kd_plugin.terms.step import GeneratorStep
 
@@ -13,8 +14,9 @@ __all__ = ["train_term"]
 def train_term(term: Term, optimizer: torch.optim.Optimizer, step: GeneratorStep) -> None:
     """One step of `optimizer` on `term.training_loss`.
 
-    With several processes the step holds the embeddings of all of them, so every process takes the same step. The
-    parameters require gradients only in here: the generator's own backward pass does not compute any for them.
+    With several processes the step holds the embeddings of all of them, so every process computes the same gradients;
+    they are averaged all the same, because some kernels of an accelerator do not repeat the last bits. The parameters
+    require gradients only in here: the generator's own backward pass does not compute any for them.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for parameter in parameters:
@@ -23,6 +25,6 @@ def train_term(term: Term, optimizer: torch.optim.Optimizer, step: GeneratorStep
         gradients = torch.autograd.grad(term.training_loss(step.detached()), parameters)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.requires_grad_(False)
-        parameter.grad = gradient
+        parameter.grad = summed(gradient) / world()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

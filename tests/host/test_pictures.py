@@ -107,10 +107,10 @@ def test_log_and_chart_show_a_terms_parts(
     monkeypatch.setattr("training.loop.save_chart", save_chart)
     result = run_train("--kd=demo", "--kd-match-on=block1,embedding")
     assert result.exit_code == 0, result.output
-    assert "match: the mean over embedding, block1" in result.output
+    assert "match: its parts are embedding, block1" in result.output
     assert re.search(r"match -?[0-9.]+ \(-?[0-9.]+ -?[0-9.]+\)  grad_ratio_G", result.output)
     assert panels[1].lines == {
-        "match": "Loss/KD/match", "embedding": "Loss/KD/match/embedding", "block1": "Loss/KD/match/block1",
+        "match": "Loss/KD/match", "match embedding": "Loss/KD/match/embedding", "match block1": "Loss/KD/match/block1",
     }  # fmt: skip
     (run_dir,) = (tmp_path / "runs").iterdir()
     last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])

@@ -51,7 +51,7 @@ def test_as_many_keys_as_images(attach, discriminator, images):
 
 
 def test_beyond_the_limit_rows_lie_on_disk(monkeypatch):
-    monkeypatch.setattr(cache, "BLOCK", 4)
+    monkeypatch.setattr(cache, "BLOCK", 4 * 4 * 3)  # four rows
     kept = EmbeddingCache(3, limit=2 * 4 * 3 * 4)  # two blocks
     rows = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
     keys = torch.randperm(1000, generator=torch.Generator().manual_seed(1))[:30]
@@ -64,3 +64,11 @@ def test_beyond_the_limit_rows_lie_on_disk(monkeypatch):
     assert kept.bytes_in_memory == 2 * 4 * 3 * 4
     assert len(list(cache.Path(kept._folder.name).iterdir())) == 6
     assert kept.missing(torch.tensor([1001, int(keys[0]), 1001, 1002])) == [0, 3]
+
+
+def test_few_wide_rows_stay_in_memory():
+    """The cells of four stages of a ViT-L/14."""
+    kept = EmbeddingCache(1024 * 16, limit=cache.LIMIT // 5)
+    kept.put(torch.arange(100), torch.rand(100, 1024 * 16))
+    assert kept._folder is None
+    assert kept.bytes_in_memory <= 2 * 100 * 1024 * 16 * 4

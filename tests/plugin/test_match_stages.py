@@ -115,7 +115,7 @@ def test_the_cells_of_real_images_are_cached(attach, images, teacher):
     ("options", "error", "message"),
     [
         ({"match_on": "lat"}, KDError, "match_on='lat': the teacher has no such stage; nearest: 'late'"),
-        ({"match_on": "midle"}, KDError, "give stages, or some of embedding, early, middle, late"),
+        ({"match_on": "midle"}, KDError, "or some of embedding, early, middle, late"),
         ({"match_on": " , "}, KDError, "match_on=' , ' names nothing; give embedding, stages, or"),
         ({"match_on": "late", "match_grid": "3"}, KDError, "match_grid='3': the teacher's late has 2 places on a side"),
         ({"match_grid": "0"}, KDError, "match_grid='0' is not a number of cells; give auto, or 1 or more"),
@@ -129,7 +129,10 @@ def test_what_cannot_be_matched(options, error, message, attach):
 
 @pytest.mark.parametrize("stageless", [FakeTeacher(), type("None", (StagedTeacher,), {"stage_names": ()})()])
 def test_a_teacher_without_stages(stageless, attach):
-    with pytest.raises(TeacherError, match=r"match=1.0 needs intermediate features, but teacher 'fake' has no stages"):
+    with pytest.raises(
+        TeacherError,
+        match=r"but teacher 'fake' has no stages; use another teacher, set match_on='embedding', or set match=0",
+    ):
         attach(terms={"match": 1.0}, match_on="stages", teacher=stageless)
     attach(terms={"match": 1.0}, match_on="embedding", teacher=stageless)
 
@@ -145,3 +148,32 @@ def test_stages_that_change(attach, images, teacher):
     teacher.embed_with_stages = lambda images, names: (teacher.embed_images(images), [])
     with pytest.raises(TeacherError, match="gave 0 stages when asked for 1"):
         kd.for_generator(images(1), images(2))
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("a,b",), ("embedding",), ("stages", "x"), ("",), (" a",)])
+def test_names_of_stages_that_options_cannot_hold(names, attach, teacher):
+    teacher.stage_names = names
+    with pytest.raises(TeacherError, match="names must differ, hold no comma, and be neither 'embedding' nor 'stages'"):
+        attach(terms={"match": 1.0}, match_on="stages")
+
+
+def test_names_may_hold_dots(attach, teacher, images, monkeypatch):
+    monkeypatch.setattr(teacher, "stage_names", ("features.4", "type"))
+    monkeypatch.setattr(
+        teacher, "embed_with_stages", lambda x, names: (teacher.embed_images(x), [x for _ in names]), raising=False
+    )
+    kd = attach(terms={"match": 1.0, "critic": 1.0}, match_on="stages", critic_on="features.4")
+    assert "match/features.4" in kd.for_generator(images(1), images(2)).terms
+
+
+def test_the_parts_of_several_teachers_are_listed_together(attach, images):
+    class Other(StagedTeacher):
+        name, stage_names = "other", ("early", "late")
+
+    teachers = [(1.0, StagedTeacher()), (0.5, Other())]
+    kd = attach(terms={"match": 1.0}, match_on="stages", teacher=teachers, prompts=None)
+    (info,) = kd.terms_info
+    assert info.parts == ("embedding", "early", "middle", "late")
+    terms = kd.for_generator(images(1), images(2)).terms
+    assert terms["match/late"] == terms["match/late/fake"] + 0.5 * terms["match/late/other"]
+    assert set(info.part_names.values()) < terms.keys()

@@ -170,3 +170,33 @@ def test_a_script_whose_stages_are_of_another_kind(tmp_path: Path) -> None:
     torch.jit.script(Odd()).save(tmp_path / "tower.pt")
     with pytest.raises(TeacherError, match=r"stages\(\) gives .*; it must give a list of maps \[N, C, h, w\]"):
         load_teacher(f"script:{tmp_path}/tower.pt")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_script_whose_stages_do_not_make_the_embedding(tmp_path: Path) -> None:
+    class Odd(StagedTower):
+        @torch.jit.export
+        def embed_stages(self, stages: list[Tensor]) -> Tensor:
+            return stages[0].mean(dim=[2, 3]) @ self.weight.T
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.embed_stages(self.stages(images)) * 5
+
+    torch.jit.script(Odd()).save(tmp_path / "tower.pt")
+    with pytest.raises(TeacherError, match=r"embed_stages\(stages\(images\)\) is not what it gives for the images"):
+        load_teacher(f"script:{tmp_path}/tower.pt")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_script_whose_stages_fail(tmp_path: Path) -> None:
+    class Odd(StagedTower):
+        @torch.jit.export
+        def stages(self, images: Tensor) -> list[Tensor]:
+            return [images.view(-1, 3, 224, 224)]
+
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean(dim=[2, 3])
+
+    torch.jit.script(Odd()).save(tmp_path / "tower.pt")
+    with pytest.raises(TeacherError, match=r"stages\(\) of the tower .* fails on images \[2, 3, 64, 64\]"):
+        load_teacher(f"script:{tmp_path}/tower.pt")

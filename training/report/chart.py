@@ -84,6 +84,6 @@ def _term_panels(terms: Sequence[TermInfo]) -> list[Panel]:
     for side, title in (("D", "Terms of D (unweighted)"), ("G", "Terms of G (unweighted)")):
         names: dict[str, str] = {}
         for term in (term for term in terms if side in term.sides):
-            names |= {term.label: term.name, **term.part_names}
+            names |= {term.label: term.name} | {f"{term.label} {part}": name for part, name in term.part_names.items()}
         panels.append(Panel(title, {label: f"Loss/KD/{name}" for label, name in names.items()}))
     return panels

@@ -39,7 +39,7 @@ def describe(session: Session) -> list[str]:
             f"{', '.join(f'{term.name} {term.weight:g}' for term in session.terms_info) or 'no term'}, view {kd.view}, "
             f"student {kd.layer}, norm {kd.norm}, {kd.precision}"
         )
-        lines += [f"             {t.name}: the mean over {', '.join(t.parts)}" for t in session.terms_info if t.parts]
+        lines += [f"             {t.name}: its parts are {', '.join(t.parts)}" for t in session.terms_info if t.parts]
         lines += [
             f"             {t.name}: {t.remark}" for t in session.kd.teachers if isinstance(t, HasRemark) and t.remark
         ]
