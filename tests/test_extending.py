@@ -146,7 +146,7 @@ def test_a_teacher(folder: Path) -> None:
 
 
 def test_a_term_with_its_own_optimiser(tmp_path: Path) -> None:
-    """A opponent on the teacher's embeddings: trained in every step of G, kept in the state, unknown to D's optimiser."""
+    """A small discriminator on the teacher's embeddings: trained in every step of G, kept in the state."""
     code = """
 @kd_plugin.TERMS.register("opponent")
 class Opponent(kd_plugin.Term):
@@ -181,7 +181,7 @@ totals = [float(k.for_generator(fake, real).total.detach()) for k in (kd, again)
 assert totals[0] == totals[1], totals
 
 @kd_plugin.TERMS.register("forgotten")
-class Forgotten(Critic):
+class Forgotten(Opponent):
     def make_optimizer(self):
         return None
 try:
