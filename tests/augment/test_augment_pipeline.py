@@ -83,7 +83,7 @@ def test_two_derivatives(p: float) -> None:
     images = (torch.rand(2, 3, 4, 5, dtype=torch.float64) * 2 - 1).requires_grad_()
     assert not torch.equal(augment(images), images)
     assert torch.autograd.gradcheck(augment, (images,))
-    assert torch.autograd.gradgradcheck(augment, (images,))
+    assert torch.autograd.gradgradcheck(augment, (images,), fast_mode=True)
 
 
 def test_penalty_through_augmentation() -> None:

@@ -72,7 +72,7 @@ def test_two_derivatives(policy: str) -> None:
 
     images = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(augment, (images,))
-    assert torch.autograd.gradgradcheck(augment, (images,))
+    assert torch.autograd.gradgradcheck(augment, (images,), fast_mode=True)
 
 
 def test_unknown_policy() -> None:
