@@ -42,6 +42,9 @@ SETUPS: dict[str, dict[str, Any]] = {
     "diversity": {"agkd": 0.0, "cgkd": 0.0, "match": 0.0, "diversity": 1.0},
     "match": {"agkd": 0.0, "cgkd": 0.0},
     "match, view clean": {"agkd": 0.0, "cgkd": 0.0, "view": "clean"},
+    "match at stages": {"agkd": 0.0, "cgkd": 0.0, "match_on": "stages"},
+    "match at stages, clean": {"agkd": 0.0, "cgkd": 0.0, "match_on": "stages", "view": "clean"},
+    "critic": {"agkd": 0.0, "cgkd": 0.0, "match": 0.0, "critic": 1.0},
 }
 WARM_UP = EVERY + 2  # rounds: a balance measures in each of its first steps, and then seldom
 CHANGED = {name: "Dmain" if options["agkd"] else "Gmain" for name, options in SETUPS.items() if options}
