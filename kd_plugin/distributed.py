@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-__all__ = ["average_gradients", "gathered", "summed", "world"]
+__all__ = ["average_gradients", "averaged", "gathered", "summed", "world"]
 
 
 def world() -> int:
@@ -23,6 +23,11 @@ def summed(values: Tensor) -> Tensor:
     total = values.clone()
     dist.all_reduce(total)
     return total
+
+
+def averaged(values: Tensor) -> Tensor:
+    """Over all processes."""
+    return values if world() == 1 else summed(values) / world()
 
 
 def gathered(rows: Tensor) -> Tensor:
@@ -47,9 +52,8 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """
 
     def average(parameter: Tensor) -> None:
-        if world() > 1:
-            assert parameter.grad is not None
-            parameter.grad = summed(parameter.grad) / world()
+        assert parameter.grad is not None
+        parameter.grad = averaged(parameter.grad)
 
     for parameter in parameters:
         parameter.register_post_accumulate_grad_hook(average)  # type: ignore[no-untyped-call]

@@ -71,7 +71,7 @@ class StageChoice:
         self._options = options
         named = tuple(name for name in options.names if name not in (EMBEDDING, STAGES))
         chosen = dict.fromkeys((*(spread(tuple(shapes)) if STAGES in options.names else ()), *named))
-        self.embedding = not named or not {EMBEDDING, STAGES}.isdisjoint(options.names)
+        self.embedding = not {EMBEDDING, STAGES}.isdisjoint(options.names)
         self.views = tuple(self._view(name, shapes) for name in chosen)
 
     @property

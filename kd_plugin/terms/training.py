@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from kd_plugin.distributed import summed, world
+from kd_plugin.distributed import averaged
 from kd_plugin.terms.base import Term
 from kd_plugin.terms.step import GeneratorStep
 
@@ -25,6 +25,6 @@ def train_term(term: Term, optimizer: torch.optim.Optimizer, step: GeneratorStep
         gradients = torch.autograd.grad(term.training_loss(step.detached()), parameters)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.requires_grad_(False)
-        parameter.grad = summed(gradient) / world()
+        parameter.grad = averaged(gradient)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
