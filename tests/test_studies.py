@@ -46,8 +46,8 @@ def test_the_share_closed_is_of_the_means_over_common_seeds(tmp_path: Path) -> N
         tmp_path,
         *(row(NONE, seed, kid) for seed, kid in enumerate((0.4, 0.8, 0.5))),
         *(row(CEILING, seed, kid) for seed, kid in enumerate((0.2, 0.4))),
-        row(form, 0, 0.3, explained=0.2, explained_holdout=0.1),
-        row(form, 1, 0.5, explained=0.4, explained_holdout=0.1),
+        row(form, 0, 0.3, explained=0.2, explained_holdout=0.1, swd=51.2, judge=0.7),
+        row(form, 1, 0.5, explained=0.4, explained_holdout=0.1, swd=49.4, judge=0.9),
         row(form, 2, 0.1),  # no ceiling was trained with this seed
     )
     shown = cells(found)
@@ -55,7 +55,8 @@ def test_the_share_closed_is_of_the_means_over_common_seeds(tmp_path: Path) -> N
     assert shown[CEILING][3] == "1.00 ± 0.00"
     # (0.6 - 0.4) / (0.6 - 0.3); with one seed left out (0.8 - 0.5) / (0.8 - 0.4) and (0.4 - 0.3) / (0.4 - 0.2)
     assert shown[form][3] == "0.67 ± 0.12"
-    assert shown[form][5] == "0.30 ± 0.10 / 0.10 ± 0.00"
+    assert shown[form][4:6] == ["50 ± 1", "0.80 ± 0.10"]
+    assert shown[form][7] == "0.30 ± 0.10 / 0.10 ± 0.00"
 
 
 def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_without_a_distance_none_is_closed(tmp_path: Path) -> None:
 
 def test_missing_values_are_empty_cells(tmp_path: Path) -> None:
     form = "whole method (authors' release)"
-    assert cells(results(tmp_path, row(form, 0, 0.5)))[form][:5] == ["0.50", "0.50", "", "", "0.50"]
+    assert cells(results(tmp_path, row(form, 0, 0.5)))[form][:7] == ["0.50", "0.50", "", "", "", "", "0.50"]
 
 
 def test_generated_pages_are_up_to_date() -> None:
