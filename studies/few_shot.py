@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +141,8 @@ def train(run: Run, study: Study) -> dict[str, Any]:
 
     def evaluated(metric: str, detector: str) -> dict[str, float]:
         output = folder / f"{metric}.jsonl"
-        flags = [f"--network={network}", *flags_of(images), f"--metrics={metric}", f"--detector={detector}"]
-        call(["evaluate.py", *flags], output)
+        shown = flags_of(replace(images, holdout=0))  # of no account for these metrics
+        call(["evaluate.py", f"--network={network}", *shown, f"--metrics={metric}", f"--detector={detector}"], output)
         results: dict[str, float] = json.loads(output.read_text(encoding="utf-8").splitlines()[-1])["results"]
         return results
 
