@@ -73,6 +73,7 @@ def attach(
     config: KDConfig | None = None,
     variant: str | None = None,
     width: int | None = None,
+    carried: bool = False,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[KDOptions],
@@ -91,6 +92,8 @@ def attach(
         config: all other options; by default KDConfig().
         variant: a name in kd_plugin.VARIANTS, whose values override those of `config`.
         width: F, the number of features of the layer (of several layers, in total), if its attributes do not tell.
+        carried: the terms' gradients are added by the host's own backward passes, for hosts that call backward for the
+            generated images before they run D on the real ones; see AnyDistiller.capture and AnyDistiller.guided.
         seed: of the initial weights of head and terms, and of the coin; must be the same in all processes.
         device: of head and teacher; by default D's.
         options: override those of `config` and `variant`: layer=, view=, head=, p=, agkd= (a weight), ...
@@ -113,7 +116,7 @@ def attach(
         head = make_head(member_config.head, width or joined_width(tap.layers), member.embed_dim, seed + place).to(
             device
         )
-        distiller = Distiller(tap, member, head, bank, member_config, seed)
+        distiller = Distiller(tap, member, head, bank, member_config, seed, carried, share)
         if tap.distributed:
             average_gradients(distiller.parameters())
         members.append((share, distiller))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -81,6 +81,7 @@ class Balance:
         self._least = LEAST if lowers else 1.0
         self._calls = 0
         self._ratio = torch.tensor(math.nan)  # the running mean; NaN before the first measurement
+        self._noted: dict[str, list[Tensor]] = {}  # by part of the step
 
     def state_dict(self) -> dict[str, Any]:
         """The running mean (None before the first measurement) and the calls. Waits for an accelerator."""
@@ -98,17 +99,48 @@ class Balance:
         """
         if adversarial is None:
             raise KDError(self.advice)
-        if self._calls < self.every or self._calls % self.every == 0:
-            self._ratio = self._updated(ratio_of(summed(squared_norms(distilled, adversarial))))
+        if self._due:
+            self._observe(squared_norms(distilled, adversarial))
         self._calls += 1
-        ratio = self._ratio.to(distilled.total.device)
-        scale = torch.where(ratio.isnan(), 1.0, (self.fraction / ratio).clamp(self._least, MOST))
+        scale = self._factor(self._ratio.to(distilled.total.device))
         return dataclasses.replace(
             distilled, total=distilled.total * scale, terms={**distilled.terms, self.label: scale.float()}
         )
 
-    def _updated(self, now: Tensor) -> Tensor:
+    def scale(self, squares: Tensor) -> Tensor:
+        """The factor where the host carries the gradients, which are seen only while it is in its backward pass.
+
+        Args:
+            squares: squared norms of the distillation and the adversarial gradient of this block, [2]; used before
+                anything was measured, and those of this process only.
+        """
+        ratio = self._ratio.to(squares)
+        return self._factor(torch.where(ratio.isnan(), ratio_of(squares), ratio)).float()
+
+    def note(self, squares: Tensor, part: str, parts: Collection[str]) -> None:
+        """Include the squared norms of the gradients in one part of a step, [2]; measured when all were noted."""
+        self._noted.setdefault(part, []).append(squares)
+        if self._noted.keys() != set(parts):
+            return
+        if self._due:
+            self._observe(torch.stack([square for noted in self._noted.values() for square in noted]).sum(0))
+        self._calls += 1
+        self.begin_step()
+
+    def begin_step(self) -> None:
+        """Forget the parts of a step that was not completed."""
+        self._noted = {}
+
+    @property
+    def _due(self) -> bool:
+        return self._calls < self.every or self._calls % self.every == 0
+
+    def _factor(self, ratio: Tensor) -> Tensor:
+        return torch.where(ratio.isnan(), 1.0, (self.fraction / ratio).clamp(self._least, MOST))
+
+    def _observe(self, squares: Tensor) -> None:
         """The new running mean, computed on the device: reading a number on the CPU would stall every step."""
+        now = ratio_of(summed(squares))
         before = self._ratio.to(now)
         after = torch.where(before.isnan(), now, self.decay * before + (1 - self.decay) * now)
-        return torch.where((now > 0) & now.isfinite(), after, before)
+        self._ratio = torch.where((now > 0) & now.isfinite(), after, before)

@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kd_plugin.balance import Balance, weighted
+from kd_plugin.balance import Balance
 from kd_plugin.config.kd import KDConfig
-from kd_plugin.diagnostics import Errors, fraction_explained
-from kd_plugin.distributed import gathered
-from kd_plugin.errors import CaptureError, KDError, TeacherError, arg
+from kd_plugin.errors import TeacherError, arg
 from kd_plugin.interface import AnyDistiller, RunD
 from kd_plugin.normalization import Normalization
 from kd_plugin.prompts.bank import PromptBank
 from kd_plugin.schedule import Schedule
 from kd_plugin.seeding import seeded
-from kd_plugin.student.heads import pooled
+from kd_plugin.sides.carried import Cargo, Share
+from kd_plugin.sides.discriminator import Borrowed, DiscriminatorSide
+from kd_plugin.sides.generator import GeneratorSide
 from kd_plugin.student.tap import FeatureTap
 from kd_plugin.teachers.embedder import Embedder
 from kd_plugin.teachers.protocol import Teacher
-from kd_plugin.terms import TERMS, ComparisonTerm, DiscriminatorStep, GeneratorStep, Needs, Term, TermInfo
+from kd_plugin.terms import TERMS, Needs, Term, TermInfo
 from kd_plugin.terms.stage_choice import EMBEDDING, StageTerm
-from kd_plugin.terms.training import train_term
-from kd_plugin.types import ROLES, Captured, Distilled, Pairs, Role, StageView
+from kd_plugin.types import ROLES, Distilled, Role, StageView
 
 __all__ = ["Distiller"]
 
 _PATIENCE = 100  # steps of D without a call of for_generator
-
-
-@dataclass(frozen=True)
-class _Borrowed:
-    """What the distiller uses but does not own. Inside a dataclass, nn.Module does not register any of it."""
-
-    tap: FeatureTap
-    embedder: Embedder
-    prompts: PromptBank | None
 
 
 class Distiller(AnyDistiller):
@@ -59,6 +47,8 @@ class Distiller(AnyDistiller):
         prompts: None if no active term needs texts.
         config: everything else; a term of weight 0 is never computed.
         seed: of the coin and of the terms' initial weights; must be the same in all processes.
+        carried: the host's backward pass carries the gradients of D's terms, instead of adding their loss to its own.
+        share: of this teacher among several; multiplies the gradients that are carried.
     """
 
     def __init__(
@@ -69,27 +59,29 @@ class Distiller(AnyDistiller):
         prompts: PromptBank | None,
         config: KDConfig,
         seed: int,
+        carried: bool = False,
+        share: float = 1.0,
     ) -> None:
         super().__init__()
         self.config = config
         self.head = head
-        self._borrowed = _Borrowed(tap, Embedder(teacher, config.view, config.preprocess), prompts)
+        borrowed = self._borrowed = Borrowed(tap, Embedder(teacher, config.view, config.preprocess), prompts)
         with seeded(seed):  # terms may have parameters
             self.terms = nn.ModuleDict(
                 {name: TERMS[name](options, teacher.embed_dim) for name, options in config.active_terms.items()}
             )
-            self._views = _chosen_views(self._terms(), self._borrowed.embedder, tap.device)
+            views = _chosen_views(self._terms(), borrowed.embedder, tap.device)
         self.terms.to(tap.device)
         self.normalization = Normalization(config.norm, config.centre, teacher.embed_dim, tap.device)
-        self._on_d, self._on_g = (
-            {name: term for name, term in self._terms() if side in term.sides} for side in ("D", "G")
-        )
-        self._weights = config.weights
-        self._generator_needs = Needs.union(term.needs for term in self._on_g.values())
-        self._optimizers = _optimizers(self._on_g)
-        self._balances = _balances(config, self._on_g)
+        on_d, on_g = ({name: term for name, term in self._terms() if side in term.sides} for side in ("D", "G"))
+        self._on_d = DiscriminatorSide(borrowed, head, self.normalization, on_d, config)
+        self._on_g = GeneratorSide(borrowed, on_g, views, config)
+        self._balances = _balances(config, on_g)
         self._schedule = Schedule(config.warmup, config.until, config.every, config.p, seed)
-        self._unasked = 0  # steps of D since the last call of for_generator
+        self._unasked = 0  # steps of D since the terms of G were last asked for
+        self._carried, self._share = carried, share
+        self._carried_roles: set[Role] = set()  # of the step
+        self._latest: dict[str, Tensor] = {}
         self.register_load_state_dict_pre_hook(_renamed_since_0_1)  # type: ignore[no-untyped-call]
 
     @property
@@ -114,41 +106,53 @@ class Distiller(AnyDistiller):
 
     @property
     def generator_needs(self) -> Needs:
-        return self._generator_needs
+        return self._on_g.needs
+
+    @property
+    def latest(self) -> dict[str, Tensor]:
+        return dict(self._latest)
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
         """Those that D's optimiser trains: all except those of terms with their own optimiser."""
-        trained_apart = {id(p) for name in self._optimizers for p in self._on_g[name].parameters()}
-        return ((n, p) for n, p in super().named_parameters(*args, **kwargs) if id(p) not in trained_apart)
+        apart = self._on_g.trained_apart()
+        return ((n, p) for n, p in super().named_parameters(*args, **kwargs) if id(p) not in apart)
 
     def begin_step(self) -> None:
+        self._end_step()
         self._schedule.begin_step()
 
     def capture(
-        self, role: Role, clean: Tensor | None = None, keys: Tensor | None = None
+        self, role: Role, clean: Tensor | None = None, keys: Tensor | None = None, loss_scale: float = 1.0
     ) -> AbstractContextManager[None]:
+        if role in self._carried_roles:  # a second time: the step before is over
+            self._end_step()
         self._schedule.enter()
-        if not (self._on_d and self._schedule.active):
-            return nullcontext()
+        if not (self._on_d.terms and self._schedule.active):
+            return self._skipped(role)
         self._borrowed.embedder.check_capture(role, clean)
-        return self._borrowed.tap.capture(role, clean, keys if self.view == "clean" else None)
+        keys = keys if self.view == "clean" else None
+        if not self._carried:
+            return self._borrowed.tap.capture(role, clean, keys)
+        return self._capture_to_carry(role, clean, keys, loss_scale)
 
     def forward(self, adversarial: Tensor | None = None) -> Distilled:
         self._schedule.enter()
-        self._schedule.leave()
+        self._end_step()
+        tap = self._borrowed.tap
+        if self._carried:
+            values = {name: self._latest[name] for name in self._on_d.terms if name in self._latest}
+            return Distilled(_nothing(tap.device), values)
         self._warn_if_generator_is_forgotten()
-        if not (self._on_d and self._schedule.active):
-            return Distilled(torch.zeros((), device=self._borrowed.tap.device))
-        captured = self._borrowed.tap.drain()
-        self._check_numbers(captured)
-        with torch.autocast(captured["real"].features.device.type, enabled=False):
-            outputs = tuple(output for seen in captured.values() for output in seen.outputs)
-            step = self._discriminator_step(captured)
-            losses = {name: term.discriminator_loss(step) for name, term in self._on_d.items()}
-            distilled = weighted(losses, self._weights, outputs)
+        if not (self._on_d.terms and self._schedule.active):
+            return Distilled(_nothing(tap.device))
+        captured = tap.drain()
+        with torch.autocast(tap.device.type, enabled=False):
+            distilled = self._on_d.distilled(captured, self._schedule.coin)
         if "D" in self._balances:
             distilled = self._balances["D"](distilled, adversarial)
-        factor = self._schedule.factor(step.real)
+        self._latest |= distilled.terms
+        self._schedule.count(len(captured["real"].features))
+        factor = self._schedule.factor
         return distilled if factor == 1 else dataclasses.replace(distilled, total=distilled.total * factor)
 
     def for_generator(
@@ -158,50 +162,40 @@ class Distiller(AnyDistiller):
         adversarial: Tensor | None = None,
         keys: Tensor | None = None,
     ) -> Distilled:
-        self._unasked = 0
-        distilled = Distilled(torch.zeros((), device=fake.device))
-        if not self._on_g:
-            return distilled
-        outputs = (fake,) if fake.requires_grad else ()
-        with torch.autocast(fake.device.type, enabled=False):
-            step = self._generator_step(fake, real, keys)
-            for name, optimizer in self._optimizers.items():
-                train_term(self._on_g[name], optimizer, step)
-            for name, term in self._on_g.items():
-                part = weighted({name: term.generator_loss(step)}, self._weights, outputs)
-                distilled += self._balances[name](part, adversarial) if name in self._balances else part
+        distilled = Distilled(_nothing(fake.device))
+        for name, part in self._for_generator(fake, real, keys).items():
+            distilled += self._balances[name](part, adversarial) if name in self._balances else part
+        self._latest |= distilled.terms
         return distilled
 
+    def guided(
+        self, fake: Tensor, real: Tensor | None = None, keys: Tensor | None = None, loss_scale: float = 1.0
+    ) -> Tensor:
+        if not (self._on_g.terms and torch.is_grad_enabled() and fake.requires_grad):
+            return fake
+        cargo = Cargo(loss_scale=loss_scale)
+        leaf, guided = cargo.take(fake)
+        shares = []
+        for name, part in self._for_generator(leaf, real, keys).items():
+            gradient = torch.autograd.grad(part.total * self._share, leaf, retain_graph=True, allow_unused=True)
+            shares.append(Share(gradient, balance=self._balances.get(name)))
+            self._latest |= part.terms
+        cargo.load(shares)
+        return guided
+
     def explained(self) -> dict[str, float]:
-        return self._explained({name: term.recent_errors() for name, term in self._comparisons()})
+        return self._on_d.explained()
 
-    @torch.no_grad()
     def held_out(self, images: Tensor, batch: int) -> Callable[[RunD], dict[str, float]]:
-        compares, embed = any(self._comparisons()), self._borrowed.embedder.embed
-        embeddings = torch.cat([embed(part) for part in torch.split(images, batch)]) if compares else None
-        return lambda run: self._explained_on(images, embeddings, run)
-
-    @torch.no_grad()
-    def _explained_on(self, images: Tensor, embeddings: Tensor | None, run: RunD) -> dict[str, float]:
-        if embeddings is None:
-            run(images)
-            return {}
-        tap = self._borrowed.tap
-        with tap.capture("real"):
-            run(images)
-        training = self.head.training
-        student = self.head.eval()(tap.release().features)  # [N, E]; in eval mode a spectral norm is not updated
-        self.head.train(training)
-        pairs = Pairs(student, embeddings.to(student))
-        step = DiscriminatorStep(pairs, len(pairs), self._texts(student), False, self.normalization)
-        return self._explained({name: term.errors(step) for name, term in self._comparisons()})
+        return self._on_d.held_out(images, batch)
 
     def get_extra_state(self) -> dict[str, Any]:
         """The progress of schedule, balances and optimisers (loadable with weights_only=True)."""
         return {
             **self._schedule.state_dict(),
             "balances": {name: balance.state_dict() for name, balance in self._balances.items()},
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()},
+            "optimizers": self._on_g.state_dict(),
+            "carried": self._on_d.state_dict(),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -212,76 +206,79 @@ class Distiller(AnyDistiller):
         for name, balance in self._balances.items():
             if name in balances:
                 balance.load_state_dict(balances[name])
-        for name, optimizer in self._optimizers.items():
-            optimizer.load_state_dict(copy.deepcopy(state["optimizers"][name]))  # it would share the tensors otherwise
+        self._on_g.load_state_dict(state.get("optimizers", {}))
+        self._on_d.load_state_dict(state.get("carried", {}))
 
     def _terms(self) -> Iterator[tuple[str, Term]]:
         for name, term in self.terms.items():
             assert isinstance(term, Term)
             yield name, term
 
-    def _comparisons(self) -> Iterator[tuple[str, ComparisonTerm]]:
-        return ((name, term) for name, term in self._on_d.items() if isinstance(term, ComparisonTerm))
+    def _for_generator(self, fake: Tensor, real: Tensor | None, keys: Tensor | None) -> dict[str, Distilled]:
+        self._unasked = 0
+        if not self._on_g.terms:
+            return {}
+        with torch.autocast(fake.device.type, enabled=False):
+            return self._on_g.distilled(fake, real, keys)
+
+    @contextmanager
+    def _skipped(self, role: Role) -> Iterator[None]:
+        """A block in a step that distils nothing."""
+        yield
+        if self._carried:
+            self._end_role(role)
+
+    @contextmanager
+    def _capture_to_carry(
+        self, role: Role, clean: Tensor | None, keys: Tensor | None, loss_scale: float
+    ) -> Iterator[None]:
+        """Like the tap's, and then the gradients of D's terms are computed, for the backward pass to come."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        cargo = Cargo(parameters, loss_scale, role, ROLES)
+        tap = self._borrowed.tap
+        with tap.capture(role, clean, keys, cargo.take):
+            yield
+        captured = tap.release(role)
+        with torch.autocast(tap.device.type, enabled=False):
+            part = self._on_d.distilled_of(role, captured, self._schedule.coin, fresh=bool(self._carried_roles))
+        if role == "real":
+            self._schedule.count(len(captured.features))
+        if part is not None and torch.is_grad_enabled():
+            total = part.total * self._schedule.factor * self._share
+            gradients = torch.autograd.grad(total, [*part.outputs, *parameters], allow_unused=True)
+            outputs = len(part.outputs)
+            cargo.load([Share(gradients[:outputs], gradients[outputs:], self._balances.get("D"))])
+            self._latest |= part.terms
+        else:
+            cargo.load([])
+        self._end_role(role)
+
+    def _end_role(self, role: Role) -> None:
+        self._carried_roles.add(role)
+        if len(self._carried_roles) == len(ROLES):
+            self._warn_if_generator_is_forgotten()
+
+    def _end_step(self) -> None:
+        self._schedule.leave()
+        self._carried_roles.clear()
+        if "D" in self._balances:
+            self._balances["D"].begin_step()
 
     def _warn_if_generator_is_forgotten(self) -> None:
         """Warn if the host never requests the terms of G; nothing else would show it."""
         self._unasked += 1
-        if self._on_g and self._unasked == _PATIENCE:
-            named = " and ".join(arg(name, self._weights[name]) for name in self._on_g)
+        if self._on_g.terms and self._unasked == _PATIENCE:
+            named = " and ".join(arg(name, self.config.weights[name]) for name in self._on_g.terms)
             warnings.warn(
                 f"after {_PATIENCE} steps of D, {named} had no effect: in G's step add "
                 "kd.for_generator(fake, real, loss).total to its loss, or set the weight to 0",
                 stacklevel=3,
             )
 
-    def _check_numbers(self, captured: Mapping[Role, Captured]) -> None:
-        """Crossed pairs need equal batches. Checked also in steps that do not cross, so errors come early."""
-        real, fake = (len(captured[role].features) for role in ROLES)
-        if real != fake and self.config.p > 0 and any(term.needs.other_batch for term in self._on_d.values()):
-            raise CaptureError(
-                f"{real} real and {fake} fake images were captured, but crossed pairs need equal numbers; "
-                f"give D equal batches, or set {arg('p', 0)}"
-            )
 
-    def _discriminator_step(self, captured: Mapping[Role, Captured]) -> DiscriminatorStep:
-        """Rows are computed once for both roles, real then fake."""
-        real = len(captured["real"].features)
-        student = self.head(torch.cat([pooled(captured[role].features) for role in ROLES]))
-        with torch.no_grad():
-            teacher = self._borrowed.embedder.embed_captured(captured["real"], captured["fake"]).to(student)
-            self.normalization.observe(teacher)
-            if self.config.control == "shuffle":  # batches are random, so a neighbour is a random other image
-                teacher = torch.cat([teacher[:real].roll(1, dims=0), teacher[real:].roll(1, dims=0)])
-        pairs = Pairs(student, teacher)
-        return DiscriminatorStep(pairs, real, self._texts(student), self._schedule.coin, self.normalization)
-
-    def _generator_step(self, fake: Tensor, real: Tensor | None, keys: Tensor | None) -> GeneratorStep:
-        embed = self._borrowed.embedder.embed_with_stages
-        embeddings, fake_stages = embed(fake, self._views)
-        step = GeneratorStep(gathered(embeddings), texts=self._texts(embeddings), fake_stages=_gathered(fake_stages))
-        if not self._generator_needs.real_images:
-            return step
-        if real is None:
-            name = next(name for name, term in self._on_g.items() if term.needs.real_images)
-            raise KDError(
-                f"{arg(name, self._weights[name])}: call kd.for_generator(fake, real, loss) with real images, or set "
-                f"{arg(name, 0)}"
-            )
-        with torch.no_grad():
-            of_reals, real_stages = embed(real, self._views, keys)
-        return dataclasses.replace(step, real=gathered(of_reals.to(embeddings)), real_stages=_gathered(real_stages))
-
-    def _texts(self, like: Tensor) -> Tensor | None:
-        """[P, E] of the type and device of `like`."""
-        prompts = self.prompts
-        return None if prompts is None else prompts.embeddings(like.device).to(like)
-
-    def _explained(self, errors: Mapping[str, Errors | None]) -> dict[str, float]:
-        known = {name: error for name, error in errors.items() if error is not None}
-        if not known or known.keys() != errors.keys():
-            return {}
-        total = (sum(self._weights[name] * error[side] for name, error in known.items()) for side in (0, 1))
-        return {"total": fraction_explained(*total)} | {n: fraction_explained(*error) for n, error in known.items()}
+def _nothing(device: torch.device) -> Tensor:
+    """A loss of 0 that can be backpropagated."""
+    return torch.zeros((), device=device, requires_grad=True)
 
 
 def _chosen_views(terms: Iterable[tuple[str, Term]], embedder: Embedder, device: torch.device) -> tuple[StageView, ...]:
@@ -305,26 +302,6 @@ def _chosen_views(terms: Iterable[tuple[str, Term]], embedder: Embedder, device:
 
 def _other_ways(term: Term) -> str:
     return f"set {arg(f'{term.name}_on', EMBEDDING)}, " if isinstance(term, StageTerm) else ""
-
-
-def _gathered(stages: Mapping[StageView, Tensor]) -> dict[StageView, Tensor]:
-    return {view: gathered(stage) for view, stage in stages.items()}
-
-
-def _optimizers(terms: Mapping[str, Term]) -> dict[str, torch.optim.Optimizer]:
-    """The optimisers of G's terms with parameters.
-
-    Raises:
-        KDError: such a term has none.
-    """
-    optimizers: dict[str, torch.optim.Optimizer] = {}
-    for name, term in terms.items():
-        optimizer = term.make_optimizer()
-        if optimizer is not None:
-            optimizers[name] = optimizer
-        elif "D" not in term.sides and any(True for _ in term.parameters()):
-            raise KDError(f"term '{name}' acts on G and has parameters: its make_optimizer() must return an optimiser")
-    return optimizers
 
 
 def _balances(config: KDConfig, on_g: Mapping[str, Term]) -> dict[str, Balance]:

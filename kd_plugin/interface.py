@@ -51,6 +51,11 @@ class AnyDistiller(nn.Module, ABC):
     def generator_needs(self) -> Needs:
         """What the terms of G need, together."""
 
+    @property
+    @abstractmethod
+    def latest(self) -> dict[str, Tensor]:
+        """The latest values of all terms, by name, for logging: unweighted, detached scalars."""
+
     @abstractmethod
     def begin_step(self) -> None:
         """Start a step of D. For hosts that call `kd()` several times per step (gradient accumulation); without it,
@@ -58,15 +63,19 @@ class AnyDistiller(nn.Module, ABC):
 
     @abstractmethod
     def capture(
-        self, role: Role, clean: Tensor | None = None, keys: Tensor | None = None
+        self, role: Role, clean: Tensor | None = None, keys: Tensor | None = None, loss_scale: float = 1.0
     ) -> AbstractContextManager[None]:
         """A block in which calls of D are observed. Does nothing if no term of D is active in this step.
+
+        With `attach(carried=True)`, the gradients of D's terms are ready when the block ends, and the host's next
+        backward pass through these calls adds them, to D and to the heads.
 
         Args:
             role: `real` or `fake`: the images that D is called with inside.
             clean: [N, C, H, W] in [-1, 1], the same images before augmentation; required for the view `clean`.
             keys: [N] integers on the CPU, one for each distinct clean image (dataset index, and whether it is
                 mirrored): with the view `clean` the teacher then embeds each image once per run.
+            loss_scale: carried only: the factor of the loss that is backpropagated (`GradScaler.get_scale()`).
 
         Raises:
             CaptureError: no clean images for the view `clean`, or a problem in the block (see FeatureTap.capture).
@@ -74,7 +83,7 @@ class AnyDistiller(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, adversarial: Tensor | None = None) -> Distilled:
-        """The terms of D in this step, each summed over real and fake; zero in a skipped step.
+        """The terms of D in this step, each summed over real and fake; zero in a skipped step, and if carried.
 
         Args:
             adversarial: the loss of D so far, from the captured calls; required if `balance` is on.
@@ -105,6 +114,24 @@ class AnyDistiller(nn.Module, ABC):
 
         Raises:
             KDError: real images or the adversarial loss are required and missing.
+            TeacherError: embeddings that are not finite or not [N, E].
+        """
+
+    @abstractmethod
+    def guided(
+        self, fake: Tensor, real: Tensor | None = None, keys: Tensor | None = None, loss_scale: float = 1.0
+    ) -> Tensor:
+        """G's images, unchanged; the host's backward pass adds the gradients of the terms of G where it reaches them.
+
+        Use it in place of `for_generator` where nothing can be added to the loss of G. Call it once for the images of
+        a step, and go on with what it returns.
+
+        Args:
+            fake, real, keys: as in `for_generator`.
+            loss_scale: as in `capture`.
+
+        Raises:
+            KDError: real images are required and missing.
             TeacherError: embeddings that are not finite or not [N, E].
         """
 

@@ -57,15 +57,21 @@ class MultiTeacherDistiller(AnyDistiller):
     def generator_needs(self) -> Needs:
         return Needs.union(distiller.generator_needs for _, distiller in self._all())
 
+    @property
+    def latest(self) -> dict[str, Tensor]:
+        return self._sum_terms([distiller.latest for _, distiller in self._all()])
+
     def begin_step(self) -> None:
         for _, distiller in self._all():
             distiller.begin_step()
 
     @contextmanager
-    def capture(self, role: Role, clean: Tensor | None = None, keys: Tensor | None = None) -> Iterator[None]:
+    def capture(
+        self, role: Role, clean: Tensor | None = None, keys: Tensor | None = None, loss_scale: float = 1.0
+    ) -> Iterator[None]:
         with ExitStack() as stack:
             for _, distiller in self._all():
-                stack.enter_context(distiller.capture(role, clean, keys))
+                stack.enter_context(distiller.capture(role, clean, keys, loss_scale))
             yield
 
     def forward(self, adversarial: Tensor | None = None) -> Distilled:
@@ -79,6 +85,13 @@ class MultiTeacherDistiller(AnyDistiller):
         keys: Tensor | None = None,
     ) -> Distilled:
         return self._sum([distiller.for_generator(fake, real, adversarial, keys) for _, distiller in self._all()])
+
+    def guided(
+        self, fake: Tensor, real: Tensor | None = None, keys: Tensor | None = None, loss_scale: float = 1.0
+    ) -> Tensor:
+        for _, distiller in self._all():
+            fake = distiller.guided(fake, real, keys, loss_scale)
+        return fake
 
     def explained(self) -> dict[str, float]:
         """As for one teacher, by term and teacher; `total` is the mean over the teachers by their weights."""
@@ -94,14 +107,18 @@ class MultiTeacherDistiller(AnyDistiller):
             yield share, distiller
 
     def _sum(self, parts: Sequence[Distilled]) -> Distilled:
-        terms: dict[str, Tensor] = {}
-        for share, teacher, part in zip(self.shares, self.teachers, parts, strict=True):
-            for name, value in part.terms.items():
-                terms[name] = terms.get(name, torch.zeros_like(value)) + share * value
-                terms[f"{name}/{teacher.name}"] = value
         total = torch.stack([share * part.total for share, part in zip(self.shares, parts, strict=True)]).sum()
         # The outputs of the first lie before those that the others see, so gradients there include all.
+        terms = self._sum_terms([part.terms for part in parts])
         return Distilled(total, terms, next((part.outputs for part in parts if part.outputs), ()))
+
+    def _sum_terms(self, parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = {}
+        for share, teacher, part in zip(self.shares, self.teachers, parts, strict=True):
+            for name, value in part.items():
+                terms[name] = terms.get(name, torch.zeros_like(value)) + share * value
+                terms[f"{name}/{teacher.name}"] = value
+        return terms
 
     def _mean(self, shares: Sequence[dict[str, float]]) -> dict[str, float]:
         there = [(w, t.name, s) for w, t, s in zip(self.shares, self.teachers, shares, strict=True) if s]

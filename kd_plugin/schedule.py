@@ -52,9 +52,13 @@ class Schedule:
         """End a step, unless the host begins steps itself."""
         self._begun = self._host_begins
 
-    def factor(self, real: int) -> float:
-        """The factor of D's terms for a call with this number of real images, which are counted."""
+    def count(self, real: int) -> None:
+        """Count the real images of a call, in this process."""
         self.images += real * world() * self.every
+
+    @property
+    def factor(self) -> float:
+        """The factor of D's terms, now that the real images of this call are counted."""
         grown = 1.0 if self.warmup == 0 else min(self.images / (self.warmup * 1000), 1.0)
         left = 1.0 if self.until == 0 else max(1 - self.images / (self.until * 1000), 0.0)
         return self.every * grown * left

@@ -96,7 +96,7 @@ class ProbeStudent:
         with self._tap.capture("real"):
             for part in torch.split(images, self._options.batch):
                 self._d(*self._options.inputs(part))
-        return self._space.compared(Pairs(self._head(self._tap.release().features), embeddings))
+        return self._space.compared(Pairs(self._head(self._tap.release("real").features), embeddings))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,11 +20,20 @@ from kd_plugin.types import ROLES, Captured, Role
 __all__ = ["FeatureTap", "device_of", "inside"]
 
 
+Split = Callable[[Tensor], tuple[Tensor, Tensor]]  # a layer's output -> what is kept, and what D goes on with
+
+
+def shared(output: Tensor) -> tuple[Tensor, Tensor]:
+    """Both attached to D's graph; what follows may work in place, as nn.ReLU(inplace=True)."""
+    return output, output.clone()
+
+
 @dataclass
 class _Sightings:
     """What the hooks recorded since the block began: one entry per call, features by layer."""
 
     features: dict[str, list[Tensor]]
+    split: Split
     seen: list[Tensor] = field(default_factory=list)
 
 
@@ -85,12 +94,18 @@ class FeatureTap:
             return None
         if not isinstance(output, Tensor):
             raise LayerError(f"{arg('layer', name)} returns a {type(output).__name__}, not a tensor")
-        self._sightings.features[name].append(output)
-        return output.clone()  # what follows may work in place, as nn.ReLU(inplace=True)
+        features, passed = self._sightings.split(output)
+        self._sightings.features[name].append(features)
+        return passed
 
     @contextmanager
-    def capture(self, role: Role, clean: Tensor | None = None, keys: Tensor | None = None) -> Iterator[None]:
+    def capture(
+        self, role: Role, clean: Tensor | None = None, keys: Tensor | None = None, split: Split = shared
+    ) -> Iterator[None]:
         """Everything D is called with in this block belongs to `role`; several calls are joined along N.
+
+        Args:
+            split: applied to the layers' outputs.
 
         Raises:
             CaptureError: the layer did not fire, the role is unknown or already taken, blocks are nested, or
@@ -98,7 +113,7 @@ class FeatureTap:
             LayerError: the layer's output is not a tensor, or not one row per image.
         """
         self._check_free(role)
-        sightings = _Sightings({name: [] for name in self.layers})
+        sightings = _Sightings({name: [] for name in self.layers}, split)
         hooks = [] if self._wrapped.compiled else self._hook()
         self._sightings = sightings
         try:
@@ -126,9 +141,9 @@ class FeatureTap:
                 )
         return captured
 
-    def release(self) -> Captured:
-        """What was captured for `real` alone; afterwards the tap is empty."""
-        return self._captured.pop("real")
+    def release(self, role: Role) -> Captured:
+        """What was captured for one role; afterwards it is free again."""
+        return self._captured.pop(role)
 
     def _check_free(self, role: Role) -> None:
         if role not in ROLES:

@@ -63,6 +63,14 @@ class Embedder:
             return torch.cat([self.embed(real_images), self.embed(fake_images)])
         return self.embed(torch.cat([real_images, fake_images]))
 
+    def embed_role(self, captured: Captured) -> Tensor:
+        """[N, E] of one role; cached for images with keys.
+
+        Raises:
+            CaptureError: as `embed_captured`.
+        """
+        return self.embed_cached(self._shown(captured), captured.keys)
+
     def embed_cached(self, images: Tensor, keys: Tensor | None) -> Tensor:
         """As `embed`; with keys [N], without gradient, and each distinct image is embedded only once."""
         if keys is None:

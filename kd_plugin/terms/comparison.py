@@ -11,7 +11,7 @@ from kd_plugin.diagnostics import Errors, ExplainedMeter, errors_of
 from kd_plugin.distances import DISTANCES
 from kd_plugin.terms.base import Term, TermOptions
 from kd_plugin.terms.step import DiscriminatorStep
-from kd_plugin.types import Pairs
+from kd_plugin.types import ROLES, Pairs
 
 __all__ = ["ComparisonOptions", "ComparisonTerm"]
 
@@ -58,8 +58,9 @@ class ComparisonTerm(Term):
 
     def discriminator_loss(self, step: DiscriminatorStep) -> Tensor:
         real, fake = self.compared(step).split(step.real)
-        self._meter.observe("real", real)
-        self._meter.observe("fake", fake)
+        for role, pairs in zip(ROLES, (real, fake), strict=True):
+            if role in step.roles:
+                self._meter.observe(role, pairs)
         return self.role_loss(real, fake, step.crossed) + self.role_loss(fake, real, step.crossed)
 
     def compared(self, step: DiscriminatorStep) -> Pairs:

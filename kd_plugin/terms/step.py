@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from kd_plugin.normalization import Normalization
-from kd_plugin.types import Pairs, StageView
+from kd_plugin.types import ROLES, Pairs, Role, StageView
 
 __all__ = ["DiscriminatorStep", "GeneratorStep"]
 
@@ -23,6 +23,7 @@ class DiscriminatorStep:
     texts:         [P, E], the teacher's embeddings of the prompts; None if no active term needs them.
     crossed:       whether the crossed pairs count in this step (q < p, q uniform in [0, 1)).
     normalization: of the teacher's embeddings.
+    roles:         those whose rows are new, with gradient; the others' were seen before (carried distillation).
     """
 
     pairs: Pairs
@@ -30,6 +31,7 @@ class DiscriminatorStep:
     texts: Tensor | None
     crossed: bool
     normalization: Normalization
+    roles: tuple[Role, ...] = ROLES
 
     def normalized(self) -> Pairs:
         """[N + M, E], for comparing embeddings with embeddings."""

@@ -441,3 +441,11 @@ def test_looking_at_held_out_images_moves_nothing(attach, discriminator, images,
     for name, value in kd.state_dict().items():
         if isinstance(value, torch.Tensor):
             assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("options", [{"terms": {"agkd": 0.0}}, {"every": 3}, {"until": 1e-6}])
+def test_where_nothing_is_distilled_the_total_can_be_backpropagated(attach, discriminator, images, run, options):
+    kd = attach(**options)
+    for _ in range(3):
+        run(kd, discriminator, images(1), images(2)).total.backward()
+        kd.for_generator(images(2)).total.backward()

@@ -1,0 +1,98 @@
+"""The terms of G: from generated and real images, through the frozen teacher, to their losses."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kd_plugin.balance import weighted
+from kd_plugin.config.kd import KDConfig
+from kd_plugin.distributed import gathered
+from kd_plugin.errors import KDError, arg
+from kd_plugin.sides.discriminator import Borrowed
+from kd_plugin.terms import GeneratorStep, Needs, Term
+from kd_plugin.terms.training import train_term
+from kd_plugin.types import Distilled, StageView
+
+__all__ = ["GeneratorSide"]
+
+
+class GeneratorSide:
+    """Shows G's images to the teacher.
+
+    Args:
+        borrowed: teacher and prompts.
+        terms: those of G, by name.
+        views: of the teacher's stages that these terms read.
+        config: their weights.
+
+    Raises:
+        KDError: a term with parameters has no optimiser.
+    """
+
+    def __init__(
+        self, borrowed: Borrowed, terms: Mapping[str, Term], views: Sequence[StageView], config: KDConfig
+    ) -> None:
+        self._borrowed, self.terms, self._views, self._weights = borrowed, terms, tuple(views), config.weights
+        self.needs = Needs.union(term.needs for term in terms.values())
+        self._optimizers = _optimizers(terms)
+
+    def distilled(self, fake: Tensor, real: Tensor | None, keys: Tensor | None) -> dict[str, Distilled]:
+        """By term, not yet balanced. Trains the terms that have an optimiser first."""
+        outputs = (fake,) if fake.requires_grad else ()
+        step = self._step(fake, real, keys)
+        for name, optimizer in self._optimizers.items():
+            train_term(self.terms[name], optimizer, step)
+        return {
+            name: weighted({name: term.generator_loss(step)}, self._weights, outputs)
+            for name, term in self.terms.items()
+        }
+
+    def trained_apart(self) -> set[int]:
+        """The ids of the parameters that have an optimiser of their own."""
+        return {id(p) for name in self._optimizers for p in self.terms[name].parameters()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, optimizer in self._optimizers.items():
+            optimizer.load_state_dict(copy.deepcopy(state[name]))  # it would share the tensors otherwise
+
+    def _step(self, fake: Tensor, real: Tensor | None, keys: Tensor | None) -> GeneratorStep:
+        embed = self._borrowed.embedder.embed_with_stages
+        embeddings, fake_stages = embed(fake, self._views)
+        texts = self._borrowed.texts(embeddings)
+        step = GeneratorStep(gathered(embeddings), texts=texts, fake_stages=_gathered(fake_stages))
+        if not self.needs.real_images:
+            return step
+        if real is None:
+            name = next(name for name, term in self.terms.items() if term.needs.real_images)
+            raise KDError(
+                f"{arg(name, self._weights[name])}: call kd.for_generator(fake, real, loss) with real images, or set "
+                f"{arg(name, 0)}"
+            )
+        with torch.no_grad():
+            of_reals, real_stages = embed(real, self._views, keys)
+        return dataclasses.replace(step, real=gathered(of_reals.to(embeddings)), real_stages=_gathered(real_stages))
+
+
+def _gathered(stages: Mapping[StageView, Tensor]) -> dict[StageView, Tensor]:
+    return {view: gathered(stage) for view, stage in stages.items()}
+
+
+def _optimizers(terms: Mapping[str, Term]) -> dict[str, torch.optim.Optimizer]:
+    """The optimisers of G's terms with parameters."""
+    optimizers: dict[str, torch.optim.Optimizer] = {}
+    for name, term in terms.items():
+        optimizer = term.make_optimizer()
+        if optimizer is not None:
+            optimizers[name] = optimizer
+        elif "D" not in term.sides and any(True for _ in term.parameters()):
+            raise KDError(f"term '{name}' acts on G and has parameters: its make_optimizer() must return an optimiser")
+    return optimizers
