@@ -19,10 +19,12 @@ from kd_plugin.interface import AnyDistiller
 from kd_plugin.multi_teacher import MultiTeacherDistiller
 from kd_plugin.prompts.bank import PromptBank
 from kd_plugin.prompts.sources import AUTO, place_of, read_prompts
+from kd_plugin.sides.discriminator import Borrowed
 from kd_plugin.student.heads import joined_width, make_head
 from kd_plugin.student.tap import FeatureTap, device_of
 from kd_plugin.teachers import Teacher, load_teachers
 from kd_plugin.teachers.base import freeze
+from kd_plugin.teachers.embedder import Embedder
 from kd_plugin.teachers.protocol import REQUIRED
 from kd_plugin.terms import TERMS, TermOptions
 
@@ -116,7 +118,8 @@ def attach(
         head = make_head(member_config.head, width or joined_width(tap.layers), member.embed_dim, seed + place).to(
             device
         )
-        distiller = Distiller(tap, member, head, bank, member_config, seed, carried, share)
+        borrowed = Borrowed(tap, Embedder(member, member_config.view, member_config.preprocess), bank)
+        distiller = Distiller(borrowed, head, member_config, seed, carried, share)
         if tap.distributed:
             average_gradients(distiller.parameters())
         members.append((share, distiller))

@@ -22,7 +22,6 @@ from kd_plugin.seeding import seeded
 from kd_plugin.sides.carried import Cargo, Share
 from kd_plugin.sides.discriminator import Borrowed, DiscriminatorSide
 from kd_plugin.sides.generator import GeneratorSide
-from kd_plugin.student.tap import FeatureTap
 from kd_plugin.teachers.embedder import Embedder
 from kd_plugin.teachers.protocol import Teacher
 from kd_plugin.terms import TERMS, Needs, Term, TermInfo
@@ -41,10 +40,8 @@ class Distiller(AnyDistiller):
     schedule and balance, never D or the teacher.
 
     Args:
-        tap: on the student feature.
-        teacher: frozen.
+        borrowed: tap on D, teacher and prompts.
         head: [N, F] or [N, F, h, w] -> [N, E].
-        prompts: None if no active term needs texts.
         config: everything else; a term of weight 0 is never computed.
         seed: of the coin and of the terms' initial weights; must be the same in all processes.
         carried: the host's backward pass carries the gradients of D's terms, instead of adding their loss to its own.
@@ -53,10 +50,8 @@ class Distiller(AnyDistiller):
 
     def __init__(
         self,
-        tap: FeatureTap,
-        teacher: Teacher,
+        borrowed: Borrowed,
         head: nn.Module,
-        prompts: PromptBank | None,
         config: KDConfig,
         seed: int,
         carried: bool = False,
@@ -65,14 +60,15 @@ class Distiller(AnyDistiller):
         super().__init__()
         self.config = config
         self.head = head
-        borrowed = self._borrowed = Borrowed(tap, Embedder(teacher, config.view, config.preprocess), prompts)
+        self._borrowed = borrowed
+        embed_dim, device = borrowed.embedder.teacher.embed_dim, borrowed.tap.device
         with seeded(seed):  # terms may have parameters
             self.terms = nn.ModuleDict(
-                {name: TERMS[name](options, teacher.embed_dim) for name, options in config.active_terms.items()}
+                {name: TERMS[name](options, embed_dim) for name, options in config.active_terms.items()}
             )
-            views = _chosen_views(self._terms(), borrowed.embedder, tap.device)
-        self.terms.to(tap.device)
-        self.normalization = Normalization(config.norm, config.centre, teacher.embed_dim, tap.device)
+            views = _chosen_views(self._terms(), borrowed.embedder, device)
+        self.terms.to(device)
+        self.normalization = Normalization(config.norm, config.centre, embed_dim, device)
         on_d, on_g = ({name: term for name, term in self._terms() if side in term.sides} for side in ("D", "G"))
         self._on_d = DiscriminatorSide(borrowed, head, self.normalization, on_d, config)
         self._on_g = GeneratorSide(borrowed, on_g, views, config)

@@ -29,9 +29,9 @@ __all__ = ["Borrowed", "DiscriminatorSide"]
 class Borrowed:
     """What a distiller uses but does not own. Inside a dataclass, nn.Module does not register any of it."""
 
-    tap: FeatureTap
+    tap: FeatureTap  # on the student feature
     embedder: Embedder
-    prompts: PromptBank | None
+    prompts: PromptBank | None  # None if no active term needs texts
 
     def texts(self, like: Tensor) -> Tensor | None:
         """[P, E] of the type and device of `like`."""
