@@ -22,6 +22,7 @@ TITLES = {
     "drawings_60kimg": "The same at 60 kimg",
     "cats": "Photos of Egyptian cats at 32 pixels, 90 for training, 30 kimg",
     "cats_100kimg": "The same at 100 kimg",
+    "dogs": "Photos of golden retrievers at 32 pixels, 90 for training, 30 kimg",
     "transfer": "What D learns from the teacher: 100 drawings, 20 kimg",
 }
 LEGEND = """\
@@ -55,7 +56,7 @@ def table(results: Results) -> Iterator[str]:
             "" if form == NONE else with_interval(results.difference(form)),
             "" if share is None else number(*share),
             plus_minus(results.mean_of(form, "swd"), 0),
-            plus_minus(results.mean_of(form, "judge")),
+            plus_minus(results.mean_of(form, "judge"), 4),
             plus_minus(results.mean_of(form, "gap")),
             " / ".join(filter(None, explained)),
             plus_minus(results.mean_of(form, "grad_ratio")),

@@ -55,7 +55,7 @@ def test_the_share_closed_is_of_the_means_over_common_seeds(tmp_path: Path) -> N
     assert shown[CEILING][3] == "1.00 ± 0.00"
     # (0.6 - 0.4) / (0.6 - 0.3); with one seed left out (0.8 - 0.5) / (0.8 - 0.4) and (0.4 - 0.3) / (0.4 - 0.2)
     assert shown[form][3] == "0.67 ± 0.12"
-    assert shown[form][4:6] == ["50 ± 1", "0.80 ± 0.10"]
+    assert shown[form][4:6] == ["50 ± 1", "0.8000 ± 0.1000"]
     assert shown[form][7] == "0.30 ± 0.10 / 0.10 ± 0.00"
 
 
