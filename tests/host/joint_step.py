@@ -75,7 +75,7 @@ def steps(ranks: Ranks, out: Path, data: Path, *flags: str) -> None:
         phase.optimizer = torch.optim.SGD(phase.parameters, lr=0.01)
     assert isinstance(session.kd, Distiller)
     critic = session.kd.terms["critic"]
-    session.kd._optimizers["critic"] = torch.optim.SGD(critic.parameters(), lr=0.01)
+    session.kd._on_g._optimizers["critic"] = torch.optim.SGD(critic.parameters(), lr=0.01)
     joint_draws(ranks)
     loader = make_loader(dataset, config.batch, seed=0, rank=ranks.rank, world=ranks.world)
     for step in range(STEPS):
