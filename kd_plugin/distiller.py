@@ -19,7 +19,7 @@ from kd_plugin.normalization import Normalization
 from kd_plugin.prompts.bank import PromptBank
 from kd_plugin.schedule import Schedule
 from kd_plugin.seeding import seeded
-from kd_plugin.sides.carried import Cargo, Share
+from kd_plugin.sides.carried import Cargo, Load
 from kd_plugin.sides.discriminator import Borrowed, DiscriminatorSide
 from kd_plugin.sides.generator import GeneratorSide
 from kd_plugin.teachers.embedder import Embedder
@@ -123,7 +123,8 @@ class Distiller(AnyDistiller):
         if role in self._carried_roles:  # a second time: the step before is over
             self._end_step()
         self._schedule.enter()
-        if not (self._on_d.terms and self._schedule.active):
+        without_gradients = self._carried and not torch.is_grad_enabled()
+        if not (self._on_d.terms and self._schedule.active) or without_gradients:
             return self._skipped(role)
         self._borrowed.embedder.check_capture(role, clean)
         keys = keys if self.view == "clean" else None
@@ -171,12 +172,15 @@ class Distiller(AnyDistiller):
             return fake
         cargo = Cargo(loss_scale=loss_scale)
         leaf, guided = cargo.take(fake)
-        shares = []
+        plain, loads = Distilled(_nothing(fake.device)), []
         for name, part in self._for_generator(leaf, real, keys).items():
-            gradient = torch.autograd.grad(part.total * self._share, leaf, retain_graph=True, allow_unused=True)
-            shares.append(Share(gradient, balance=self._balances.get(name)))
             self._latest |= part.terms
-        cargo.load(shares)
+            if name in self._balances:
+                gradient = torch.autograd.grad(part.total, leaf, retain_graph=True, allow_unused=True)
+                loads.append(Load(gradient, factor=self._share, balance=self._balances[name]))
+            else:
+                plain += part
+        cargo.load([*loads, Load(torch.autograd.grad(plain.total, leaf, allow_unused=True), factor=self._share)])
         return guided
 
     def explained(self) -> dict[str, float]:
@@ -239,14 +243,13 @@ class Distiller(AnyDistiller):
             part = self._on_d.distilled_of(role, captured, self._schedule.coin, fresh=bool(self._carried_roles))
         if role == "real":
             self._schedule.count(len(captured.features))
-        if part is not None and torch.is_grad_enabled():
-            total = part.total * self._schedule.factor * self._share
-            gradients = torch.autograd.grad(total, [*part.outputs, *parameters], allow_unused=True)
-            outputs = len(part.outputs)
-            cargo.load([Share(gradients[:outputs], gradients[outputs:], self._balances.get("D"))])
+        loads = []
+        if part is not None:
+            gradients = torch.autograd.grad(part.total, [*part.outputs, *parameters], allow_unused=True)
+            outputs, factor = len(part.outputs), self._schedule.factor * self._share
+            loads.append(Load(gradients[:outputs], gradients[outputs:], factor, self._balances.get("D")))
             self._latest |= part.terms
-        else:
-            cargo.load([])
+        cargo.load(loads)
         self._end_role(role)
 
     def _end_role(self, role: Role) -> None:
@@ -267,7 +270,8 @@ class Distiller(AnyDistiller):
             named = " and ".join(arg(name, self.config.weights[name]) for name in self._on_g.terms)
             warnings.warn(
                 f"after {_PATIENCE} steps of D, {named} had no effect: in G's step add "
-                "kd.for_generator(fake, real, loss).total to its loss, or set the weight to 0",
+                "kd.for_generator(fake, real, loss).total to its loss, or let its images pass through "
+                "kd.guided(fake, real), or set the weight to 0",
                 stacklevel=3,
             )
 

@@ -22,6 +22,8 @@ __all__ = ["MultiTeacherDistiller"]
 class MultiTeacherDistiller(AnyDistiller):
     """Reports terms as weighted sums under their names, and unweighted as `name/teacher`.
 
+    Where the host carries the gradients, a teacher is balanced relative to its gradient and what the others have added.
+
     Args:
         members: weight and distiller of each teacher.
     """

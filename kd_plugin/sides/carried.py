@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,29 +13,32 @@ from torch import Tensor, nn
 from kd_plugin.balance import Balance
 from kd_plugin.errors import CaptureError
 
-__all__ = ["Cargo", "Share"]
+__all__ = ["Cargo", "Load"]
 
 
 @dataclass(frozen=True)
-class Share:
-    """What some terms add.
+class Load:
+    """Gradients of some terms' loss.
 
-    gradients:  of their loss, by tensor in the order of `Cargo.take`, float32 or float64; None: does not depend on it.
+    tensors:    by tensor, in the order of `Cargo.take`, float32 or float64; None: the loss does not depend on it.
     parameters: of the heads, in the order of `Cargo.parameters`.
-    balance:    scales both, relative to the host's gradients at the tensors; None: as they are.
+    factor:     by which all are multiplied, after balancing.
+    balance:    scales them relative to the host's gradients at the tensors; None: does not.
     """
 
-    gradients: Sequence[Tensor | None]
+    tensors: Sequence[Tensor | None]
     parameters: Sequence[Tensor | None] = ()
+    factor: float = 1.0
     balance: Balance | None = None
 
-    @property
+    @cached_property
     def squared_norm(self) -> Tensor:
-        return torch.stack([g.float().square().sum() for g in self.gradients if g is not None]).sum()
+        """At the tensors."""
+        return torch.stack([g.float().square().sum() for g in self.tensors if g is not None]).sum()
 
 
 class Cargo:
-    """The gradients for one block of calls. They are added once, by the first backward pass that frees its graph.
+    """The loads of one block of calls. They are added once, by the first backward pass that frees its graph.
 
     A pass that builds a graph of its own (`create_graph=True`, for a penalty on gradients such as R1) carries nothing:
     the penalty stays the host's.
@@ -54,81 +58,67 @@ class Cargo:
         parts: Collection[str] = ("fake",),
     ) -> None:
         self.parameters = tuple(parameters)
-        self.learnable = False  # whether anything could learn from what was taken
         self._loss_scale, self._part, self._parts = loss_scale, part, parts
         self._taken = 0
-        self._shares: Sequence[Share] | None = None
-        self._open: set[int] = set()  # tensors that the host's backward pass has not reached yet
-        self._adversarial: list[Tensor] = []
-        self._scales: list[Tensor | None] = []
+        self._waiting: set[int] = set()  # tensors that the host's backward pass has not reached yet
+        self._loads: Sequence[Load] | None = None
+        self._factors: list[Tensor | float] = []  # by load; empty before the backward pass
+        self._adversarial: list[Tensor] = []  # squared norms of the host's gradients
 
     def take(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
         """A tensor of the host -> a leaf from which to compute losses, and what the host goes on with instead."""
+        place = self._taken
+        self._taken += 1
         leaf = tensor.detach()
         leaf = (leaf if leaf.dtype == torch.float64 else leaf.float()).requires_grad_()
-        self.learnable |= tensor.requires_grad
         if not (torch.is_grad_enabled() and tensor.requires_grad):
             return leaf, tensor.clone()
-        self._open.add(self._taken)
-        passed: Tensor = _Carry.apply(self, self._taken, tensor, *self.parameters)  # type: ignore[no-untyped-call]
-        self._taken += 1
+        self._waiting.add(place)
+        passed: Tensor = _Carry.apply(self, place, tensor, *self.parameters)  # type: ignore[no-untyped-call]
         return leaf, passed
 
-    def load(self, shares: Sequence[Share]) -> None:
-        """What is to be added, one share for each balance; without it, nothing is."""
-        self._shares = [share for share in shares if any(g is not None for g in share.gradients)]
+    def load(self, loads: Sequence[Load]) -> None:
+        """What is to be added, in one load for each balance."""
+        self._loads = [load for load in loads if any(gradient is not None for gradient in load.tensors)]
 
     def deliver(self, place: int, gradient: Tensor) -> tuple[Tensor, list[Tensor | None]]:
         """The host's gradient at a tensor, with what is added to it; and the gradients of the parameters."""
-        nothing: list[Tensor | None] = [None] * len(self.parameters)
-        if self._shares is None:
+        of_parameters: list[Tensor | None] = [None] * len(self.parameters)
+        if self._loads is None:
             raise CaptureError("backward was called inside a capture block; close the block first")
-        if place not in self._open:  # a second pass, over a graph that was kept
-            return gradient, nothing
-        first = not self._scales
-        self._measure(gradient)
-        self._open.discard(place)
-        total = gradient
-        for share, scale in zip(self._shares, self._scales, strict=True):
-            extra = share.gradients[place]
-            if extra is not None:
-                total = total + self._scaled(extra, scale).to(gradient.dtype)
-        if not self._open:
-            self._close()
+        if place not in self._waiting:  # a second pass, over a graph that was kept
+            return gradient, of_parameters
+        self._waiting.discard(place)
+        balanced = [load for load in self._loads if load.balance is not None]
+        if balanced:
+            self._adversarial.append((gradient.float() / self._loss_scale).square().sum())
+        first = not self._factors
         if first:
-            nothing = [self._sum(number) for number in range(len(self.parameters))]
-        return total, nothing
+            self._factors = [self._factor(load) for load in self._loads]
+        total = gradient
+        for load, factor in zip(self._loads, self._factors, strict=True):
+            total = _plus(total, load.tensors[place], factor)
+            if first:  # with the first tensor that is reached
+                for number, extra in enumerate(load.parameters):
+                    of_parameters[number] = _plus(of_parameters[number], extra, factor)
+        if not self._waiting:
+            for load in balanced:
+                load.balance.note(self._squares(load), self._part, self._parts)  # type: ignore[union-attr]
+        return total, of_parameters
 
-    def _measure(self, gradient: Tensor) -> None:
-        self._adversarial.append((gradient.float() / self._loss_scale).square().sum())
-        if not self._scales:
-            self._scales = [self._scale_of(share) for share in self._shares or ()]
+    def _factor(self, load: Load) -> Tensor | float:
+        given = load.factor * self._loss_scale
+        return given if load.balance is None else load.balance.scale(self._squares(load)) * given
 
-    def _scale_of(self, share: Share) -> Tensor | None:
-        if share.balance is None:
-            return None
-        return share.balance.scale(self._squares(share))
+    def _squares(self, load: Load) -> Tensor:
+        return torch.stack([load.squared_norm, torch.stack(self._adversarial).sum()])
 
-    def _squares(self, share: Share) -> Tensor:
-        return torch.stack([share.squared_norm, torch.stack(self._adversarial).sum()])
 
-    def _close(self) -> None:
-        for share in self._shares or ():
-            if share.balance is not None:
-                share.balance.note(self._squares(share), self._part, self._parts)
-
-    def _sum(self, number: int) -> Tensor | None:
-        """Of a parameter's gradients."""
-        parts = [
-            self._scaled(share.parameters[number], scale)
-            for share, scale in zip(self._shares or (), self._scales, strict=True)
-            if share.parameters and share.parameters[number] is not None
-        ]
-        return torch.stack(parts).sum(0).to(self.parameters[number].dtype) if parts else None
-
-    def _scaled(self, gradient: Tensor | None, scale: Tensor | None) -> Tensor:
-        assert gradient is not None
-        return gradient * self._loss_scale if scale is None else gradient * (scale * self._loss_scale)
+def _plus(gradient: Tensor | None, extra: Tensor | None, factor: Tensor | float) -> Any:
+    """gradient + factor extra, of the type of the former; None counts as 0."""
+    if extra is None:
+        return gradient
+    return extra * factor if gradient is None else gradient + (extra * factor).to(gradient.dtype)
 
 
 class _Carry(torch.autograd.Function):

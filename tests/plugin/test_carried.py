@@ -13,7 +13,7 @@ TERMS = {"agkd": 2.0, "cgkd": 3.0}
 
 
 def gradients(*modules):
-    return [parameter.grad.clone() for module in modules for parameter in module.parameters()]
+    return [p.grad.clone() for module in modules for p in module.parameters() if p.grad is not None]
 
 
 def joint(kd, d, real, fake):
@@ -225,4 +225,49 @@ def test_several_teachers(attach, discriminator, images, make_teacher):
     )
     separate(other, discriminator, images(1), images(2))
     expected = joint(one, discriminator, images(1), images(2))
+    assert equal(separate(other, discriminator, images(1), images(2)), expected)
+
+
+@pytest.mark.parametrize("options", [{"warmup": 1.0}, {"until": 0.1}, {"every": 2}])
+def test_the_schedules_factor_is_not_balanced_away(attach, discriminator, images, options):
+    """In the first measured step both forms know the same ratio, and both multiply by the same factor."""
+    one, other = (
+        attach(terms={"agkd": 1.0}, p=0, balance=0.5, carried=carried, **options) for carried in (False, True)
+    )
+    bare = attach(terms={"agkd": 0.0}, carried=True)
+    plain = separate(bare, discriminator, images(1), images(2))
+    pulls = []
+    for kd, step, order in ((one, joint, []), (other, separate, [("real", "fake")])):
+        for number in range(9):
+            gradient = step(kd, discriminator, images(1), images(2), *order)
+            if number % 2 == 0:  # with every=2, the others are left out
+                taught = gradient
+        pulls.append(sum((a - b).square().sum() for a, b in zip(taught, plain, strict=False)).sqrt().item())
+    assert pulls[1] == pytest.approx(pulls[0], rel=1e-4)
+
+
+def test_a_teachers_share_is_not_balanced_away(attach, discriminator, images, make_teacher):
+    """Beside the joint form there is a small difference: what one teacher adds is there when the other is balanced."""
+    pair = [(1.0, make_teacher()), (0.25, make_teacher(4))]
+    one, other = (
+        attach(teacher=pair, terms={"agkd": 1.0}, p=0, balance=0.5, carried=carried) for carried in (False, True)
+    )
+    for _ in range(3):
+        expected = joint(one, discriminator, images(1), images(2))
+        found = separate(other, discriminator, images(1), images(2))
+    for gradient, reference in zip(found, expected, strict=True):
+        assert (gradient - reference).norm() < 0.05 * reference.norm()
+
+
+def test_a_layer_that_cannot_learn_beside_one_that_can(attach, discriminator, images):
+    """The gradients reach the layer that they are of."""
+    discriminator.b4["conv"].requires_grad_(False)
+    one, other = (
+        attach(terms={"agkd": 1.0}, p=0, layer="b4.conv,b4.fc", head="linear", carried=carried)
+        for carried in (False, True)
+    )
+
+    separate(other, discriminator, images(1), images(2))
+    expected = joint(one, discriminator, images(1), images(2))
+    assert len(expected) == len(list(discriminator.parameters())) - 2 + 2
     assert equal(separate(other, discriminator, images(1), images(2)), expected)
