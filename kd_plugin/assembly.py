@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack, cast
 
 import torch
@@ -14,14 +15,16 @@ from kd_plugin.config.kd import KDConfig, variant_values
 from kd_plugin.config.schema import from_dict, options_of, to_dict
 from kd_plugin.distiller import Distiller
 from kd_plugin.distributed import average_gradients
-from kd_plugin.errors import KDError, PromptError, TeacherError, arg
+from kd_plugin.errors import KDError, PromptError, TeacherError, arg, nearest
 from kd_plugin.interface import AnyDistiller
 from kd_plugin.multi_teacher import MultiTeacherDistiller
 from kd_plugin.prompts.bank import PromptBank
 from kd_plugin.prompts.sources import AUTO, place_of, read_prompts
 from kd_plugin.sides.discriminator import Borrowed
+from kd_plugin.student.features import LAYOUTS, Layout
 from kd_plugin.student.heads import joined_width, make_head
-from kd_plugin.student.tap import FeatureTap, device_of
+from kd_plugin.student.tap import FeatureTap
+from kd_plugin.student.wrapped import device_of
 from kd_plugin.teachers import Teacher, load_teachers
 from kd_plugin.teachers.base import freeze
 from kd_plugin.teachers.embedder import Embedder
@@ -75,6 +78,7 @@ def attach(
     config: KDConfig | None = None,
     variant: str | None = None,
     width: int | None = None,
+    layout: Layout = "auto",
     carried: bool = False,
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -94,6 +98,9 @@ def attach(
         config: all other options; by default KDConfig().
         variant: a name in kd_plugin.VARIANTS, whose values override those of `config`.
         width: F, the number of features of the layer (of several layers, in total), if its attributes do not tell.
+        layout: where the channels of the layer's output are, if it is neither [N, F] nor a map [N, F, h, w]:
+            `channels_first`, `channels_last`, or `class_token` for the first of tokens [N, T, F]. `auto` goes by the
+            layer's kind and width, and takes the mean of tokens.
         carried: the terms' gradients are added by the host's own backward passes, for hosts that call backward for the
             generated images before they run D on the real ones; see AnyDistiller.capture and AnyDistiller.guided.
         seed: of the initial weights of head and terms, and of the coin; must be the same in all processes.
@@ -105,25 +112,45 @@ def attach(
     """
     requested = {**variant_values(variant), **options, **_term_values(terms, options)}
     config = from_dict(KDConfig, {**to_dict(config or KDConfig()), **requested}, what="argument of attach()")
+    if layout not in LAYOUTS:
+        raise KDError(f"{arg('layout', layout)} is unknown{nearest(layout, LAYOUTS)}")
     device = device_of(discriminator) if device is None else torch.device(device)
     teachers = _teachers(teacher, config, device)
     if prompts is None:
         prompts, config = _prompts_of(config, requested)
+    host = _Host(discriminator, width, layout, carried, device)
+    several = len(teachers) > 1
     members = []
     for place, (share, member) in enumerate(teachers):
         _check_teacher(member)
-        tap = FeatureTap(discriminator, config.layers)  # one for each: reading it empties it
-        member_config = _without_text_terms(config) if len(teachers) > 1 and member.vocabulary == () else config
+        member_config = _without_text_terms(config) if several and member.vocabulary == () else config
         bank = _prompt_bank(member, prompts, member_config)
-        head = make_head(member_config.head, width or joined_width(tap.layers), member.embed_dim, seed + place).to(
-            device
-        )
-        borrowed = Borrowed(tap, Embedder(member, member_config.view, member_config.preprocess), bank)
-        distiller = Distiller(borrowed, head, member_config, seed, carried, share)
+        members.append((share, host.distiller(member, bank, member_config, (seed, seed + place), share)))
+    return MultiTeacherDistiller(members) if several else members[0][1]
+
+
+@dataclass(frozen=True)
+class _Host:
+    """What `attach` was told about the training loop: see there."""
+
+    discriminator: nn.Module
+    width: int | None
+    layout: Layout
+    carried: bool
+    device: torch.device
+
+    def distiller(
+        self, teacher: Teacher, prompts: PromptBank | None, config: KDConfig, seeds: tuple[int, int], share: float
+    ) -> Distiller:
+        """Of one teacher. seeds: of the terms, and of the head."""
+        tap = FeatureTap(self.discriminator, config.layers, self.width, self.layout)  # reading it empties it
+        student = self.width or joined_width(tap.layers.values())
+        head = make_head(config.head, student, teacher.embed_dim, seeds[1]).to(self.device)
+        borrowed = Borrowed(tap, Embedder(teacher, config.view, config.preprocess), prompts)
+        distiller = Distiller(borrowed, head, config, seeds[0], self.carried, share)
         if tap.distributed:
             average_gradients(distiller.parameters())
-        members.append((share, distiller))
-    return members[0][1] if len(members) == 1 else MultiTeacherDistiller(members)
+        return distiller
 
 
 def _term_values(terms: Mapping[str, float | TermOptions] | None, options: Mapping[str, Any]) -> dict[str, Any]:

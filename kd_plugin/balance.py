@@ -81,7 +81,8 @@ class Balance:
         self._least = LEAST if lowers else 1.0
         self._calls = 0
         self._ratio = torch.tensor(math.nan)  # the running mean; NaN before the first measurement
-        self._noted: dict[str, list[Tensor]] = {}  # by part of the step
+        self._noted: list[Tensor] = []  # of the parts of the step so far
+        self._noted_parts: set[str] = set()
 
     def state_dict(self) -> dict[str, Any]:
         """The running mean (None before the first measurement) and the calls. Waits for an accelerator."""
@@ -95,17 +96,26 @@ class Balance:
     def __call__(self, distilled: Distilled, adversarial: Tensor | None) -> Distilled:
         """
         Raises:
-            KDError: the adversarial loss is missing.
+            KDError: the adversarial loss is missing, or has no graph.
         """
-        if adversarial is None:
-            raise KDError(self.advice)
-        if self._due:
-            self._observe(squared_norms(distilled, adversarial))
+        measurable = torch.is_grad_enabled() and bool(distilled.outputs)  # otherwise values are only looked at
+        loss = self._scalar(adversarial, measurable)
+        if measurable and self._due:
+            self._observe(squared_norms(distilled, loss))
         self._calls += 1
         scale = self._factor(self._ratio.to(distilled.total.device))
         return dataclasses.replace(
             distilled, total=distilled.total * scale, terms={**distilled.terms, self.label: scale.float()}
         )
+
+    def _scalar(self, adversarial: Tensor | None, needs_graph: bool) -> Tensor:
+        """The mean of a loss [N] or [N, 1], as official code keeps it before its backward pass."""
+        if adversarial is None:
+            raise KDError(self.advice)
+        if not isinstance(adversarial, Tensor) or (needs_graph and not adversarial.requires_grad):
+            came = "has no graph" if isinstance(adversarial, Tensor) else f"is a {type(adversarial).__name__}"
+            raise KDError(f"the adversarial loss {came}; give the tensor itself, not its .item() or .detach()")
+        return adversarial.mean()
 
     def scale(self, squares: Tensor) -> Tensor:
         """The factor where the host carries the gradients, which are seen only while it is in its backward pass.
@@ -117,19 +127,21 @@ class Balance:
         ratio = self._ratio.to(squares)
         return self._factor(torch.where(ratio.isnan(), ratio_of(squares), ratio)).float()
 
-    def note(self, squares: Tensor, part: str, parts: Collection[str]) -> None:
-        """Include the squared norms of the gradients in one part of a step, [2]; measured when all were noted."""
-        self._noted.setdefault(part, []).append(squares)
-        if self._noted.keys() != set(parts):
+    def note(self, squares: Tensor, own: Collection[str], parts: Collection[str]) -> None:
+        """Include the squared norms of the gradients in some parts of a step, [2]; measured when all were noted."""
+        self._noted.append(squares)
+        self._noted_parts.update(own)
+        if self._noted_parts != set(parts):
             return
         if self._due:
-            self._observe(torch.stack([square for noted in self._noted.values() for square in noted]).sum(0))
+            self._observe(torch.stack(self._noted).sum(0))
         self._calls += 1
         self.begin_step()
 
     def begin_step(self) -> None:
         """Forget the parts of a step that was not completed."""
-        self._noted = {}
+        self._noted.clear()
+        self._noted_parts.clear()
 
     @property
     def _due(self) -> bool:

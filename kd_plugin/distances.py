@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from kd_plugin.functional import best_constant_l1, best_constant_l2, best_constant_squared, mean_row_distance
+from kd_plugin.functional import (
+    best_constant_l1,
+    best_constant_l2,
+    best_constant_squared,
+    mean_absolute_difference,
+    mean_row_distance,
+    mean_squared_difference,
+    sum_of_squared_differences,
+)
 from kd_plugin.registry import Registry
 
 __all__ = ["DISTANCES", "Distance"]
@@ -26,7 +34,7 @@ class Distance:
 
 
 DISTANCES: Registry[Distance] = Registry("distance")
-DISTANCES.register("l1")(Distance(lambda a, b: (a - b).abs().mean(), best_constant_l1))
+DISTANCES.register("l1")(Distance(mean_absolute_difference, best_constant_l1))
 DISTANCES.register("l2")(Distance(mean_row_distance, best_constant_l2))
-DISTANCES.register("mse")(Distance(lambda a, b: (a - b).square().mean(), best_constant_squared))
-DISTANCES.register("sse")(Distance(lambda a, b: (a - b).square().sum(), best_constant_squared))
+DISTANCES.register("mse")(Distance(mean_squared_difference, best_constant_squared))
+DISTANCES.register("sse")(Distance(sum_of_squared_differences, best_constant_squared))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kd_plugin.balance import Balance
 from kd_plugin.config.kd import KDConfig
-from kd_plugin.errors import TeacherError, arg
+from kd_plugin.errors import CaptureError, TeacherError, arg
 from kd_plugin.interface import AnyDistiller, RunD
 from kd_plugin.normalization import Normalization
 from kd_plugin.prompts.bank import PromptBank
@@ -22,11 +22,12 @@ from kd_plugin.seeding import seeded
 from kd_plugin.sides.carried import Cargo, Load
 from kd_plugin.sides.discriminator import Borrowed, DiscriminatorSide
 from kd_plugin.sides.generator import GeneratorSide
+from kd_plugin.student.rows import Roles, Rows
 from kd_plugin.teachers.embedder import Embedder
 from kd_plugin.teachers.protocol import Teacher
 from kd_plugin.terms import TERMS, Needs, Term, TermInfo
 from kd_plugin.terms.stage_choice import EMBEDDING, StageTerm
-from kd_plugin.types import ROLES, Distilled, Role, StageView
+from kd_plugin.types import ROLES, Captured, Distilled, Role, StageView
 
 __all__ = ["Distiller"]
 
@@ -41,7 +42,7 @@ class Distiller(AnyDistiller):
 
     Args:
         borrowed: tap on D, teacher and prompts.
-        head: [N, F] or [N, F, h, w] -> [N, E].
+        head: [N, F] -> [N, E].
         config: everything else; a term of weight 0 is never computed.
         seed: of the coin and of the terms' initial weights; must be the same in all processes.
         carried: the host's backward pass carries the gradients of D's terms, instead of adding their loss to its own.
@@ -118,19 +119,20 @@ class Distiller(AnyDistiller):
         self._schedule.begin_step()
 
     def capture(
-        self, role: Role, clean: Tensor | None = None, keys: Tensor | None = None, loss_scale: float = 1.0
+        self, roles: Roles, clean: Tensor | None = None, keys: Tensor | None = None, loss_scale: float = 1.0
     ) -> AbstractContextManager[None]:
-        if role in self._carried_roles:  # a second time: the step before is over
+        rows = Rows.of(roles)
+        if not self._carried_roles.isdisjoint(rows.roles):  # a second time: the step before is over
             self._end_step()
         self._schedule.enter()
         without_gradients = self._carried and not torch.is_grad_enabled()
         if not (self._on_d.terms and self._schedule.active) or without_gradients:
-            return self._skipped(role)
-        self._borrowed.embedder.check_capture(role, clean)
+            return self._skipped(rows)
+        self._borrowed.embedder.check_capture(rows.roles, clean)
         keys = keys if self.view == "clean" else None
         if not self._carried:
-            return self._borrowed.tap.capture(role, clean, keys)
-        return self._capture_to_carry(role, clean, keys, loss_scale)
+            return self._borrowed.tap.capture(rows, clean, keys)
+        return self._capture_to_carry(rows, clean, keys, loss_scale)
 
     def forward(self, adversarial: Tensor | None = None) -> Distilled:
         self._schedule.enter()
@@ -143,6 +145,7 @@ class Distiller(AnyDistiller):
         if not (self._on_d.terms and self._schedule.active):
             return Distilled(_nothing(tap.device))
         captured = tap.drain()
+        _check_gradients(captured)
         with torch.autocast(tap.device.type, enabled=False):
             distilled = self._on_d.distilled(captured, self._schedule.coin)
         if "D" in self._balances:
@@ -222,27 +225,28 @@ class Distiller(AnyDistiller):
             return self._on_g.distilled(fake, real, keys)
 
     @contextmanager
-    def _skipped(self, role: Role) -> Iterator[None]:
+    def _skipped(self, rows: Rows) -> Iterator[None]:
         """A block in a step that distils nothing."""
         yield
         if self._carried:
-            self._end_role(role)
+            self._end_roles(rows)
 
     @contextmanager
     def _capture_to_carry(
-        self, role: Role, clean: Tensor | None, keys: Tensor | None, loss_scale: float
+        self, rows: Rows, clean: Tensor | None, keys: Tensor | None, loss_scale: float
     ) -> Iterator[None]:
         """Like the tap's, and then the gradients of D's terms are computed, for the backward pass to come."""
         parameters = [p for p in self.parameters() if p.requires_grad]
-        cargo = Cargo(parameters, loss_scale, role, ROLES)
+        cargo = Cargo(parameters, loss_scale, rows.roles, ROLES)
         tap = self._borrowed.tap
-        with tap.capture(role, clean, keys, cargo.take):
+        with tap.capture(rows, clean, keys, cargo.take):
             yield
-        captured = tap.release(role)
+        captured = tap.release(rows.roles)
+        _check_gradients(captured)
         with torch.autocast(tap.device.type, enabled=False):
-            part = self._on_d.distilled_of(role, captured, self._schedule.coin, fresh=bool(self._carried_roles))
-        if role == "real":
-            self._schedule.count(len(captured.features))
+            part = self._on_d.distilled_of(captured, self._schedule.coin, fresh=bool(self._carried_roles))
+        if "real" in captured:
+            self._schedule.count(len(captured["real"].features))
         loads = []
         if part is not None:
             gradients = torch.autograd.grad(part.total, [*part.outputs, *parameters], allow_unused=True)
@@ -250,10 +254,10 @@ class Distiller(AnyDistiller):
             loads.append(Load(gradients[:outputs], gradients[outputs:], factor, self._balances.get("D")))
             self._latest |= part.terms
         cargo.load(loads)
-        self._end_role(role)
+        self._end_roles(rows)
 
-    def _end_role(self, role: Role) -> None:
-        self._carried_roles.add(role)
+    def _end_roles(self, rows: Rows) -> None:
+        self._carried_roles.update(rows.roles)
         if len(self._carried_roles) == len(ROLES):
             self._warn_if_generator_is_forgotten()
 
@@ -279,6 +283,18 @@ class Distiller(AnyDistiller):
 def _nothing(device: torch.device) -> Tensor:
     """A loss of 0 that can be backpropagated."""
     return torch.zeros((), device=device, requires_grad=True)
+
+
+def _check_gradients(captured: Mapping[Role, Captured]) -> None:
+    """
+    Raises:
+        CaptureError: D can learn nothing from what was captured.
+    """
+    if not torch.is_grad_enabled():  # the values are only looked at
+        return
+    for role, seen in captured.items():
+        if why := seen.blocked():
+            raise CaptureError(f"the captured layer passes no gradient on to D ('{role}'): {why}")
 
 
 def _chosen_views(terms: Iterable[tuple[str, Term]], embedder: Embedder, device: torch.device) -> tuple[StageView, ...]:

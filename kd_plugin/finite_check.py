@@ -17,6 +17,9 @@ class FiniteCheck:
     def __init__(self) -> None:
         self._arriving: tuple[Tensor, torch.cuda.Event] | None = None
 
+    def __getstate__(self) -> dict[str, None]:
+        return {"_arriving": None}  # an event belongs to its process
+
     def __call__(self, numbers: Tensor) -> bool:
         """Whether all of them, and their sum, are finite; on CUDA, those of the call before this one."""
         total = numbers.detach().sum(dtype=torch.float32)  # one operation, where asking each number takes five

@@ -11,8 +11,11 @@ __all__ = [
     "best_constant_squared",
     "correlations",
     "energy_distance",
+    "mean_absolute_difference",
     "mean_row_distance",
+    "mean_squared_difference",
     "row_normalized",
+    "sum_of_squared_differences",
 ]
 
 SHORTEST_ROW = 1e-12
@@ -62,6 +65,18 @@ def _mean_among(rows: Tensor) -> Tensor:
 def _pairwise(a: Tensor, b: Tensor) -> Tensor:
     # Computed by matrix products, small distances (the diagonal in particular) would be inexact.
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def mean_absolute_difference(prediction: Tensor, target: Tensor) -> Tensor:
+    return (prediction - target).abs().mean()
+
+
+def mean_squared_difference(prediction: Tensor, target: Tensor) -> Tensor:
+    return (prediction - target).square().mean()
+
+
+def sum_of_squared_differences(prediction: Tensor, target: Tensor) -> Tensor:
+    return (prediction - target).square().sum()
 
 
 def mean_row_distance(prediction: Tensor, target: Tensor) -> Tensor:

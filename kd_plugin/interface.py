@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from kd_plugin.prompts.bank import PromptBank
+from kd_plugin.student.rows import Roles
 from kd_plugin.teachers.protocol import Teacher
 from kd_plugin.terms import Needs, TermInfo
-from kd_plugin.types import Distilled, Role
+from kd_plugin.types import Distilled
 
 __all__ = ["AnyDistiller", "RunD"]
 
@@ -63,7 +64,7 @@ class AnyDistiller(nn.Module, ABC):
 
     @abstractmethod
     def capture(
-        self, role: Role, clean: Tensor | None = None, keys: Tensor | None = None, loss_scale: float = 1.0
+        self, roles: Roles, clean: Tensor | None = None, keys: Tensor | None = None, loss_scale: float = 1.0
     ) -> AbstractContextManager[None]:
         """A block in which calls of D are observed. Does nothing if no term of D is active in this step.
 
@@ -71,10 +72,13 @@ class AnyDistiller(nn.Module, ABC):
         backward pass through these calls adds them, to D and to the heads.
 
         Args:
-            role: `real` or `fake`: the images that D is called with inside.
+            roles: `real` or `fake`: the images that D is called with inside. Where it is called with both at once:
+                their order, `("fake", "real")` for `D(torch.cat([fake, real]))`; if they differ in number,
+                `{"fake": len(fake), "real": len(real)}`.
             clean: [N, C, H, W] in [-1, 1], the same images before augmentation; required for the view `clean`.
             keys: [N] integers on the CPU, one for each distinct clean image (dataset index, and whether it is
-                mirrored): with the view `clean` the teacher then embeds each image once per run.
+                mirrored): with the view `clean` the teacher then embeds each image once per run. With both roles, of
+                the real images only.
             loss_scale: carried only: the factor of the loss that is backpropagated (`GradScaler.get_scale()`).
 
         Raises:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from kd_plugin.distiller import Distiller
 from kd_plugin.interface import AnyDistiller, RunD
 from kd_plugin.prompts.bank import PromptBank
+from kd_plugin.student.rows import Roles
 from kd_plugin.teachers.protocol import Teacher
 from kd_plugin.terms import Needs, TermInfo
-from kd_plugin.types import Distilled, Role
+from kd_plugin.types import Distilled
 
 __all__ = ["MultiTeacherDistiller"]
 
@@ -69,11 +70,11 @@ class MultiTeacherDistiller(AnyDistiller):
 
     @contextmanager
     def capture(
-        self, role: Role, clean: Tensor | None = None, keys: Tensor | None = None, loss_scale: float = 1.0
+        self, roles: Roles, clean: Tensor | None = None, keys: Tensor | None = None, loss_scale: float = 1.0
     ) -> Iterator[None]:
         with ExitStack() as stack:
             for _, distiller in self._all():
-                stack.enter_context(distiller.capture(role, clean, keys, loss_scale))
+                stack.enter_context(distiller.capture(roles, clean, keys, loss_scale))
             yield
 
     def forward(self, adversarial: Tensor | None = None) -> Distilled:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,11 +19,13 @@ ROLES: tuple[Role, Role] = ("real", "fake")
 class Captured:
     """What one `capture(role)` block collected.
 
-    features: [N, F] or [N, F, h, w], the tapped layer's output, attached to D's graph; several layers side by side.
-    outputs:  the same as the layers returned it, call by call: gradients are measured there.
+    features: [N, F], of the tapped layers side by side, attached to D's graph.
+    outputs:  what the layers returned, call by call: gradients are measured there. Of calls with real and generated
+              images together, with the role that comes first.
     seen:     [N, C, H, W], what D was given (augmented), detached; None if D's input is not such a tensor.
     clean:    [N, C, H, W] in [-1, 1], before augmentation; None if the caller did not pass it.
     keys:     [N] integers, one for each distinct clean image; None: embeddings are not cached.
+    blocked:  tells why no gradient can reach D from the features now; empty if one can.
     """
 
     features: Tensor
@@ -30,6 +33,7 @@ class Captured:
     seen: Tensor | None
     clean: Tensor | None = None
     keys: Tensor | None = None
+    blocked: Callable[[], str] = str
 
 
 @dataclass(frozen=True)

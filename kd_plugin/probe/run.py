@@ -17,9 +17,9 @@ from kd_plugin.functional import correlations
 from kd_plugin.probe.report import Knowledge, Report, Trial
 from kd_plugin.probe.trial import Inputs, TrialOptions, Trials
 from kd_plugin.prompts.selection import select_prompts_by_embeddings
-from kd_plugin.student.heads import student_width
+from kd_plugin.student.features import student_width
 from kd_plugin.student.layers import list_layers
-from kd_plugin.student.tap import inside
+from kd_plugin.student.wrapped import inside
 from kd_plugin.teachers.image_input import rgb
 from kd_plugin.teachers.protocol import HasStages, Teacher
 from kd_plugin.terms.stage_choice import spread

@@ -15,7 +15,9 @@ from kd_plugin.distances import DISTANCES
 from kd_plugin.normalization import Normalization
 from kd_plugin.probe.report import Trial
 from kd_plugin.student.heads import joined_width, make_head
-from kd_plugin.student.tap import FeatureTap, inside
+from kd_plugin.student.rows import Rows
+from kd_plugin.student.tap import FeatureTap
+from kd_plugin.student.wrapped import inside
 from kd_plugin.teachers.precision import least_seconds
 from kd_plugin.types import Pairs
 
@@ -64,7 +66,7 @@ class ProbeStudent:
     ) -> None:
         self._d = copy.deepcopy(inside(discriminator)).train().requires_grad_(True)
         self._tap = FeatureTap(self._d, layer.split(","))
-        self._head = make_head(head, joined_width(self._tap.layers), embeddings.shape[1], options.seed).to(
+        self._head = make_head(head, joined_width(self._tap.layers.values()), embeddings.shape[1], options.seed).to(
             embeddings.device
         )
         self._space = Normalization("standardise", False, embeddings.shape[1], embeddings.device)
@@ -93,10 +95,10 @@ class ProbeStudent:
         return fraction_explained(*errors_of(pairs, self._distance))
 
     def _pairs(self, images: Tensor, embeddings: Tensor) -> Pairs:
-        with self._tap.capture("real"):
+        with self._tap.capture(Rows.of("real")):
             for part in torch.split(images, self._options.batch):
                 self._d(*self._options.inputs(part))
-        return self._space.compared(Pairs(self._head(self._tap.release("real").features), embeddings))
+        return self._space.compared(Pairs(self._head(self._tap.release(("real",))["real"].features), embeddings))
 
 
 @dataclass(frozen=True)

@@ -47,18 +47,18 @@ class Cargo:
         parameters: that get a gradient too; it reaches them as any other does, with the hooks of
             DistributedDataParallel.
         loss_scale: by which the host has multiplied its loss (GradScaler), and therefore the gradients it will see.
-        part, parts: the role of the images, and the roles that make a step.
+        own, parts: the roles of the images, and those that make a step.
     """
 
     def __init__(
         self,
         parameters: Sequence[nn.Parameter] = (),
         loss_scale: float = 1.0,
-        part: str = "fake",
+        own: Collection[str] = ("fake",),
         parts: Collection[str] = ("fake",),
     ) -> None:
         self.parameters = tuple(parameters)
-        self._loss_scale, self._part, self._parts = loss_scale, part, parts
+        self._loss_scale, self._own, self._parts = loss_scale, own, parts
         self._taken = 0
         self._waiting: set[int] = set()  # tensors that the host's backward pass has not reached yet
         self._loads: Sequence[Load] | None = None
@@ -103,7 +103,7 @@ class Cargo:
                     of_parameters[number] = _plus(of_parameters[number], extra, factor)
         if not self._waiting:
             for load in balanced:
-                load.balance.note(self._squares(load), self._part, self._parts)  # type: ignore[union-attr]
+                load.balance.note(self._squares(load), self._own, self._parts)  # type: ignore[union-attr]
         return total, of_parameters
 
     def _factor(self, load: Load) -> Tensor | float:

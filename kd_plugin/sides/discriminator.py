@@ -16,7 +16,7 @@ from kd_plugin.errors import CaptureError, arg
 from kd_plugin.interface import RunD
 from kd_plugin.normalization import Normalization
 from kd_plugin.prompts.bank import PromptBank
-from kd_plugin.student.heads import pooled
+from kd_plugin.student.rows import Rows
 from kd_plugin.student.tap import FeatureTap
 from kd_plugin.teachers.embedder import Embedder
 from kd_plugin.terms import ComparisonTerm, DiscriminatorStep, Term
@@ -43,7 +43,7 @@ class DiscriminatorSide:
 
     Args:
         borrowed: tap on D, teacher and prompts.
-        head: [N, F] or [N, F, h, w] -> [N, E].
+        head: [N, F] -> [N, E].
         normalization: of the teacher's embeddings.
         terms: those of D, by name.
         config: their weights, the chance of crossed pairs, and the control experiment.
@@ -68,11 +68,12 @@ class DiscriminatorSide:
         outputs = tuple(output for seen in captured.values() for output in seen.outputs)
         return self._weighted(self._joint_step(captured, crossed), outputs)
 
-    def distilled_of(self, role: Role, captured: Captured, crossed: bool, fresh: bool) -> Distilled | None:
-        """Of one role, beside the other role's latest rows, which are given no gradient.
+    def distilled_of(self, captured: Mapping[Role, Captured], crossed: bool, fresh: bool) -> Distilled | None:
+        """Of one block, whose images are those of one role or both.
 
-        The sum over both roles has the gradients of `distilled`, except that the first role of a step meets the other
-        one's images of the step before.
+        One role stands beside the other role's latest rows, which are given no gradient. The sum over both roles has
+        the gradients of `distilled`, except that the first role of a step meets the other one's images of the step
+        before.
 
         Args:
             fresh: whether the other role was captured in this step already.
@@ -80,8 +81,11 @@ class DiscriminatorSide:
         Returns:
             None before the other role was ever captured.
         """
-        step = self._role_step(role, captured, crossed, fresh)
-        return None if step is None else self._weighted(step, captured.outputs)
+        if len(captured) == len(ROLES):
+            return self.distilled(captured, crossed)
+        ((role, own),) = captured.items()
+        step = self._role_step(role, own, crossed, fresh)
+        return None if step is None else self._weighted(step, own.outputs)
 
     def state_dict(self) -> dict[str, Any]:
         """The rows that the next role will meet."""
@@ -108,10 +112,12 @@ class DiscriminatorSide:
             run(images)
             return {}
         tap = self._borrowed.tap
-        with tap.capture("real"):
+        with tap.capture(Rows.of("real")):
             run(images)
         training = self._head.training
-        student = self._head.eval()(tap.release("real").features)  # in eval mode a spectral norm is not updated
+        student = self._head.eval()(
+            tap.release(("real",))["real"].features
+        )  # in eval mode a spectral norm is not updated
         self._head.train(training)
         pairs = Pairs(student, embeddings.to(student))
         step = DiscriminatorStep(pairs, len(pairs), self._borrowed.texts(student), False, self._normalization)
@@ -124,7 +130,7 @@ class DiscriminatorSide:
     def _joint_step(self, captured: Mapping[Role, Captured], crossed: bool) -> DiscriminatorStep:
         """Rows are computed once for both roles, real then fake."""
         real = len(captured["real"].features)
-        student = self._head(torch.cat([pooled(captured[role].features) for role in ROLES]))
+        student = self._head(torch.cat([captured[role].features for role in ROLES]))
         with torch.no_grad():
             teacher = self._borrowed.embedder.embed_captured(captured["real"], captured["fake"]).to(student)
             self._normalization.observe(teacher)
@@ -133,7 +139,7 @@ class DiscriminatorSide:
         return DiscriminatorStep(pairs, real, self._borrowed.texts(student), crossed, self._normalization)
 
     def _role_step(self, role: Role, captured: Captured, crossed: bool, fresh: bool) -> DiscriminatorStep | None:
-        student = self._head(pooled(captured.features))
+        student = self._head(captured.features)
         with torch.no_grad():
             teacher = self._borrowed.embedder.embed_role(captured).to(student)
             self._normalization.observe(teacher)

@@ -1,9 +1,9 @@
-"""From the discriminator's feature to the teacher's width: [N, F] or [N, F, h, w] -> [N, E]."""
+"""From the discriminator's feature to the teacher's width: [N, F] -> [N, E]."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn.utils.parametrizations import orthogonal, spectral_norm
 
 from kd_plugin.errors import KDError, LayerError, arg
 from kd_plugin.seeding import seeded
+from kd_plugin.student.features import TappedLayer, at_least_float32
 
 __all__ = [
     "IdentityHead",
@@ -20,64 +21,28 @@ __all__ = [
     "OrthogonalHead",
     "joined_width",
     "make_head",
-    "pooled",
-    "student_width",
 ]
 
 
-def student_width(layer: nn.Module) -> int | None:
-    """The number of features of a layer, from its attributes; None if they do not state it.
-
-    Asked of the layer rather than of a first forward pass: the head's parameters must exist when the optimiser is
-    made, which is before D has seen an image.
-    """
-    for attribute in ("out_features", "out_channels", "num_features"):
-        width = getattr(layer, attribute, None)
-        if isinstance(width, int):
-            return width
-    # The official StyleGAN2 layers keep nothing but their weight, [F, in] or [F, in, k, k].
-    weight = getattr(layer, "weight", None)
-    if isinstance(weight, Tensor) and weight.ndim in (2, 4) and not isinstance(layer, nn.Embedding):
-        return int(weight.shape[0])
-    return None
-
-
-def joined_width(layers: Mapping[str, nn.Module]) -> int:
+def joined_width(layers: Iterable[TappedLayer]) -> int:
     """F, the number of features of several layers together.
 
     Raises:
         LayerError: a layer that does not state its number; names it.
     """
     total = 0
-    for name, layer in layers.items():
-        features = student_width(layer)
-        if features is None:
+    for layer in layers:
+        if layer.width is None:
             raise LayerError(
-                f"{arg('layer', name)} ({type(layer).__name__}) does not state its number of features; "
+                f"{arg('layer', layer.name)} ({type(layer.module).__name__}) does not state its number of features; "
                 "pass width= to attach() (kd_plugin.list_layers(D, images) lists them)"
             )
-        total += features
+        total += layer.width
     return total
 
 
-def pooled(features: Tensor) -> Tensor:
-    """[N, F], or the spatial mean of [N, F, h, w]; float64 stays, every other type becomes float32.
-
-    Raises:
-        LayerError: another number of dimensions.
-    """
-    features = features if features.dtype == torch.float64 else features.float()
-    if features.ndim == 4:
-        return features.mean(dim=(2, 3))
-    if features.ndim == 2:
-        return features
-    raise LayerError(
-        f"{arg('layer')}: its output has the shape {list(features.shape)}; a student feature is [N, F] or [N, F, h, w]"
-    )
-
-
 def _checked(features: Tensor, width: int) -> Tensor:
-    features = pooled(features)
+    features = at_least_float32(features)
     if features.shape[1] != width:
         raise LayerError(
             f"{arg('layer')}: gives {features.shape[1]} features, but the head expects {width}; "

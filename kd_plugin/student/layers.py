@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_plugin.student.heads import student_width
-from kd_plugin.student.tap import inside
+from kd_plugin.student.features import student_width
+from kd_plugin.student.wrapped import inside
 
 __all__ = ["Layer", "list_layers"]
 

@@ -1,24 +1,32 @@
-"""Reading the outputs of named layers of a discriminator, and its input, with hooks."""
+"""Reading the outputs of named layers of a discriminator, and its input, while blocks are open."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.utils.hooks import RemovableHandle
 
 from kd_plugin.errors import CaptureError, LayerError, arg, nearest
-from kd_plugin.student.heads import pooled
+from kd_plugin.student.features import Layout, TappedLayer, split_key
+from kd_plugin.student.passage import Passage
+from kd_plugin.student.rows import Rows
+from kd_plugin.student.watch import Watch, watched
+from kd_plugin.student.wrapped import Wrapped, device_of
 from kd_plugin.types import ROLES, Captured, Role
 
-__all__ = ["FeatureTap", "device_of", "inside"]
+__all__ = ["FeatureTap"]
 
+
+_AFTER_BACKWARD = (
+    "a backward pass through it has freed its graph; call kd() before, for one loss of both roles, or, where the loop "
+    "calls backward for each role, use attach(..., carried=True)"
+)
 
 Split = Callable[[Tensor], tuple[Tensor, Tensor]]  # a layer's output -> what is kept, and what D goes on with
 
@@ -30,39 +38,53 @@ def shared(output: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass
 class _Sightings:
-    """What the hooks recorded since the block began: one entry per call, features by layer."""
+    """What was observed since the block began: one entry per call, features by layer."""
 
-    features: dict[str, list[Tensor]]
+    outputs: dict[str, list[Tensor]]
     split: Split
     seen: list[Tensor] = field(default_factory=list)
+    learns: bool = False  # a gradient can reach D
+    without_gradients: bool = False  # a layer ran where gradients are off
+    passage: Passage = field(default_factory=Passage)
 
 
 class FeatureTap:
     """Collects features while a `capture` block is open, and returns them once.
 
-    Not an nn.Module: it only borrows D. The hooks are removed with the block; one left on D would break its pickle
-    and its deepcopy. A compiled D alone keeps them: what is traced at its first call is all it ever does.
+    Not an nn.Module: it only borrows D. What observes D is removed with the block; left on D it would break its pickle
+    and its deepcopy. A compiled D alone keeps its hooks: what is traced at its first call is all it ever does.
 
     Args:
-        discriminator: D; also inside DistributedDataParallel or torch.compile, which are looked through.
-        layers: dotted names, as in `D.named_modules()`. The outputs of several are joined, pooled over their maps.
+        discriminator: D; also inside its wrappers, which are looked through.
+        layers: dotted names, as in `D.named_modules()`; `name[0]` and `name[key]` for one of the tensors that a layer
+            returns. The features of several are joined.
+        width: F, of all layers together, if their attributes do not tell.
+        layout: of the features, see `pooled`.
 
     Raises:
         LayerError: D has no such layer.
     """
 
-    def __init__(self, discriminator: nn.Module, layers: Sequence[str]) -> None:
-        self._wrapped = _Wrapped.of(discriminator)
+    def __init__(
+        self, discriminator: nn.Module, layers: Sequence[str], width: int | None = None, layout: Layout = "auto"
+    ) -> None:
+        self._wrapped = Wrapped.of(discriminator)
         modules = {name: module for name, module in self._wrapped.module.named_modules() if name}
+        of_one = width if len(layers) == 1 else None
+        self.layers: dict[str, TappedLayer] = {}
         for layer in layers:
-            if layer not in modules:
+            name, key = split_key(layer)
+            if name not in modules:
                 last = "; its last ones: " + ", ".join(f"'{name}'" for name in list(modules)[-5:]) if modules else ""
-                raise LayerError(f"{arg('layer', layer)} is not in the discriminator{nearest(layer, modules) or last}")
-        self.layers = {layer: modules[layer] for layer in layers}
+                raise LayerError(f"{arg('layer', layer)} is not in the discriminator{nearest(name, modules) or last}")
+            self.layers[layer] = TappedLayer.of(layer, modules[name], key, of_one, layout)
         self._captured: dict[Role, Captured] = {}
         self._sightings: _Sightings | None = None  # of the open block
         if self._wrapped.compiled:
-            self._hook()
+            self._watch()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_captured": {}, "_sightings": None}
 
     @property
     def device(self) -> torch.device:
@@ -74,47 +96,29 @@ class FeatureTap:
         """Whether D is inside DistributedDataParallel."""
         return self._wrapped.distributed
 
-    def _hook(self) -> list[RemovableHandle]:
-        """Start observing; calls outside a block are ignored."""
-        see_input, see_output = self._see_input, self._see_output
-        if self._wrapped.compiled:  # called from compiled code, as they are
-            see_input, see_output = map(torch.compiler.disable, (see_input, see_output))
-        return [
-            self._wrapped.entrance.register_forward_pre_hook(see_input, with_kwargs=True),
-            *(layer.register_forward_hook(functools.partial(see_output, name)) for name, layer in self.layers.items()),
-        ]
-
-    def _see_input(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._sightings is not None:
-            images = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim == 4)
-            self._sightings.seen.extend(image.detach() for image in list(images)[:1])
-
-    def _see_output(self, name: str, _module: nn.Module, _args: Any, output: Any) -> Tensor | None:
-        if self._sightings is None:
-            return None
-        if not isinstance(output, Tensor):
-            raise LayerError(f"{arg('layer', name)} returns a {type(output).__name__}, not a tensor")
-        features, passed = self._sightings.split(output)
-        self._sightings.features[name].append(features)
-        return passed
-
     @contextmanager
     def capture(
-        self, role: Role, clean: Tensor | None = None, keys: Tensor | None = None, split: Split = shared
+        self,
+        rows: Rows,
+        clean: Tensor | None = None,
+        keys: Tensor | None = None,
+        split: Split = shared,
     ) -> Iterator[None]:
-        """Everything D is called with in this block belongs to `role`; several calls are joined along N.
+        """Observes the calls of D in this block; several calls are joined along N.
 
         Args:
+            rows: the roles of D's rows.
+            clean: the images of all rows before augmentation.
+            keys: of the real ones.
             split: applied to the layers' outputs.
 
         Raises:
-            CaptureError: the layer did not fire, the role is unknown or already taken, blocks are nested, or
-                images and features differ in number.
+            CaptureError: the layer did not fire, blocks are nested, or images and features differ in number.
             LayerError: the layer's output is not a tensor, or not one row per image.
         """
-        self._check_free(role)
+        self._check_free(rows.roles)
         sightings = _Sightings({name: [] for name in self.layers}, split)
-        hooks = [] if self._wrapped.compiled else self._hook()
+        watches = [] if self._wrapped.compiled else self._watch()
         self._sightings = sightings
         try:
             yield
@@ -123,9 +127,9 @@ class FeatureTap:
             raise
         finally:
             self._sightings = None
-            for hook in hooks:
-                hook.remove()
-        self._captured[role] = self._joined(role, sightings, clean, keys)
+            for watch in reversed(watches):
+                watch.remove()
+        self._captured |= self._joined(rows, sightings, clean, keys)
 
     def drain(self) -> dict[Role, Captured]:
         """What was captured for both roles; afterwards the tap is empty.
@@ -141,87 +145,150 @@ class FeatureTap:
                 )
         return captured
 
-    def release(self, role: Role) -> Captured:
-        """What was captured for one role; afterwards it is free again."""
-        return self._captured.pop(role)
+    def release(self, roles: Sequence[Role]) -> dict[Role, Captured]:
+        """What was captured for these roles; afterwards they are free again."""
+        return {role: self._captured.pop(role) for role in roles}
 
-    def _check_free(self, role: Role) -> None:
-        if role not in ROLES:
-            raise CaptureError(f"unknown role '{role}'{nearest(role, ROLES)}")
+    def _watch(self) -> list[Watch]:
+        """Start observing; calls outside a block are ignored."""
+        see_outputs = {name: functools.partial(self._see_output, name) for name in self.layers}
+        return watched(
+            self._wrapped, self._see_input, [(layer.module, see_outputs[name]) for name, layer in self.layers.items()]
+        )
+
+    def _see_input(self, inputs: Any) -> None:
+        if self._sightings is not None:
+            images = next(_images_in(inputs), None)
+            if images is not None:
+                self._sightings.seen.append(images.detach())
+
+    def _see_output(self, name: str, output: Any) -> Any:
+        if self._sightings is None:
+            return None
+        layer = self.layers[name]
+        features = layer.read(output)
+        self._sightings.learns |= features.requires_grad
+        if not torch.is_grad_enabled():
+            self._sightings.without_gradients = True
+        kept, passed = self._sightings.split(features)
+        self._sightings.outputs[name].append(kept)
+        self._sightings.passage.watch(kept)
+        return layer.replace(output, passed)
+
+    def _check_free(self, roles: Sequence[Role]) -> None:
         if self._sightings is not None:
             raise CaptureError("capture blocks cannot be nested: close one before the next is opened")
-        if role in self._captured:
-            self._captured.clear()  # an abandoned step must not stop the one after this message
-            raise CaptureError(
-                f"'{role}' was captured twice before kd() was called; put all of a step's '{role}' calls of D into "
-                "one block"
+        taken = [role for role in roles if role in self._captured]
+        if taken:
+            self._captured.clear()
+            warnings.warn(
+                f"'{taken[0]}' was captured again before kd() was called, and what was captured first is dropped; put "
+                f"all of a step's '{taken[0]}' calls of D into one block, and call kd() in every step",
+                stacklevel=5,
             )
 
-    def _joined(self, role: Role, sightings: _Sightings, clean: Tensor | None, keys: Tensor | None) -> Captured:
-        seen = torch.cat(sightings.seen) if sightings.seen else None
-        count = None if seen is None else len(seen)
-        parts = []
-        for name, outputs in sightings.features.items():
+    def _joined(
+        self, rows: Rows, sightings: _Sightings, clean: Tensor | None, keys: Tensor | None
+    ) -> dict[Role, Captured]:
+        self._check_calls(rows, sightings)
+        features = [
+            _cat([layer.pooled(output) for output in sightings.outputs[name]]) for name, layer in self.layers.items()
+        ]
+        joined = _cat(features, dim=1)
+        if clean is not None and len(clean) != len(joined):
+            raise CaptureError(f"{_call(rows, 'clean=...')}: {len(clean)} clean images, but D saw {len(joined)}")
+        calls = [len(output) for output in sightings.outputs[next(iter(self.layers))]]
+        by_role = _by_role(rows, torch.split(joined, calls) if len(calls) > 1 else [joined])
+        seen = _by_role(rows, sightings.seen) if sightings.seen else {}
+        of_clean = {} if clean is None else rows.split(clean.detach())
+        keyed = "real" if len(rows.roles) > 1 else rows.roles[0]
+        if keys is not None and len(keys) != len(by_role[keyed]):
+            raise CaptureError(f"{_call(rows, 'keys=...')}: {len(keys)} keys, but D saw {len(by_role[keyed])}")
+        outputs = tuple(output for calls in sightings.outputs.values() for output in calls)
+        blocked = self._blocked(sightings)
+        return {
+            role: Captured(
+                by_role[role],
+                outputs if role == rows.roles[0] else (),  # a call with both roles has one output
+                seen.get(role),
+                of_clean.get(role),
+                keys if role == keyed else None,
+                blocked,
+            )
+            for role in rows.roles
+        }
+
+    def _check_calls(self, rows: Rows, sightings: _Sightings) -> None:
+        """Every layer fired, with one row per image."""
+        shapes = {tuple(images.shape[1:]) for images in sightings.seen}
+        if len(shapes) > 1:
+            raise CaptureError(
+                f"D was called with images of different shapes in one block ({_listed(shapes)}); put only the calls "
+                "with one of them into the block, or attach() once for each"
+            )
+        expected = [len(images) for images in sightings.seen]
+        for name, outputs in sightings.outputs.items():
             if not outputs:
                 why = (
                     "call kd_plugin.attach() before the first call of a compiled D, which never looks for hooks again"
                     if self._wrapped.compiled
                     else "call D in the block (parts of D that torch.compile has compiled skip hooks: compile D whole)"
                 )
-                raise CaptureError(f"the layer '{name}' did not fire inside capture('{role}'): {why}")
-            parts.append(outputs[0] if len(outputs) == 1 else torch.cat(outputs))
-            count = len(parts[0]) if count is None else count
-            if len(parts[-1]) != count:
+                raise CaptureError(f"the layer '{name}' did not fire inside {_call(rows)}: {why}")
+            given = [len(output) for output in outputs]
+            expected = expected or given
+            if sum(given) != sum(expected) or (len(rows.roles) > 1 and given != expected):
                 raise LayerError(
-                    f"{arg('layer', name)} gave {len(parts[-1])} rows for {count} images; it must fire once per "
+                    f"{arg('layer', name)} gave {_sum(given)} rows for {_sum(expected)} images; it must fire once per "
                     "call, with one row per image"
                 )
-        features = parts[0] if len(parts) == 1 else torch.cat([pooled(part) for part in parts], dim=1)
-        for what, noun, given in (("clean", "clean images", clean), ("keys", "keys", keys)):
-            if given is not None and len(given) != len(features):
-                raise CaptureError(f"capture('{role}', {what}=...): {len(given)} {noun}, but D saw {len(features)}")
-        every = tuple(output for outputs in sightings.features.values() for output in outputs)
-        return Captured(features, every, seen, None if clean is None else clean.detach(), keys)
+
+    def _blocked(self, sightings: _Sightings) -> Callable[[], str]:
+        """Captured.blocked."""
+        why = "" if sightings.learns else self._why_frozen(sightings.without_gradients)
+        return lambda: _AFTER_BACKWARD if sightings.passage.freed else why
+
+    def _why_frozen(self, without_gradients: bool) -> str:
+        if without_gradients:
+            return (
+                "it ran inside D where gradients are off; with torch.utils.checkpoint pass use_reentrant=False"
+                if torch.is_grad_enabled()
+                else "D ran under torch.no_grad()"
+            )
+        if not any(parameter.requires_grad for parameter in self._wrapped.module.parameters()):
+            return "all parameters of D are frozen; call D.requires_grad_(True) before D's step"
+        return "it and all layers before it are frozen; choose a layer behind one that is trained"
 
 
-@dataclass(frozen=True)
-class _Wrapped:
-    """D inside its wrappers.
-
-    module:      D itself.
-    entrance:    whose call shows D's input.
-    compiled:    torch.compile is at work.
-    distributed: DistributedDataParallel averages D's gradients.
-    """
-
-    module: nn.Module
-    entrance: nn.Module
-    compiled: bool
-    distributed: bool
-
-    @classmethod
-    def of(cls, discriminator: nn.Module) -> _Wrapped:
-        compiled: nn.Module | None = None
-        distributed = False
-        while True:
-            if isinstance(discriminator, DistributedDataParallel):
-                discriminator, distributed = discriminator.module, True
-            elif isinstance(inner := getattr(discriminator, "_orig_mod", None), nn.Module):
-                compiled = discriminator if compiled is None else compiled  # hooks of the wrapper run uncompiled
-                discriminator = inner
-            else:
-                break
-        in_place = getattr(discriminator, "_compiled_call_impl", None) is not None  # D.compile()
-        entrance = discriminator if compiled is None else compiled
-        return cls(discriminator, entrance, in_place or compiled is not None, distributed)
+def _images_in(inputs: Any) -> Iterator[Tensor]:
+    """The tensors [N, C, H, W] among D's inputs, also in lists and dicts."""
+    if isinstance(inputs, Tensor):
+        if inputs.ndim == 4:
+            yield inputs
+    elif isinstance(inputs, Mapping):
+        yield from _images_in(tuple(inputs.values()))
+    elif isinstance(inputs, list | tuple):
+        for value in inputs:
+            yield from _images_in(value)
 
 
-def device_of(discriminator: nn.Module) -> torch.device:
-    """Where D is."""
-    parameter = next(discriminator.parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device
+def _by_role(rows: Rows, calls: Sequence[Tensor]) -> dict[Role, Tensor]:
+    parts = [rows.split(call) for call in calls]
+    return {role: _cat([part[role] for part in parts]) for role in rows.roles}
 
 
-def inside(discriminator: nn.Module) -> nn.Module:
-    """D without DistributedDataParallel and torch.compile."""
-    return _Wrapped.of(discriminator).module
+def _cat(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts), dim=dim)
+
+
+def _call(rows: Rows, *arguments: str) -> str:
+    roles = f"'{rows.roles[0]}'" if len(rows.roles) == 1 else str(rows.roles)
+    return f"capture({', '.join([roles, *arguments])})"
+
+
+def _sum(counts: Sequence[int]) -> str:
+    return str(sum(counts))
+
+
+def _listed(shapes: set[tuple[int, ...]]) -> str:
+    return " and ".join(str(list(shape)) for shape in sorted(shapes))

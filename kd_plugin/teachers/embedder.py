@@ -35,15 +35,16 @@ class Embedder:
         self._shapes: dict[str, tuple[int, int, int]] = {}
         self._finite = FiniteCheck()
 
-    def check_capture(self, role: str, clean: Tensor | None) -> None:
+    def check_capture(self, roles: Sequence[str], clean: Tensor | None) -> None:
         """
         Raises:
             CaptureError: the view `clean`, and no clean images.
         """
         if self.view == "clean" and clean is None:
+            block = f"'{roles[0]}'" if len(roles) == 1 else str(tuple(roles))
             raise CaptureError(
-                f"{arg('view', 'clean')}: capture('{role}') needs the images before augmentation; write "
-                f"capture('{role}', clean=images)"
+                f"{arg('view', 'clean')}: capture({block}) needs the images before augmentation; write "
+                f"capture({block}, clean=images)"
             )
 
     def embed_captured(self, real: Captured, fake: Captured) -> Tensor:

@@ -6,42 +6,10 @@ import re
 
 import pytest
 import torch
-from torch import nn
 
 from kd_plugin.errors import KDError, LayerError
-from kd_plugin.student.heads import IdentityHead, LinearHead, make_head, pooled, student_width
-
-
-class OfficialStyle(nn.Module):
-    """A layer that keeps nothing but its weight."""
-
-    def __init__(self, *shape: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(*shape))
-
-
-@pytest.mark.parametrize(
-    ("layer", "width"),
-    [
-        (nn.Linear(3, 7), 7),
-        (nn.Conv2d(3, 8, 1), 8),
-        (nn.ConvTranspose2d(3, 9, 1), 9),
-        (nn.BatchNorm2d(5), 5),
-        (OfficialStyle(11, 4), 11),
-        (OfficialStyle(12, 4, 3, 3), 12),
-        (OfficialStyle(12), None),
-        (nn.Embedding(10, 4), None),
-        (nn.ReLU(), None),
-    ],
-)
-def test_width_read_from_the_layer(layer, width):
-    assert student_width(layer) == width
-
-
-def test_maps_are_averaged_over_space():
-    maps = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
-    expected = torch.tensor([[maps[n, c].sum() / 20 for c in range(3)] for n in range(2)])
-    torch.testing.assert_close(pooled(maps), expected)
+from kd_plugin.student.features import pooled
+from kd_plugin.student.heads import IdentityHead, LinearHead, make_head
 
 
 @pytest.mark.parametrize(
@@ -57,11 +25,6 @@ def test_any_float_type_is_taken(given, computed):
     assert pooled(torch.ones(2, 3, dtype=given)).dtype == computed
     assert pooled(torch.full((1, 1, 64, 64), 60000.0).to(given)).isfinite().all()  # a sum in float16 would overflow
     assert make_head("linear", 3, 4, seed=0)(torch.ones(2, 3, dtype=given)).dtype == torch.float32
-
-
-def test_three_dimensions_are_no_feature():
-    with pytest.raises(LayerError, match=re.escape("its output has the shape [2, 3, 4]; a student feature is [N, F]")):
-        pooled(torch.zeros(2, 3, 4))
 
 
 def test_auto_takes_identity_where_widths_agree():
