@@ -23,6 +23,7 @@ from kd_plugin.prompts.sources import AUTO, place_of, read_prompts
 from kd_plugin.sides.discriminator import Borrowed
 from kd_plugin.student.features import LAYOUTS, Layout
 from kd_plugin.student.heads import joined_width, make_head
+from kd_plugin.student.layers import LayerChoice, names_and_widths
 from kd_plugin.student.tap import FeatureTap
 from kd_plugin.student.wrapped import device_of
 from kd_plugin.teachers import Teacher, load_teachers
@@ -59,7 +60,7 @@ class KDOptions(TypedDict, total=False):
     until: float
     every: int
     control: str
-    layer: str
+    layer: LayerChoice
     head: str
     norm: str
     centre: bool
@@ -98,27 +99,29 @@ def attach(
         config: all other options; by default KDConfig().
         variant: a name in kd_plugin.VARIANTS, whose values override those of `config`.
         width: F, the number of features of the layer (of several layers, in total), if its attributes do not tell.
-        layout: where the channels of the layer's output are, if it is neither [N, F] nor a map [N, F, h, w]:
-            `channels_first`, `channels_last`, or `class_token` for the first of tokens [N, T, F]. `auto` goes by the
-            layer's kind and width, and takes the mean of tokens.
-        carried: the terms' gradients are added by the host's own backward passes, for hosts that call backward for the
-            generated images before they run D on the real ones; see AnyDistiller.capture and AnyDistiller.guided.
+        layout: of the layer's output, if it is neither [N, F] nor a map [N, F, h, w]: `channels_first`,
+            `channels_last`, or `class_token` (the first of tokens [N, T, F], not their mean). `auto` goes by its width.
+        carried: the host's own backward passes add the terms' gradients, for hosts that call backward for generated
+            and real images separately; see AnyDistiller.capture and AnyDistiller.guided.
         seed: of the initial weights of head and terms, and of the coin; must be the same in all processes.
         device: of head and teacher; by default D's.
-        options: override those of `config` and `variant`: layer=, view=, head=, p=, agkd= (a weight), ...
+        options: override those of `config` and `variant`: layer= (names, or what list_layers() returned), view=, ...
 
     Raises:
         KDError: an unknown term or option, a value out of range, or something missing; the message says what to do.
     """
-    requested = {**variant_values(variant), **options, **_term_values(terms, options)}
-    config = from_dict(KDConfig, {**to_dict(config or KDConfig()), **requested}, what="argument of attach()")
     if layout not in LAYOUTS:
         raise KDError(f"{arg('layout', layout)} is unknown{nearest(layout, LAYOUTS)}")
+    widths: dict[str, int] = {}
+    if "layer" in options:
+        options["layer"], widths = names_and_widths(options["layer"])
+    requested = {**variant_values(variant), **options, **_term_values(terms, options)}
+    config = from_dict(KDConfig, {**to_dict(config or KDConfig()), **requested}, what="argument of attach()")
     device = device_of(discriminator) if device is None else torch.device(device)
     teachers = _teachers(teacher, config, device)
     if prompts is None:
         prompts, config = _prompts_of(config, requested)
-    host = _Host(discriminator, width, layout, carried, device)
+    host = _Host(discriminator, width, widths, layout, carried, device)
     several = len(teachers) > 1
     members = []
     for place, (share, member) in enumerate(teachers):
@@ -135,6 +138,7 @@ class _Host:
 
     discriminator: nn.Module
     width: int | None
+    widths: Mapping[str, int]  # by layer
     layout: Layout
     carried: bool
     device: torch.device
@@ -143,7 +147,8 @@ class _Host:
         self, teacher: Teacher, prompts: PromptBank | None, config: KDConfig, seeds: tuple[int, int], share: float
     ) -> Distiller:
         """Of one teacher. seeds: of the terms, and of the head."""
-        tap = FeatureTap(self.discriminator, config.layers, self.width, self.layout)  # reading it empties it
+        widths = {config.layer: self.width} if self.width and len(config.layers) == 1 else self.widths
+        tap = FeatureTap(self.discriminator, config.layers, widths, self.layout)  # reading it empties it
         student = self.width or joined_width(tap.layers.values())
         head = make_head(config.head, student, teacher.embed_dim, seeds[1]).to(self.device)
         borrowed = Borrowed(tap, Embedder(teacher, config.view, config.preprocess), prompts)

@@ -127,7 +127,8 @@ def _candidates(discriminator: nn.Module, images: Tensor, inputs: Inputs) -> lis
     layers = list_layers(discriminator, *inputs(images))
     end = next((place for place, layer in enumerate(layers) if layer.suggested), len(layers) - 1)
     names = [layer.name for layer in layers[: end + 1]]
-    names = [name for name in names if student_width(discriminator.get_submodule(name)) is not None]
+    modules = dict(discriminator.named_modules())  # where a layer returns several tensors, its name has a key
+    names = [name for name in names if name in modules and student_width(modules[name]) is not None]
     if not names:
         raise KDError("the discriminator has no layer of known width; see kd_plugin.list_layers")
     blocks = {name.rpartition(".")[0] for name in names}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kd_plugin.errors import LayerError, arg
 
-__all__ = ["LAYOUTS", "Layout", "TappedLayer", "at_least_float32", "pooled", "student_width"]
+__all__ = ["LAYOUTS", "Layout", "TappedLayer", "at_least_float32", "pooled", "student_width", "tensors_in"]
 
 Layout = Literal["auto", "channels_first", "channels_last", "class_token"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
@@ -51,7 +51,8 @@ def pooled(features: Tensor, layout: Layout = "auto", width: int | None = None) 
     Args:
         features: [N, F]; tokens [N, T, F] or [N, F, T]; a map [N, F, h, w] or [N, h, w, F].
         layout: the axis that holds the channels; `class_token`: of tokens [N, T, F] the first, instead of the mean.
-            `auto`: the axis of this width; if both have it, or it is unknown, the last of tokens and the first of maps.
+            `auto`: the axis of this width; if both have it, or it is unknown, the last of tokens and of maps
+            [N, h, h, F], the first of other maps.
         width: F.
 
     Returns:
@@ -78,7 +79,8 @@ def pooled(features: Tensor, layout: Layout = "auto", width: int | None = None) 
 
 def _layout_of(features: Tensor, width: int | None) -> Layout:
     first, last = features.shape[1], features.shape[-1]
-    usual: Layout = "channels_last" if features.ndim == 3 else "channels_first"
+    square = features.ndim == 4 and first == features.shape[2] != last  # [N, h, h, F]
+    usual: Layout = "channels_last" if features.ndim == 3 or (square and width is None) else "channels_first"
     if width is None or first == last:
         return usual
     if width not in (first, last):
@@ -104,6 +106,16 @@ class TappedLayer:
     key: int | str | None
     width: int | None
     layout: Layout
+
+    @classmethod
+    def seen(cls, name: str, module: nn.Module, key: int | str | None, features: Tensor) -> TappedLayer:
+        """One whose output is known."""
+        layer = cls.of(name if key is None else f"{name}[{key}]", module, key, None, "auto")
+        if features.ndim == 2:
+            return replace(layer, width=features.shape[1])
+        known = layer.width if layer.width in (features.shape[1], features.shape[-1]) else None
+        layout = _layout_of(features, known) if layer.layout == "auto" else layer.layout
+        return replace(layer, width=features.shape[1 if layout == "channels_first" else -1])
 
     @classmethod
     def of(cls, name: str, module: nn.Module, key: int | str | None, width: int | None, layout: Layout) -> TappedLayer:
@@ -150,8 +162,7 @@ class TappedLayer:
     def _keys(self, output: Any) -> str:
         """How to write the tensors inside."""
         base = self.name.partition("[")[0]
-        inner = output.items() if isinstance(output, Mapping) else enumerate(output) if _is_list(output) else ()
-        ways = [f"'{base}[{key}]' ({list(part.shape)})" for key, part in inner if isinstance(part, Tensor)]
+        ways = [f"'{base}[{key}]' ({list(part.shape)})" for key, part in tensors_in(output) if key is not None]
         return f"; write layer={' or '.join(ways)}" if ways else "; expected a tensor"
 
 
@@ -162,6 +173,14 @@ def split_key(name: str) -> tuple[str, int | str | None]:
         return name, None
     key = match[2]
     return match[1], int(key) if key.isdigit() else key
+
+
+def tensors_in(output: Any) -> list[tuple[int | str | None, Tensor]]:
+    """The tensors that a layer returns, with the keys of TappedLayer."""
+    if isinstance(output, Tensor):
+        return [(None, output)]
+    inner = output.items() if isinstance(output, Mapping) else enumerate(output) if _is_list(output) else ()
+    return [(key, part) for key, part in inner if isinstance(part, Tensor)]
 
 
 def _is_list(output: Any) -> bool:

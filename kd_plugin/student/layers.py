@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import copy
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kd_plugin.student.features import student_width
-from kd_plugin.student.wrapped import inside
+from kd_plugin.errors import LayerError
+from kd_plugin.student.features import TappedLayer, student_width, tensors_in
+from kd_plugin.student.graph import Graph
+from kd_plugin.student.wrapped import device_of, inside
 
-__all__ = ["Layer", "list_layers"]
+__all__ = ["Layer", "LayerChoice", "list_layers", "names_and_widths"]
 
 
 @dataclass(frozen=True)
 class Layer:
     """A module whose output can be a student feature.
 
-    name: as `attach(layer=)` takes it.
+    name: as `attach(layer=)` takes it, which takes the whole Layer too.
     kind: its class.
     width: F.
-    shape: of its output, [N, F] or [N, F, h, w]; None where D was not run.
+    shape: of its output; None where D was not run.
     suggested: the last feature before the logit.
     """
 
@@ -36,60 +42,163 @@ class Layer:
         return f"{self.name}  {self.kind}  {self.width}{shape}{'  <- suggested' if self.suggested else ''}"
 
 
-@torch.no_grad()
+LayerChoice = str | Layer | Sequence[str | Layer]
+
+
+def names_and_widths(choice: LayerChoice) -> tuple[str, dict[str, int]]:
+    """The names between commas, and the widths that are known."""
+    chosen = [choice] if isinstance(choice, str | Layer) else list(choice)
+    names = ",".join(layer.name if isinstance(layer, Layer) else layer for layer in chosen)
+    return names, {layer.name: layer.width for layer in chosen if isinstance(layer, Layer)}
+
+
 def list_layers(discriminator: nn.Module, *inputs: Any) -> list[Layer]:
     """The layers that can be tapped, in the order in which they finish; each reads as one line.
 
     Args:
-        discriminator: D, also inside DistributedDataParallel or torch.compile.
-        inputs: what D is called with (images, and labels where it takes some). With them D is run once, in the mode it
-            is in, and all layers that fire once a call are listed with their shapes. Without, only those whose
-            attributes tell their width, in the order of definition.
+        discriminator: D, also inside its wrappers. A copy of it is run: D itself and the random state stay as they are.
+        inputs: what D is called with: images, and whatever else it takes. With them those layers are listed that fire
+            once a call, depend on the images and lead to the first tensor that D returns, with the shapes of their
+            outputs. Attention maps are left out. Without inputs, those whose attributes tell their width, in the order
+            of definition.
 
     Returns:
         One of them suggested: the last that finishes before the last layer with weights, which gives the logit.
+
+    Raises:
+        LayerError: what D returns does not depend on the images.
     """
     discriminator = inside(discriminator)
-    names = {module: name for name, module in discriminator.named_modules() if name}
-    candidates = _run(discriminator, names, inputs) if inputs else _told(names)
-    last = next((place for place in reversed(range(len(candidates))) if candidates[place][3]), len(candidates))
-    best = next((place for place in reversed(range(last)) if candidates[place][1] > 1), None)
+    candidates = _run(_copied(discriminator), inputs) if inputs else _told(discriminator)
+    last = next((place for place in reversed(range(len(candidates))) if candidates[place].weighted), len(candidates))
+    best = next((place for place in reversed(range(last)) if candidates[place].width > 1), None)
     return [
-        Layer(names[module], type(module).__name__, width, shape, place == best)
-        for place, (module, width, shape, _) in enumerate(candidates)
-        if width > 1
+        Layer(found.name, found.kind, found.width, found.shape, place == best)
+        for place, found in enumerate(candidates)
+        if found.width > 1
     ]
 
 
-Found = tuple[nn.Module, int, tuple[int, ...] | None, bool]  # the last: whether it has weights
+@dataclass(frozen=True)
+class _Found:
+    name: str
+    kind: str
+    width: int
+    shape: tuple[int, ...] | None
+    weighted: bool  # has weights of its own
+
+
+@dataclass(frozen=True)
+class _Output:
+    """A tensor that a layer returned, and the node of the graph that made it."""
+
+    layer: TappedLayer
+    shape: tuple[int, ...]
+    node: Any
+    attention: bool
+
+
+def _told(discriminator: nn.Module) -> list[_Found]:
+    widths = ((name, module, student_width(module)) for name, module in discriminator.named_modules() if name)
+    return [
+        _Found(name, type(module).__name__, width, None, _weighted(module))
+        for name, module, width in widths
+        if width is not None
+    ]
+
+
+def _run(discriminator: nn.Module, inputs: tuple[Any, ...]) -> list[_Found]:
+    """Run a copy of D. With gradients: the graph tells which outputs lie between images and logits."""
+    given, images = _tracked(inputs)
+    outputs: list[_Output] = []
+    modules = {module: name for name, module in discriminator.named_modules() if name}
+    hooks = [module.register_forward_hook(_noting(name, outputs)) for module, name in modules.items()]
+    try:
+        with _random_state_restored(device_of(discriminator)), torch.enable_grad():
+            returned = discriminator(*given)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    graph = Graph(images)
+    logits = next((tensor for _, tensor in tensors_in(returned) if graph.depends(tensor.grad_fn)), None)
+    if logits is None:
+        raise LayerError("nothing that D returns depends, with a gradient, on the images it was given")
+    names = [output.layer.name for output in outputs]
+    rows = len(images[0])
+    on_path = graph.behind(logits.grad_fn)
+    return [
+        _Found(name, type(out.layer.module).__name__, out.layer.width or 0, out.shape, _weighted(out.layer.module))
+        for name, out in zip(names, outputs, strict=True)
+        if names.count(name) == 1 and out.shape[0] == rows and not out.attention
+        if out.node in on_path and graph.depends(out.node)
+    ]
+
+
+def _noting(name: str, outputs: list[_Output]) -> Any:
+    def note(module: nn.Module, _args: Any, returned: Any) -> None:
+        for key, tensor in tensors_in(returned):
+            if tensor.ndim in (2, 3, 4) and tensor.is_floating_point():
+                layer = TappedLayer.seen(name, module, key, tensor)
+                outputs.append(_Output(layer, tuple(tensor.shape), tensor.grad_fn, _is_attention(tensor)))
+
+    return note
+
+
+def _tracked(inputs: tuple[Any, ...]) -> tuple[Any, list[Tensor]]:
+    """The inputs with images that gradients are computed for, and these: the tensors [N, C, H, W] in them, or else the
+    first of floating point."""
+    found = [tensor for tensor in _all_tensors(inputs) if tensor.is_floating_point()]
+    chosen = [tensor for tensor in found if tensor.ndim == 4] or found[:1]
+    if not chosen:
+        raise LayerError("list_layers(D, ...): give the images that D is called with")
+    images = {id(tensor): tensor.detach().clone().requires_grad_() for tensor in chosen}
+    return _replaced(inputs, images), list(images.values())
+
+
+def _all_tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple | Mapping):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _all_tensors(part)
+
+
+def _replaced(value: Any, images: Mapping[int, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return images.get(id(value), value)
+    if isinstance(value, Mapping):
+        return {key: _replaced(part, images) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replaced(part, images) for part in value]
+    return value
+
+
+def _copied(discriminator: nn.Module) -> nn.Module:
+    """Tensors with a graph, which torch.nn.utils.spectral_norm leaves on a module, are copied without it."""
+    left = (value for module in discriminator.modules() for value in vars(module).values())
+    memo = {id(value): value.detach().clone() for value in left if isinstance(value, Tensor) and not value.is_leaf}
+    return copy.deepcopy(discriminator, memo)
+
+
+@contextmanager
+def _random_state_restored(device: torch.device) -> Iterator[None]:
+    state = random.getstate()
+    with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=_accelerator(device)):
+        yield
+    random.setstate(state)
+
+
+def _accelerator(device: torch.device) -> str:
+    return "cuda" if device.type == "cpu" else device.type
 
 
 def _weighted(module: nn.Module) -> bool:
     return not isinstance(module, nn.Embedding) and any(p.ndim >= 2 for p in module.parameters(recurse=False))
 
 
-def _told(names: dict[nn.Module, str]) -> list[Found]:
-    widths = ((module, student_width(module)) for module in names)
-    return [(module, width, None, _weighted(module)) for module, width in widths if width is not None]
-
-
-def _run(discriminator: nn.Module, names: dict[nn.Module, str], inputs: tuple[Any, ...]) -> list[Found]:
-    fired: list[tuple[nn.Module, Tensor]] = []
-
-    def note(module: nn.Module, _args: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.ndim in (2, 4):
-            fired.append((module, output))
-
-    hooks = [module.register_forward_hook(note) for module in names]
-    try:
-        discriminator(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    times = [module for module, _ in fired]
-    rows = next((len(value) for value in inputs if isinstance(value, Tensor)), None)
-    return [
-        (module, int(output.shape[1]), tuple(output.shape), _weighted(module))
-        for module, output in fired
-        if times.count(module) == 1 and len(output) == rows
-    ]
+def _is_attention(features: Tensor) -> bool:
+    """[..., T, S]: rows of weights that add up to 1."""
+    rows = features.detach().float()
+    if rows.ndim < 3 or rows.shape[-1] < 2 or rows.min() < 0:
+        return False
+    return bool(((rows.sum(dim=-1) - 1).abs() < 1e-2).all())

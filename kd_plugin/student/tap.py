@@ -58,7 +58,7 @@ class FeatureTap:
         discriminator: D; also inside its wrappers, which are looked through.
         layers: dotted names, as in `D.named_modules()`; `name[0]` and `name[key]` for one of the tensors that a layer
             returns. The features of several are joined.
-        width: F, of all layers together, if their attributes do not tell.
+        widths: F, by layer, where its attributes do not tell.
         layout: of the features, see `pooled`.
 
     Raises:
@@ -66,18 +66,21 @@ class FeatureTap:
     """
 
     def __init__(
-        self, discriminator: nn.Module, layers: Sequence[str], width: int | None = None, layout: Layout = "auto"
+        self,
+        discriminator: nn.Module,
+        layers: Sequence[str],
+        widths: Mapping[str, int] | None = None,
+        layout: Layout = "auto",
     ) -> None:
         self._wrapped = Wrapped.of(discriminator)
         modules = {name: module for name, module in self._wrapped.module.named_modules() if name}
-        of_one = width if len(layers) == 1 else None
         self.layers: dict[str, TappedLayer] = {}
         for layer in layers:
             name, key = split_key(layer)
             if name not in modules:
                 last = "; its last ones: " + ", ".join(f"'{name}'" for name in list(modules)[-5:]) if modules else ""
                 raise LayerError(f"{arg('layer', layer)} is not in the discriminator{nearest(name, modules) or last}")
-            self.layers[layer] = TappedLayer.of(layer, modules[name], key, of_one, layout)
+            self.layers[layer] = TappedLayer.of(layer, modules[name], key, (widths or {}).get(layer), layout)
         self._captured: dict[Role, Captured] = {}
         self._sightings: _Sightings | None = None  # of the open block
         if self._wrapped.compiled:

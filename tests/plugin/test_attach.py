@@ -13,6 +13,7 @@ import kd_plugin
 from kd_plugin import KDConfig, KDError, LayerError, PromptError, TeacherError
 from kd_plugin.assembly import KDOptions
 from kd_plugin.config.schema import from_dict, options_of, to_dict
+from kd_plugin.student.layers import LayerChoice
 from kd_plugin.terms import AGKD
 
 
@@ -40,7 +41,7 @@ def test_terms_take_options_too(attach):
 
 def test_the_typed_options_are_those_of_the_config():
     """KDOptions exists for type checkers; `teacher` and `prompts` are arguments of their own."""
-    kinds = {item.key: item.kind for item in options_of(KDConfig)}
+    kinds = {item.key: item.kind for item in options_of(KDConfig)} | {"layer": LayerChoice}
     assert get_type_hints(KDOptions) == {k: v for k, v in kinds.items() if k not in ("teacher", "prompts")}
 
 
