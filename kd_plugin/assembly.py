@@ -25,6 +25,7 @@ from kd_plugin.student.features import LAYOUTS, Layout
 from kd_plugin.student.heads import joined_width, make_head
 from kd_plugin.student.layers import LayerChoice, names_and_widths
 from kd_plugin.student.tap import FeatureTap
+from kd_plugin.student.upkeep import Upkeep
 from kd_plugin.student.wrapped import device_of
 from kd_plugin.teachers import Teacher, load_teachers
 from kd_plugin.teachers.base import freeze
@@ -81,6 +82,7 @@ def attach(
     width: int | None = None,
     layout: Layout = "auto",
     carried: bool = False,
+    averages: bool = True,
     seed: int = 0,
     device: torch.device | str | None = None,
     **options: Unpack[KDOptions],
@@ -88,8 +90,7 @@ def attach(
     """Attach a teacher to a discriminator, which itself is not modified.
 
     Args:
-        discriminator: D, also inside DistributedDataParallel (gradients of the heads are averaged as well) or
-            torch.compile (attach before its first call).
+        discriminator: D, also inside DistributedDataParallel or torch.compile (attach before its first call).
         teacher: a spec for `load_teachers`, a Teacher, or several with their weights; by default that of `config`,
             otherwise "clip". Of several, those without a text encoder are not used by terms that need texts.
         prompts: texts to compare images with; by default those in the file `config.prompts`. Without any, terms that
@@ -103,6 +104,7 @@ def attach(
             `channels_last`, or `class_token` (the first of tokens [N, T, F], not their mean). `auto` goes by its width.
         carried: the host's own backward passes add the terms' gradients, for hosts that call backward for generated
             and real images separately; see AnyDistiller.capture and AnyDistiller.guided.
+        averages: the heads' gradients over processes, in the backward pass; False if the loop does that itself.
         seed: of the initial weights of head and terms, and of the coin; must be the same in all processes.
         device: of head and teacher; by default D's.
         options: override those of `config` and `variant`: layer= (names, or what list_layers() returned), view=, ...
@@ -121,15 +123,8 @@ def attach(
     teachers = _teachers(teacher, config, device)
     if prompts is None:
         prompts, config = _prompts_of(config, requested)
-    host = _Host(discriminator, width, widths, layout, carried, device)
-    several = len(teachers) > 1
-    members = []
-    for place, (share, member) in enumerate(teachers):
-        _check_teacher(member)
-        member_config = _without_text_terms(config) if several and member.vocabulary == () else config
-        bank = _prompt_bank(member, prompts, member_config)
-        members.append((share, host.distiller(member, bank, member_config, (seed, seed + place), share)))
-    return MultiTeacherDistiller(members) if several else members[0][1]
+    host = _Host(discriminator, width, widths, layout, carried, averages, device)
+    return host.distiller(teachers, prompts, config, seed)
 
 
 @dataclass(frozen=True)
@@ -141,9 +136,26 @@ class _Host:
     widths: Mapping[str, int]  # by layer
     layout: Layout
     carried: bool
+    averages: bool
     device: torch.device
 
     def distiller(
+        self,
+        teachers: Sequence[tuple[float, Teacher]],
+        prompts: Sequence[str] | None,
+        config: KDConfig,
+        seed: int,
+    ) -> AnyDistiller:
+        several = len(teachers) > 1
+        members = []
+        for place, (share, teacher) in enumerate(teachers):
+            _check_teacher(teacher)
+            own = _without_text_terms(config) if several and teacher.vocabulary == () else config
+            bank = _prompt_bank(teacher, prompts, own)
+            members.append((share, self._member(teacher, bank, own, (seed, seed + place), share)))
+        return MultiTeacherDistiller(members) if several else members[0][1]
+
+    def _member(
         self, teacher: Teacher, prompts: PromptBank | None, config: KDConfig, seeds: tuple[int, int], share: float
     ) -> Distiller:
         """Of one teacher. seeds: of the terms, and of the head."""
@@ -153,7 +165,8 @@ class _Host:
         head = make_head(config.head, student, teacher.embed_dim, seeds[1]).to(self.device)
         borrowed = Borrowed(tap, Embedder(teacher, config.view, config.preprocess), prompts)
         distiller = Distiller(borrowed, head, config, seeds[0], self.carried, share)
-        if tap.distributed:
+        Upkeep(distiller.parameters(), tap.discriminator, tap.reference)
+        if self.averages:
             average_gradients(distiller.parameters())
         return distiller
 

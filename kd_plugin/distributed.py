@@ -47,13 +47,14 @@ def gathered(rows: Tensor) -> Tensor:
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """From now on, gradients of these parameters are averaged over all processes in the backward pass.
 
-    For a head beside a D in DistributedDataParallel, which averages D's gradients and knows nothing of the head's.
-    Where gradients are accumulated, what was averaged before is averaged again, which changes nothing.
+    For a head beside a D whose gradients are averaged by DistributedDataParallel or by the training loop, which know
+    nothing of the head's. Where gradients are accumulated, what was averaged before is averaged again, which changes
+    nothing.
     """
 
     def average(parameter: Tensor) -> None:
-        assert parameter.grad is not None
-        parameter.grad = averaged(parameter.grad)
+        if parameter.grad is not None:  # also called after a pass that had no gradient for it
+            parameter.grad = averaged(parameter.grad)
 
     for parameter in parameters:
         parameter.register_post_accumulate_grad_hook(average)  # type: ignore[no-untyped-call]

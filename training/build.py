@@ -166,6 +166,7 @@ def build_distillation(
         teacher=teachers.weighted,
         prompts=None if prompts is None else prompts.texts,
         config=config.kd,
+        averages=False,  # phases.py averages them with D's
         seed=config.seed,
         device=device,
     )

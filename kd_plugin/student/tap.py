@@ -16,6 +16,7 @@ from kd_plugin.errors import CaptureError, LayerError, arg, nearest
 from kd_plugin.student.features import Layout, TappedLayer, split_key
 from kd_plugin.student.passage import Passage
 from kd_plugin.student.rows import Rows
+from kd_plugin.student.upkeep import last_reached
 from kd_plugin.student.watch import Watch, watched
 from kd_plugin.student.wrapped import Wrapped, device_of
 from kd_plugin.types import ROLES, Captured, Role
@@ -81,6 +82,7 @@ class FeatureTap:
                 last = "; its last ones: " + ", ".join(f"'{name}'" for name in list(modules)[-5:]) if modules else ""
                 raise LayerError(f"{arg('layer', layer)} is not in the discriminator{nearest(name, modules) or last}")
             self.layers[layer] = TappedLayer.of(layer, modules[name], key, (widths or {}).get(layer), layout)
+        self._reference: nn.Parameter | None = None
         self._captured: dict[Role, Captured] = {}
         self._sightings: _Sightings | None = None  # of the open block
         if self._wrapped.compiled:
@@ -95,9 +97,13 @@ class FeatureTap:
         return device_of(self._wrapped.module)
 
     @property
-    def distributed(self) -> bool:
-        """Whether D is inside DistributedDataParallel."""
-        return self._wrapped.distributed
+    def discriminator(self) -> nn.Module:
+        """D without its wrappers."""
+        return self._wrapped.module
+
+    def reference(self) -> nn.Parameter | None:
+        """A trained parameter of D behind the layers: a backward pass reaches it after them."""
+        return self._reference
 
     @contextmanager
     def capture(
@@ -171,6 +177,8 @@ class FeatureTap:
         layer = self.layers[name]
         features = layer.read(output)
         self._sightings.learns |= features.requires_grad
+        if self._reference is None or not self._reference.requires_grad:
+            self._reference = last_reached(features)
         if not torch.is_grad_enabled():
             self._sightings.without_gradients = True
         kept, passed = self._sightings.split(features)

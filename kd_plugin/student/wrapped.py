@@ -19,13 +19,11 @@ class Wrapped:
     module:      D itself.
     entrance:    whose call shows D's input.
     compiled:    torch.compile is at work.
-    distributed: DistributedDataParallel averages D's gradients.
     """
 
     module: nn.Module
     entrance: nn.Module
     compiled: bool
-    distributed: bool
 
     @classmethod
     def of(cls, discriminator: nn.Module) -> Wrapped:
@@ -38,10 +36,9 @@ class Wrapped:
             advice = "attach() once to each discriminator, and add their terms" if several else "give the module itself"
             raise KDError(f"discriminator: got a {type(discriminator).__name__}, expected an nn.Module; {advice}")
         compiled: nn.Module | None = None
-        distributed = False
         while True:
             if isinstance(discriminator, DistributedDataParallel):
-                discriminator, distributed = discriminator.module, True
+                discriminator = discriminator.module
             elif isinstance(discriminator, DataParallel):
                 if len(discriminator.device_ids) > 1:
                     raise KDError(
@@ -56,7 +53,7 @@ class Wrapped:
                 break
         in_place = getattr(discriminator, "_compiled_call_impl", None) is not None  # D.compile()
         entrance = discriminator if compiled is None else compiled
-        return cls(discriminator, entrance, in_place or compiled is not None, distributed)
+        return cls(discriminator, entrance, in_place or compiled is not None)
 
 
 def device_of(discriminator: nn.Module) -> torch.device:

@@ -1,4 +1,7 @@
-"""A user's loop with D in DistributedDataParallel, as one of two processes, or as one with the joint batch."""
+"""A user's loop, as one of two processes, or as one with the joint batch.
+
+D is in DistributedDataParallel, or its gradients are averaged by hand, as in stylegan3, and the heads are forgotten.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ import os
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 from torch import distributed as dist
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import kd_plugin
@@ -17,7 +20,25 @@ from tests.plugin.conftest import PROMPTS, Discriminator, FakeTeacher
 ROWS, STEPS = 8, 4
 
 
-def main(folder: Path, accumulate: bool) -> None:
+def in_one_pass(kd: kd_plugin.AnyDistiller, d: nn.Module, real: Tensor, fake: Tensor, parts: int) -> None:
+    with kd.capture("real"):
+        d_real = d(real)
+    with kd.capture("fake"):
+        d_fake = d(fake)
+    loss = (d_fake - d_real).mean()
+    ((loss + kd(loss).total) / parts).backward()
+
+
+def in_two_passes(kd: kd_plugin.AnyDistiller, d: nn.Module, real: Tensor, fake: Tensor, _parts: int) -> None:
+    with kd.capture("fake"):
+        d_fake = d(fake)
+    d_fake.mean().backward()
+    with kd.capture("real"):
+        d_real = d(real)
+    (-d_real).mean().backward()
+
+
+def main(folder: Path, how: str) -> None:
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -25,10 +46,10 @@ def main(folder: Path, accumulate: bool) -> None:
     d: nn.Module = inner
     if world > 1:
         dist.init_process_group("gloo")
-        d = DistributedDataParallel(inner)
+        d = inner if how == "by hand" else DistributedDataParallel(inner)
     kd = kd_plugin.attach(
-        d, teacher=FakeTeacher(9), prompts=PROMPTS, head="linear", p=0.5, norm="standardise", centre=True, balance=0.5,
-        match=1.0, diversity=0.5, match_pull=40.0,
+        d, teacher=FakeTeacher(9), prompts=PROMPTS, head="linear", p=0.5, norm="standardise", centre=True,
+        balance=0.0 if how == "carried" else 0.5, match=1.0, diversity=0.5, match_pull=40.0, carried=how == "carried",
     )  # fmt: skip
     optimizer = torch.optim.SGD([*d.parameters(), *kd.parameters()], lr=0.05)
     shift = torch.zeros(3, 8, 8, requires_grad=True)  # all that the generator learns
@@ -37,15 +58,14 @@ def main(folder: Path, accumulate: bool) -> None:
     for _ in range(STEPS):
         real, fake = (torch.rand(ROWS, 3, 8, 8, generator=draws)[mine] * 2 - 1 for _ in range(2))
         optimizer.zero_grad()
-        parts = 2 if accumulate else 1
         kd.begin_step()
+        parts = 2 if how == "accumulated" else 1
         for x, y in zip(real.chunk(parts), fake.chunk(parts), strict=True):
-            with kd.capture("real"):
-                d_real = d(x)
-            with kd.capture("fake"):
-                d_fake = d(y)
-            loss = (d_fake - d_real).mean()
-            ((loss + kd(loss).total) / parts).backward()
+            (in_two_passes if how == "carried" else in_one_pass)(kd, d, x, y, parts)
+        if how == "by hand":
+            for parameter in inner.parameters():
+                assert parameter.grad is not None
+                parameter.grad = summed(parameter.grad) / world
         optimizer.step()
         made = fake + shift
         loss_g = -inner(made).mean()

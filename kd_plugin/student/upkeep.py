@@ -1,0 +1,90 @@
+"""What training loops do to D and forget to do to the heads, which are no part of it."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+
+__all__ = ["Upkeep", "last_reached"]
+
+_PATIENCE = 4  # steps of optimisers that train D and not the heads
+
+
+class Upkeep:
+    """Clears the heads' gradients where the loop clears only D's, as in `D.zero_grad()`, and warns once if no optimiser
+    trains the heads.
+
+    Args:
+        heads: their parameters.
+        discriminator: D.
+        reference: a parameter of D that every backward pass of D's loss reaches after the heads; None: not yet known.
+    """
+
+    def __init__(
+        self,
+        heads: Iterable[nn.Parameter],
+        discriminator: nn.Module,
+        reference: Callable[[], nn.Parameter | None],
+    ) -> None:
+        self._heads, self._discriminator, self._reference = list(heads), discriminator, reference
+        self._steps = 0
+        self._watching: Any = None  # the handle of the optimisers' hook
+        self._settled = False
+        for parameter in self._heads:
+            parameter.register_hook(functools.partial(self._arriving, parameter))  # type: ignore[no-untyped-call]
+
+    def _arriving(self, parameter: nn.Parameter, _gradient: Tensor) -> None:
+        """A gradient is about to be added to a head's."""
+        if not (self._settled or self._watching):
+            self._watching = register_optimizer_step_post_hook(functools.partial(_stepped, weakref.ref(self)))
+            weakref.finalize(self, self._watching.remove)
+        reference = self._reference()
+        if parameter.grad is None or reference is None:
+            return
+        if reference.grad is None:
+            parameter.grad = None
+        else:  # zeros are cleared gradients; asking for them on the CPU would stall every step
+            parameter.grad = parameter.grad * reference.grad.any()
+
+    def stepped(self, optimizer: Optimizer) -> None:
+        """An optimiser made a step."""
+        trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        if any(id(parameter) in trained for parameter in self._heads):
+            self._settle()
+        elif any(id(parameter) in trained for parameter in self._discriminator.parameters()):
+            self._steps += 1
+            if self._steps == _PATIENCE:
+                self._settle()
+                warnings.warn(
+                    f"D made {_PATIENCE} steps, but no optimiser trains the parameters of the distiller (its heads): "
+                    "opt_d.add_param_group({'params': kd.parameters()})",
+                    stacklevel=2,
+                )
+
+    def _settle(self) -> None:
+        self._settled = True
+        if self._watching is not None:
+            self._watching.remove()
+
+
+def _stepped(upkeep: weakref.ref[Upkeep], optimizer: Optimizer, *_arguments: Any) -> None:
+    if (known := upkeep()) is not None:
+        known.stepped(optimizer)
+
+
+def last_reached(features: Tensor) -> nn.Parameter | None:
+    """The parameter that a backward pass from these features reaches last, or nearly so; None if there is none."""
+    waiting: list[Any] = [features.grad_fn] if features.grad_fn is not None else []
+    known, last = set(waiting), None
+    for node in waiting:
+        last = getattr(node, "variable", last)
+        fresh = [before for before, _ in node.next_functions if before is not None and before not in known]
+        known.update(fresh)
+        waiting.extend(dict.fromkeys(fresh))
+    return last if isinstance(last, nn.Parameter) else None
