@@ -30,6 +30,7 @@ from kd_plugin.student.wrapped import device_of
 from kd_plugin.teachers import Teacher, load_teachers
 from kd_plugin.teachers.base import freeze
 from kd_plugin.teachers.embedder import Embedder
+from kd_plugin.teachers.image_range import STANDARD
 from kd_plugin.teachers.protocol import REQUIRED
 from kd_plugin.terms import TERMS, TermOptions
 
@@ -81,6 +82,7 @@ def attach(
     variant: str | None = None,
     width: int | None = None,
     layout: Layout = "auto",
+    image_range: tuple[float, float] = STANDARD,
     carried: bool = False,
     averages: bool = True,
     seed: int = 0,
@@ -102,6 +104,7 @@ def attach(
         width: F, the number of features of the layer (of several layers, in total), if its attributes do not tell.
         layout: of the layer's output, if it is neither [N, F] nor a map [N, F, h, w]: `channels_first`,
             `channels_last`, or `class_token` (the first of tokens [N, T, F], not their mean). `auto` goes by its width.
+        image_range: the values of black and white in the loop's images, such as (0, 1) or (0, 255).
         carried: the host's own backward passes add the terms' gradients, for hosts that call backward for generated
             and real images separately; see AnyDistiller.capture and AnyDistiller.guided.
         averages: the heads' gradients over processes, in the backward pass; False if the loop does that itself.
@@ -123,7 +126,7 @@ def attach(
     teachers = _teachers(teacher, config, device)
     if prompts is None:
         prompts, config = _prompts_of(config, requested)
-    host = _Host(discriminator, width, widths, layout, carried, averages, device)
+    host = _Host(discriminator, width, widths, layout, image_range, carried, averages, device)
     return host.distiller(teachers, prompts, config, seed)
 
 
@@ -135,6 +138,7 @@ class _Host:
     width: int | None
     widths: Mapping[str, int]  # by layer
     layout: Layout
+    image_range: tuple[float, float]
     carried: bool
     averages: bool
     device: torch.device
@@ -163,7 +167,7 @@ class _Host:
         tap = FeatureTap(self.discriminator, config.layers, widths, self.layout)  # reading it empties it
         student = self.width or joined_width(tap.layers.values())
         head = make_head(config.head, student, teacher.embed_dim, seeds[1]).to(self.device)
-        borrowed = Borrowed(tap, Embedder(teacher, config.view, config.preprocess), prompts)
+        borrowed = Borrowed(tap, Embedder(teacher, config.view, config.preprocess, self.image_range), prompts)
         distiller = Distiller(borrowed, head, config, seeds[0], self.carried, share)
         Upkeep(distiller.parameters(), tap.discriminator, tap.reference)
         if self.averages:

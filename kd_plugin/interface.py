@@ -21,7 +21,10 @@ RunD = Callable[[Tensor], object]  # calls D on images
 
 
 class AnyDistiller(nn.Module, ABC):
-    """Created by `kd_plugin.attach`. Its parameters belong in D's optimiser; its state_dict restores a run exactly."""
+    """Created by `kd_plugin.attach`. Its parameters belong in D's optimiser; its state_dict restores a run exactly.
+
+    Images are [N, 3, H, W], or grey [N, 1, H, W], in the `image_range` of `attach`, by default [-1, 1].
+    """
 
     if TYPE_CHECKING:
 
@@ -75,7 +78,7 @@ class AnyDistiller(nn.Module, ABC):
             roles: `real` or `fake`: the images that D is called with inside. Where it is called with both at once:
                 their order, `("fake", "real")` for `D(torch.cat([fake, real]))`; if they differ in number,
                 `{"fake": len(fake), "real": len(real)}`.
-            clean: [N, C, H, W] in [-1, 1], the same images before augmentation; required for the view `clean`.
+            clean: [N, C, H, W], the same images before augmentation; required for the view `clean`.
             keys: [N] integers on the CPU, one for each distinct clean image (dataset index, and whether it is
                 mirrored): with the view `clean` the teacher then embeds each image once per run. With both roles, of
                 the real images only.
@@ -111,8 +114,8 @@ class AnyDistiller(nn.Module, ABC):
         With several processes they are those of the joint batch.
 
         Args:
-            fake: [N, C, H, W] in [-1, 1], attached to G's graph.
-            real: [M, C, H, W] in [-1, 1], treated like `fake`: both augmented or neither; see `generator_needs`.
+            fake: [N, C, H, W], attached to G's graph.
+            real: [M, C, H, W], treated like `fake`: both augmented or neither; see `generator_needs`.
             adversarial: the loss of G on these images; required by a term with a least gradient ratio.
             keys: [M], for real images that are not augmented: as in `capture`, each is embedded once.
 
@@ -152,7 +155,7 @@ class AnyDistiller(nn.Module, ABC):
         """Returns a function that measures the fraction explained on images that D is not trained on.
 
         Args:
-            images: [N, C, H, W] in [-1, 1]. The teacher embeds them once, now.
+            images: [N, C, H, W]. The teacher embeds them once, now.
             batch: the number of images that it embeds at a time.
 
         Returns:

@@ -141,7 +141,7 @@ class DiscriminatorSide:
     def _role_step(self, role: Role, captured: Captured, crossed: bool, fresh: bool) -> DiscriminatorStep | None:
         student = self._head(captured.features)
         with torch.no_grad():
-            teacher = self._borrowed.embedder.embed_role(captured).to(student)
+            teacher = self._borrowed.embedder.embed_role(role, captured).to(student)
             self._normalization.observe(teacher)
             teacher = self._controlled(teacher, len(teacher))
         both = {**self._latest, role: Pairs(student, teacher)}

@@ -77,6 +77,7 @@ class GeneratorSide:
                 f"{arg(name, self._weights[name])}: call kd.for_generator(fake, real, loss) with real images, or set "
                 f"{arg(name, 0)}"
             )
+        self._borrowed.embedder.watch_real(real)
         with torch.no_grad():
             of_reals, real_stages = embed(real, self._views, keys)
         return dataclasses.replace(step, real=gathered(of_reals.to(embeddings)), real_stages=_gathered(real_stages))

@@ -11,8 +11,9 @@ from kd_plugin.errors import CaptureError, TeacherError, arg
 from kd_plugin.finite_check import FiniteCheck
 from kd_plugin.teachers.cache import LIMIT, EmbeddingCache
 from kd_plugin.teachers.image_input import as_in_the_release, rgb
+from kd_plugin.teachers.image_range import STANDARD, ImageRange
 from kd_plugin.teachers.protocol import HasStages, Teacher
-from kd_plugin.types import Captured, StageView
+from kd_plugin.types import Captured, Role, StageView
 
 __all__ = ["Embedder"]
 
@@ -26,10 +27,14 @@ class Embedder:
         teacher: frozen.
         view: `seen` (what D saw) or `clean` (before augmentation).
         preprocess: `teacher` (its own) or `release` (as in the authors' published code).
+        image_range: of the images it is given.
     """
 
-    def __init__(self, teacher: Teacher, view: str, preprocess: str) -> None:
+    def __init__(
+        self, teacher: Teacher, view: str, preprocess: str, image_range: tuple[float, float] = STANDARD
+    ) -> None:
         self.teacher, self.view, self._preprocess = teacher, view, preprocess
+        self._range = ImageRange.of(image_range)
         self._embeddings = EmbeddingCache(teacher.embed_dim)
         self._caches: dict[StageView | None, EmbeddingCache] = {}
         self._shapes: dict[str, tuple[int, int, int]] = {}
@@ -47,6 +52,10 @@ class Embedder:
                 f"capture({block}, clean=images)"
             )
 
+    def watch_real(self, images: Tensor) -> None:
+        """Warns once if real images, as this teacher sees them, are in another range than was stated."""
+        self._range.watch(images, augmented=self.view != "clean")
+
     def embed_captured(self, real: Captured, fake: Captured) -> Tensor:
         """[N + M, E], real then fake: in one call if the sizes agree; cached for real images with keys.
 
@@ -57,6 +66,7 @@ class Embedder:
             CaptureError: the view `seen`, and D was given no image tensor.
         """
         real_images, fake_images = self._shown(real), self._shown(fake)
+        self.watch_real(real_images)
         if real.keys is not None:
             fakes = self.embed(fake_images)
             return torch.cat([self.embed_cached(real_images, real.keys).to(fakes), fakes])
@@ -64,13 +74,16 @@ class Embedder:
             return torch.cat([self.embed(real_images), self.embed(fake_images)])
         return self.embed(torch.cat([real_images, fake_images]))
 
-    def embed_role(self, captured: Captured) -> Tensor:
+    def embed_role(self, role: Role, captured: Captured) -> Tensor:
         """[N, E] of one role; cached for images with keys.
 
         Raises:
             CaptureError: as `embed_captured`.
         """
-        return self.embed_cached(self._shown(captured), captured.keys)
+        images = self._shown(captured)
+        if role == "real":
+            self.watch_real(images)
+        return self.embed_cached(images, captured.keys)
 
     def embed_cached(self, images: Tensor, keys: Tensor | None) -> Tensor:
         """As `embed`; with keys [N], without gradient, and each distinct image is embedded only once."""
@@ -81,7 +94,7 @@ class Embedder:
         return _to_device(self._embeddings.get(keys), images)
 
     def embed(self, images: Tensor) -> Tensor:
-        """[N, C, H, W] in [-1, 1] -> [N, E], differentiable.
+        """[N, C, H, W] in the image range -> [N, E], differentiable.
 
         Raises:
             TeacherError: embeddings that are not finite or not [N, E].
@@ -170,7 +183,7 @@ class Embedder:
         return self._checked(embeddings, images), maps
 
     def _input(self, images: Tensor) -> Tensor:
-        shown = rgb(images)
+        shown = rgb(self._range.standard(images))
         return as_in_the_release(shown, self.teacher) if self._preprocess == "release" else shown
 
     def _shown(self, captured: Captured) -> Tensor:

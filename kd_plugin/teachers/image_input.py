@@ -18,7 +18,9 @@ def rgb(images: Tensor) -> Tensor:
         TeacherError: another shape, or whole numbers (pixels).
     """
     if not images.is_floating_point():
-        raise TeacherError(f"the teacher's images are {images.dtype}; expected floating point in [-1, 1]")
+        raise TeacherError(
+            f"the teacher's images are {images.dtype}; expected floating point in [-1, 1] (attach() takes image_range=)"
+        )
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise TeacherError(f"the teacher's images have the shape {list(images.shape)}; expected [N, 3, H, W] (RGB)")
     return images.float().expand(-1, 3, -1, -1)
