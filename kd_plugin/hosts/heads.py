@@ -1,0 +1,57 @@
+"""The heads beside an official discriminator: trained by its optimiser, averaged and guarded as it is."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
+
+from kd_plugin.distributed import averaged
+
+__all__ = ["HeadTraining"]
+
+_LARGEST = 1e5  # what official loops replace an infinite gradient by
+
+
+class HeadTraining:
+    """Joins the optimiser that trains D before its first step; from then on, before each step, gradients of the heads
+    are averaged over the processes, and NaN and infinity are replaced.
+
+    They stay outside D, so that its pickles hold nothing of ours.
+
+    Args:
+        discriminator: D.
+        heads: their parameters.
+    """
+
+    def __init__(self, discriminator: nn.Module, heads: Iterable[nn.Parameter]) -> None:
+        self._of_d = {id(parameter) for parameter in discriminator.parameters()}
+        self._heads = list(heads)
+        self.steps = 0  # of D's optimiser
+        hook = register_optimizer_step_pre_hook(functools.partial(_before_step, weakref.ref(self)))
+        weakref.finalize(self, hook.remove)
+
+    def before_step(self, optimizer: Optimizer) -> None:
+        trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        if trained.isdisjoint(self._of_d):
+            return
+        self.steps += 1
+        if self._heads and id(self._heads[0]) not in trained:
+            optimizer.add_param_group({"params": self._heads})
+        with_gradient = [parameter for parameter in self._heads if parameter.grad is not None]
+        if with_gradient:
+            flat = averaged(torch.cat([p.grad.flatten() for p in with_gradient if p.grad is not None]))
+            flat = torch.nan_to_num(flat, nan=0, posinf=_LARGEST, neginf=-_LARGEST)
+            parts = torch.split(flat, [p.numel() for p in with_gradient])
+            for parameter, gradient in zip(with_gradient, parts, strict=True):
+                parameter.grad = gradient.view_as(parameter)
+
+
+def _before_step(training: weakref.ref[HeadTraining], optimizer: Optimizer, *_arguments: Any) -> None:
+    if (known := training()) is not None:
+        known.before_step(optimizer)

@@ -1,0 +1,64 @@
+"""The state of a distiller beside each official pickle, which holds nothing of ours and loads without us."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kd_plugin.errors import KDError
+from kd_plugin.interface import AnyDistiller
+
+__all__ = ["PickleWithState", "load_state", "state_path"]
+
+
+def state_path(pickle_path: str | Path) -> Path:
+    """`network-snapshot-000200.pkl` -> `network-snapshot-000200.kd.pt`."""
+    return Path(pickle_path).with_suffix(".kd.pt")
+
+
+class PickleWithState:
+    """The module `pickle`, whose `dump` also writes the state next to what it dumps.
+
+    Args:
+        state: returns the state.
+    """
+
+    def __init__(self, state: Callable[[], Any]) -> None:
+        self._state = state
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(pickle, name)
+
+    def dump(self, content: Any, file: Any, *args: Any, **kwargs: Any) -> None:
+        pickle.dump(content, file, *args, **kwargs)
+        if isinstance(name := getattr(file, "name", None), str):
+            _write(state_path(name), self._state())
+
+
+def load_state(path: str | Path, kd: AnyDistiller) -> None:
+    """
+    Raises:
+        KDError: the file cannot be read, or belongs to other options.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        kd.load_state_dict(state)
+    except (OSError, RuntimeError, pickle.UnpicklingError, KeyError) as error:
+        raise KDError(
+            f"{path}: the distillation saved beside --resume cannot be used ({str(error).splitlines()[0]}); give the "
+            "options of that run, or move the file away to begin with new heads"
+        ) from None
+
+
+def _write(path: Path, state: Any) -> None:
+    """Whole or not at all."""
+    content = io.BytesIO()
+    torch.save(state, content)
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(content.getvalue())
+    part.replace(path)

@@ -1,0 +1,156 @@
+"""Official checkouts are launched with distillation; here small stand-ins, and the real ones where they are named."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.hosts import stand_in
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def call(repo: Path, *arguments: str, own: tuple[str, ...] = ("--force",)) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kd_plugin.hosts", f"--repo={repo}", *own, "--", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@dataclass
+class Rehearsed:
+    """A checkout, and rehearsals of it."""
+
+    repo: Path
+    out: Path
+
+    def run(self, *flags: str, teacher: str = "demo") -> tuple[str, Path]:
+        """The output, and the folder of the run."""
+        before = set(self.out.iterdir()) if self.out.exists() else set()
+        own = ("--force", "--rehearse", f"--keep={self.out}")
+        done = call(self.repo, "--outdir=unused", "--data=images.zip", f"--kd={teacher}", *flags, own=own)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (run_dir,) = set(self.out.iterdir()) - before
+        return done.stdout, run_dir
+
+    @cached_property
+    def taught(self) -> tuple[str, Path]:
+        return self.run("--kd-agkd=2", "--kd-match=1")
+
+    @cached_property
+    def plain(self) -> Path:
+        return self.run(teacher="none")[1]
+
+
+@pytest.fixture(scope="module", params=["ada", "third"])
+def rehearsed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Rehearsed:
+    folder = tmp_path_factory.mktemp(request.param)
+    return Rehearsed(stand_in.write(folder / "checkout", request.param), folder / "runs")
+
+
+def weights(run_dir: Path, repo: Path) -> list[torch.Tensor]:
+    """Of D and G, read where kd_plugin cannot be imported."""
+    script = (
+        "import sys, pickle, torch; sys.modules['kd_plugin'] = None; "
+        f"sys.path.insert(0, {str(repo)!r}); "
+        f"data = pickle.load(open({str(run_dir / 'network-snapshot-000000.pkl')!r}, 'rb')); "
+        "tensors = [t for name in 'DG' for t in data[name].state_dict().values()]; "
+        f"torch.save(tensors, {str(run_dir / 'weights.pt')!r})"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=run_dir)
+    loaded: list[torch.Tensor] = torch.load(run_dir / "weights.pt")
+    return loaded
+
+
+def test_a_rehearsal_distils_and_touches_nothing(rehearsed: Rehearsed) -> None:
+    files = {path: path.read_bytes() for path in rehearsed.repo.rglob("*.py")}
+    output, run_dir = rehearsed.taught
+    assert "16 templates over 'obama'" in output
+    assert "the rehearsal went through; it wrote network-snapshot-000000.kd.pt, network-snapshot" in output
+    stats = json.loads((run_dir / "stats.jsonl").read_text())
+    assert {"Loss/KD/agkd", "Loss/KD/cgkd", "Loss/KD/match", "KD/explained/agkd", "Loss/D/loss"} <= stats.keys()
+    assert stats["Loss/KD/agkd"]["mean"] > 0
+    assert run_dir.name.endswith("-kd-demo")
+    assert {path: path.read_bytes() for path in rehearsed.repo.rglob("*.py")} == files
+    taught, untaught = weights(run_dir, rehearsed.repo), weights(rehearsed.plain, rehearsed.repo)
+    assert [t.shape for t in taught] == [t.shape for t in untaught]
+    assert not torch.equal(taught[0], untaught[0])
+    assert b"kd_plugin" not in (run_dir / "network-snapshot-000000.pkl").read_bytes()
+
+
+def test_at_weight_0_the_official_code_itself_runs(rehearsed: Rehearsed) -> None:
+    output, run_dir = rehearsed.run("--kd-agkd=0", "--kd-cgkd=0", "--kd-match=0")
+    assert "nothing is distilled; the official code runs as it is" in output
+    assert sorted(path.name for path in run_dir.iterdir()) == ["network-snapshot-000000.pkl", "stats.jsonl"]
+    pairs = zip(weights(run_dir, rehearsed.repo), weights(rehearsed.plain, rehearsed.repo), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_heads_are_trained_and_go_on_with_resume(rehearsed: Rehearsed) -> None:
+    _, run_dir = rehearsed.taught
+    state, snapshot = (run_dir / f"network-snapshot-000000.{ending}" for ending in ("kd.pt", "pkl"))
+    output, second = rehearsed.run(f"--resume={snapshot}")
+    assert f"the distillation goes on from {state}" in output
+    saved, after = (torch.load(path, weights_only=True) for path in (state, second / state.name))
+    calls = [kept["_extra_state"]["balances"]["D"]["calls"] for kept in (saved, after)]
+    assert calls == [2, 5]  # of 3 steps each, the first of all had nothing to compare generated images with
+    shift = (after["head.weight"] - saved["head.weight"]).abs().max()
+    assert 0 < shift < 0.05  # a few steps of Adam; new heads would be far away
+    other = call(rehearsed.repo, "--outdir=x", "--data=x", "--kd=demo", f"--resume={snapshot}", "--kd-head=mlp",
+                 own=("--force", "--rehearse"))  # fmt: skip
+    assert other.returncode == 2
+    assert "network-snapshot-000000.kd.pt: the distillation saved beside --resume cannot be used" in other.stderr
+
+
+def test_options_are_shown_and_passed_on(rehearsed: Rehearsed) -> None:
+    repo = rehearsed.repo
+    shown = call(repo, "--help")
+    assert shown.returncode == 0
+    assert "--outdir" in shown.stdout
+    assert "--kd-agkd" in shown.stdout
+    dry = call(repo, "--outdir=x", "--data=x", "--kd=demo", "--kd-p=0.7", "--kd-variant=paper", "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    options = json.loads(next(line for line in dry.stdout.splitlines() if line.startswith("{")))
+    loss = options["loss_kwargs"]
+    assert loss["base"] == "training.loss.StyleGAN2Loss"
+    assert loss["r1_gamma"] == 1.0
+    assert (loss["kd"]["config"]["p"], loss["kd"]["config"]["balance"]) == (0.7, 0.0)
+    assert "a photo of obama" in loss["kd"]["prompts"]
+    assert options["G_opt_kwargs"]["betas"] == [0.0, 0.99]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--kd=dmeo",), "dmeo"),
+        (("--kd-agkd=2",), "--kd-agkd: no teacher was given, so nothing would be distilled; give --kd"),
+        (("--kd=demo", "--kd-layer=b4.fcc"), "--kd-layer=b4.fcc is not in the discriminator; nearest: 'b4.fc'"),
+        (("--kd=demo", "--kd-agdk=2"), "No such option"),
+        (("--kd=demo", "--kd-prompts=none.txt"), "--kd-prompts=none.txt cannot be read"),
+    ],
+)
+def test_mistakes(tmp_path: Path, flags: tuple[str, ...], message: str) -> None:
+    repo = stand_in.write(tmp_path / "checkout", "ada")
+    done = call(repo, "--outdir=x", "--data=x", *flags, own=("--force", "--rehearse"))
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_unknown_checkouts(tmp_path: Path) -> None:
+    done = call(tmp_path, own=())
+    assert done.returncode == 2
+    assert "there is no train.py; give the folder of the checkout that holds it" in done.stderr
+    repo = stand_in.write(tmp_path / "checkout", "ada")
+    done = call(repo, own=())
+    assert done.returncode == 2
+    assert "it is none of the known checkouts: stylegan2-ada-pytorch (d72cc7d)" in done.stderr
+    (repo / "train.py").write_text("print('another program')")
+    done = call(repo)
+    assert done.returncode == 2
+    assert "has neither setup_training_loop_kwargs nor launch_training" in done.stderr
