@@ -77,6 +77,7 @@ class _Torch:
     """torch, for one module: its CUDA devices are the CPU."""
 
     cuda = _Cuda()
+    empty = staticmethod(torch.zeros)  # the loops show G an empty latent, which on a CPU may hold NaN
 
     @staticmethod
     def device(*_arguments: Any) -> torch.device:

@@ -6,20 +6,27 @@ Nothing is written to disk: modules and classes are completed in memory.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import sys
+import time
 import types
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils import cpp_extension
 from torch.utils.data import Sampler
 
 from kd_plugin.errors import KDError, nearest
 
 __all__ = ["REPAIRS", "Repair", "float_betas", "mend"]
+
+
+_IDLE = 900  # seconds without a change: longer than one file takes to compile
 
 
 @dataclass(frozen=True)
@@ -134,10 +141,27 @@ def _send_buffers() -> None:
     DistributedDataParallel._sends_buffers = True  # type: ignore[attr-defined]
 
 
+def _left_locks() -> list[Path]:
+    """Those of builds in which nothing has happened for some time: a process that was killed leaves its lock, and the
+    next build would wait for it forever."""
+    root = os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()
+    return [lock for lock in Path(root).rglob("lock") if time.time() - _latest_change(lock.parent) > _IDLE]
+
+
+def _latest_change(folder: Path) -> float:
+    return max((path.stat().st_mtime for path in [folder, *folder.iterdir()]), default=0.0)
+
+
+def _remove_left_locks() -> None:
+    for lock in _left_locks():
+        lock.unlink(missing_ok=True)
+
+
 REPAIRS = (
     Repair("sampler", "torch's Sampler takes no dataset", _sampler_refuses, _let_samplers_take_a_dataset),
     Repair("pkg_resources", "setuptools has no pkg_resources", _is_missing("pkg_resources"), _provide_pkg_resources),
     Repair("distutils", "Python has no distutils", _is_missing("distutils"), _provide_distutils),
     Repair("betas", "Adam refuses betas that mix int and float", _adam_refuses_mixed_betas, lambda: None),
+    Repair("locks", "a kernel build that was killed left a lock", lambda: bool(_left_locks()), _remove_left_locks),
     Repair("buffers", "DistributedDataParallel leaves buffers different", _leaves_buffers, _send_buffers),
 )

@@ -3,23 +3,48 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import multiprocessing
+import pickle
 import sys
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from kd_plugin.hosts.__main__ import main
+from tests.forked import Forked
 from tests.hosts import stand_in
 
-ROOT = Path(__file__).resolve().parents[2]
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    output: str
 
 
-def call(repo: Path, *arguments: str, own: tuple[str, ...] = ("--force",)) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "kd_plugin.hosts", f"--repo={repo}", *own, "--", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def call(repo: Path, *arguments: str, own: tuple[str, ...] = ("--force",)) -> Done:
+    """`python -m kd_plugin.hosts`, in a process of its own."""
+    return isolated(main, [f"--repo={repo}", *own, "--", *arguments])
+
+
+def isolated(function: Callable[..., Any], *arguments: Any) -> Done:
+    with tempfile.TemporaryDirectory() as folder:
+        process = Forked(without_our_packages, function, arguments, out=Path(folder) / "output.txt")
+        return Done(process.wait(), process.output)
+
+
+def without_our_packages(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Checkouts have packages of the same names."""
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("dnnlib", "torch_utils", "training", "train"):
+            del sys.modules[name]
+    multiprocessing.set_start_method(None, force=True)  # they set it themselves, once
+    function(*arguments)
 
 
 @dataclass
@@ -34,9 +59,9 @@ class Rehearsed:
         before = set(self.out.iterdir()) if self.out.exists() else set()
         own = ("--force", "--rehearse", f"--keep={self.out}")
         done = call(self.repo, "--outdir=unused", "--data=images.zip", f"--kd={teacher}", *flags, own=own)
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == 0, done.output
         (run_dir,) = set(self.out.iterdir()) - before
-        return done.stdout, run_dir
+        return done.output, run_dir
 
     @cached_property
     def taught(self) -> tuple[str, Path]:
@@ -55,16 +80,19 @@ def rehearsed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 def weights(run_dir: Path, repo: Path) -> list[torch.Tensor]:
     """Of D and G, read where kd_plugin cannot be imported."""
-    script = (
-        "import sys, pickle, torch; sys.modules['kd_plugin'] = None; "
-        f"sys.path.insert(0, {str(repo)!r}); "
-        f"data = pickle.load(open({str(run_dir / 'network-snapshot-000000.pkl')!r}, 'rb')); "
-        "tensors = [t for name in 'DG' for t in data[name].state_dict().values()]; "
-        f"torch.save(tensors, {str(run_dir / 'weights.pt')!r})"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=run_dir)
+    done = isolated(read_weights, run_dir, repo)
+    assert done.returncode == 0, done.output
     loaded: list[torch.Tensor] = torch.load(run_dir / "weights.pt")
     return loaded
+
+
+def read_weights(run_dir: Path, repo: Path) -> None:
+    for name in list(sys.modules):
+        if name.startswith("kd_plugin"):
+            sys.modules[name] = None  # type: ignore[assignment]
+    sys.path.insert(0, str(repo))
+    data = pickle.loads((run_dir / "network-snapshot-000000.pkl").read_bytes())
+    torch.save([tensor for name in "DG" for tensor in data[name].state_dict().values()], run_dir / "weights.pt")
 
 
 def test_a_rehearsal_distils_and_touches_nothing(rehearsed: Rehearsed) -> None:
@@ -104,18 +132,18 @@ def test_heads_are_trained_and_go_on_with_resume(rehearsed: Rehearsed) -> None:
     other = call(rehearsed.repo, "--outdir=x", "--data=x", "--kd=demo", f"--resume={snapshot}", "--kd-head=mlp",
                  own=("--force", "--rehearse"))  # fmt: skip
     assert other.returncode == 2
-    assert "network-snapshot-000000.kd.pt: the distillation saved beside --resume cannot be used" in other.stderr
+    assert "network-snapshot-000000.kd.pt: the distillation saved beside --resume cannot be used" in other.output
 
 
 def test_options_are_shown_and_passed_on(rehearsed: Rehearsed) -> None:
     repo = rehearsed.repo
     shown = call(repo, "--help")
     assert shown.returncode == 0
-    assert "--outdir" in shown.stdout
-    assert "--kd-agkd" in shown.stdout
+    assert "--outdir" in shown.output
+    assert "--kd-agkd" in shown.output
     dry = call(repo, "--outdir=x", "--data=x", "--kd=demo", "--kd-p=0.7", "--kd-variant=paper", "--dry-run")
-    assert dry.returncode == 0, dry.stderr
-    options = json.loads(next(line for line in dry.stdout.splitlines() if line.startswith("{")))
+    assert dry.returncode == 0, dry.output
+    options = json.loads(next(line for line in dry.output.splitlines() if line.startswith("{")))
     loss = options["loss_kwargs"]
     assert loss["base"] == "training.loss.StyleGAN2Loss"
     assert loss["r1_gamma"] == 1.0
@@ -137,20 +165,20 @@ def test_options_are_shown_and_passed_on(rehearsed: Rehearsed) -> None:
 def test_mistakes(tmp_path: Path, flags: tuple[str, ...], message: str) -> None:
     repo = stand_in.write(tmp_path / "checkout", "ada")
     done = call(repo, "--outdir=x", "--data=x", *flags, own=("--force", "--rehearse"))
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.returncode == 2, done.output
+    assert message in done.output
+    assert "Traceback" not in done.output
 
 
 def test_unknown_checkouts(tmp_path: Path) -> None:
     done = call(tmp_path, own=())
     assert done.returncode == 2
-    assert "there is no train.py; give the folder of the checkout that holds it" in done.stderr
+    assert "there is no train.py; give the folder of the checkout that holds it" in done.output
     repo = stand_in.write(tmp_path / "checkout", "ada")
     done = call(repo, own=())
     assert done.returncode == 2
-    assert "it is none of the known checkouts: stylegan2-ada-pytorch (d72cc7d)" in done.stderr
+    assert "it is none of the known checkouts: stylegan2-ada-pytorch (d72cc7d)" in done.output
     (repo / "train.py").write_text("print('another program')")
     done = call(repo)
     assert done.returncode == 2
-    assert "has neither setup_training_loop_kwargs nor launch_training" in done.stderr
+    assert "has neither setup_training_loop_kwargs nor launch_training" in done.output

@@ -1,0 +1,153 @@
+"""The launcher in real checkouts: `python -m pytest -m upstream tests/hosts`, with these variables naming them:
+
+    KD_STYLEGAN2_ADA   NVlabs/stylegan2-ada-pytorch at d72cc7d
+    KD_DIFFAUGMENT     DiffAugment-stylegan2-pytorch in mit-han-lab/data-efficient-gans at 0b63395
+    KD_STYLEGAN3       NVlabs/stylegan3 at c233a91
+
+They need requests, psutil and scipy; a checkout that is not named is skipped. About a minute each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import os
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import kd_plugin
+from kd_plugin.config.schema import to_dict
+from kd_plugin.hosts.loss import make
+from kd_plugin.hosts.repairs import mend
+from tests.hosts.test_launcher import call, isolated
+
+pytestmark = pytest.mark.upstream
+
+THIRD = ["--cfg=stylegan3-t", "--gpus=1", "--batch=4", "--gamma=2"]
+NAMED = {"KD_STYLEGAN2_ADA": [], "KD_DIFFAUGMENT": [], "KD_STYLEGAN3": THIRD}
+
+
+@pytest.fixture(scope="module", params=NAMED)
+def checkout(request: pytest.FixtureRequest) -> tuple[Path, list[str]]:
+    if request.param not in os.environ:
+        pytest.skip(f"{request.param} names no checkout")
+    return Path(os.environ[request.param]), NAMED[request.param]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "100-shot-obama.zip"
+    numbers = np.random.default_rng(0)
+    with zipfile.ZipFile(path, "w") as archive:
+        for k in range(12):
+            content = io.BytesIO()
+            Image.fromarray(numbers.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(content, "PNG")
+            archive.writestr(f"{k}.png", content.getvalue())
+    return path
+
+
+def rehearse(checkout: tuple[Path, list[str]], out: Path, images: Path, *flags: str) -> tuple[str, Path]:
+    before = set(out.iterdir()) if out.exists() else set()
+    own = ("--rehearse", f"--keep={out}")
+    done = call(checkout[0], "--outdir=unused", f"--data={images}", *checkout[1], *flags, own=own)
+    assert done.returncode == 0, done.output
+    (run_dir,) = set(out.iterdir()) - before
+    return done.output, run_dir
+
+
+def hashed(run_dir: Path, repo: Path) -> str:
+    """Of the weights in the snapshot, which is read where kd_plugin cannot be imported."""
+    done = isolated(print_hash, run_dir, repo)
+    assert done.returncode == 0, done.output
+    return done.output.split()[-1]
+
+
+def print_hash(run_dir: Path, repo: Path) -> None:
+    mend()
+    for name in list(sys.modules):
+        if name.startswith("kd_plugin"):
+            sys.modules[name] = None  # type: ignore[assignment]
+    sys.path.insert(0, str(repo))
+    legacy = importlib.import_module("legacy")
+    with open(run_dir / "network-snapshot-000000.pkl", "rb") as file:
+        data = legacy.load_network_pkl(file)
+    digest = hashlib.sha256()
+    for name in ("G", "D", "G_ema"):
+        for tensor in data[name].state_dict().values():
+            digest.update(tensor.numpy().tobytes())
+    print(digest.hexdigest())
+
+
+def test_a_run_weight_0_and_resume(checkout: tuple[Path, list[str]], images: Path, tmp_path: Path) -> None:
+    output, taught = rehearse(checkout, tmp_path, images, "--kd=demo")
+    assert "stats.jsonl has Loss/KD/" in output
+    assert "KD/explained/agkd" in output
+    _, plain = rehearse(checkout, tmp_path, images, "--kd=none")
+    _, zero = rehearse(checkout, tmp_path, images, "--kd=demo", "--kd-agkd=0", "--kd-cgkd=0", "--kd-match=0")
+    hashes = [hashed(run_dir, checkout[0]) for run_dir in (taught, plain, zero)]
+    assert hashes[1] == hashes[2] != hashes[0]
+    output, _ = rehearse(checkout, tmp_path, images, "--kd=demo", f"--resume={taught / 'network-snapshot-000000.pkl'}")
+    assert "the distillation goes on from" in output
+
+
+def test_the_gradients_are_those_of_the_joint_form(checkout: tuple[Path, list[str]], tmp_path: Path) -> None:
+    done = isolated(compare_gradients, checkout[0])
+    assert done.returncode == 0, done.output
+
+
+def compare_gradients(repo: Path) -> None:
+    """One step of D, carried by the official loss's two backward passes, and added to one loss."""
+    mend()
+    sys.path.insert(0, str(repo))
+    third = (repo / "training/networks_stylegan2.py").exists()
+    networks = importlib.import_module("training.networks_stylegan2" if third else "training.networks")
+    sizes: dict[str, Any] = {"c_dim": 0, "img_resolution": 32, "img_channels": 3}
+    narrow = {"channel_base": 512, "channel_max": 32, "num_fp16_res": 0}
+    torch.manual_seed(0)
+    G = networks.Generator(z_dim=8, w_dim=8, **sizes, **(narrow if third else {"synthesis_kwargs": narrow}))
+    D = networks.Discriminator(**sizes, **narrow)
+    G.requires_grad_(False), D.requires_grad_(True)
+    parts = {"G": G} if third else {"G_mapping": G.mapping, "G_synthesis": G.synthesis}
+    config = kd_plugin.KDConfig(teacher="demo", balance=0.0, norm="none", centre=False)
+    kd = {"config": to_dict(config), "prompts": ["a red circle", "a blue square"], "imports": [], "seed": 0,
+          "resume": None}  # fmt: skip
+    base: Any = importlib.import_module("training.loss").StyleGAN2Loss
+    seen: list[torch.Tensor] = []
+    run_D = base.run_D
+    base.run_D = lambda self, img, *rest, **others: seen.append(img) or run_D(self, img, *rest, **others)
+
+    def gradients(loss: Any) -> list[torch.Tensor]:
+        D.zero_grad()
+        torch.manual_seed(1)
+        real, z, c = torch.rand(4, 3, 32, 32) * 2 - 1, torch.randn(4, 8), torch.zeros(4, 0)
+        others = {"cur_nimg": 0} if third else {"sync": True}
+        loss.accumulate_gradients(phase="Dmain", real_img=real, real_c=c, gen_z=z, gen_c=c, gain=1, **others)
+        return [p.grad.clone() for p in D.parameters() if p.grad is not None]
+
+    carried = make("training.loss.StyleGAN2Loss", kd, device=torch.device("cpu"), D=D, **parts)
+    gradients(carried)  # the first role of a run has no other one to meet
+    found = gradients(carried)
+    heads = [p.grad.clone() for p in carried._kd.parameters()]
+    seen.clear()
+    plain = gradients(base(device=torch.device("cpu"), D=D, **parts))
+    fake, real = seen
+    joint = kd_plugin.attach(D, config=config, prompts=kd["prompts"], seed=0)
+    for role, images in (("real", real), ("fake", fake)):
+        with joint.capture(role):
+            D(images.detach(), torch.zeros(4, 0))
+    joint().total.backward()
+    expected = [p.grad for p in D.parameters() if p.grad is not None]
+    pairs = [*zip(found, expected, strict=True), *zip(heads, [p.grad for p in joint.parameters()], strict=True)]
+    worst = max(float((a - b).norm() / b.norm()) for a, b in pairs if b is not None and b.norm() > 0)
+    added = max(float((a - b).norm() / b.norm()) for a, b in zip(found, plain, strict=True))
+    print(f"largest relative difference {worst:.2g}; distillation changes the gradient by {added:.2g}")
+    assert worst < 1e-4
+    assert added > 0.01
