@@ -17,8 +17,7 @@ __all__ = ["EMBEDDING", "STAGES", "StageChoice", "StageOptions", "StageTerm", "j
 
 EMBEDDING, STAGES = "embedding", "stages"  # of the option `on`
 AUTO = "auto"  # of the option `grid`
-FINE, COARSE = 4, 2  # grids that `auto` chooses between
-FINE_FROM = 8  # places on a side of the map: fewer, and a fine cell would be a single place
+FINE = 4  # cells on a side: 2 are worse on drawings, and as good on photos (studies/notebook.md)
 MOST = 4  # stages that `stages` stands for
 
 
@@ -37,7 +36,7 @@ class StageOptions(TermOptions):
     )
     grid: str = option(
         AUTO,
-        "Cells on a side in which a stage is averaged; auto: 4, or 2 where the stage has fewer than 8 places on a side",
+        "Cells on a side in which a stage is averaged; auto: 4, or as many as the stage has places",
         metavar="auto|N",
     )
 
@@ -93,7 +92,7 @@ class StageChoice:
             )
         side = min(shapes[name][1:])
         if options.grid == AUTO:
-            return StageView(name, FINE if side >= FINE_FROM else min(COARSE, side))
+            return StageView(name, min(FINE, side))
         if int(options.grid) > side:
             key = f"{options.term}_grid"
             raise KDError(
