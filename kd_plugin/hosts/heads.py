@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import weakref
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
+from torch.optim.optimizer import Optimizer
 
 from kd_plugin.distributed import averaged
+from kd_plugin.optimizer_steps import watch_steps
 
 __all__ = ["HeadTraining"]
 
@@ -33,8 +31,7 @@ class HeadTraining:
         self._of_d = {id(parameter) for parameter in discriminator.parameters()}
         self._heads = list(heads)
         self.steps = 0  # of D's optimiser
-        hook = register_optimizer_step_pre_hook(functools.partial(_before_step, weakref.ref(self)))
-        weakref.finalize(self, hook.remove)
+        watch_steps(self)
 
     def before_step(self, optimizer: Optimizer) -> None:
         trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
@@ -50,8 +47,3 @@ class HeadTraining:
             parts = torch.split(flat, [p.numel() for p in with_gradient])
             for parameter, gradient in zip(with_gradient, parts, strict=True):
                 parameter.grad = gradient.view_as(parameter)
-
-
-def _before_step(training: weakref.ref[HeadTraining], optimizer: Optimizer, *_arguments: Any) -> None:
-    if (known := training()) is not None:
-        known.before_step(optimizer)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import warnings
-import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
-from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+from torch.optim.optimizer import Optimizer
+
+from kd_plugin.optimizer_steps import stop_watching, watch_steps
 
 __all__ = ["Upkeep", "last_reached"]
 
@@ -34,16 +35,15 @@ class Upkeep:
     ) -> None:
         self._heads, self._discriminator, self._reference = list(heads), discriminator, reference
         self._steps = 0
-        self._watching: Any = None  # the handle of the optimisers' hook
-        self._settled = False
+        self._watches, self._settled = False, False
         for parameter in self._heads:
             parameter.register_hook(functools.partial(self._arriving, parameter))  # type: ignore[no-untyped-call]
 
     def _arriving(self, parameter: nn.Parameter, _gradient: Tensor) -> None:
         """A gradient is about to be added to a head's."""
-        if not (self._settled or self._watching):
-            self._watching = register_optimizer_step_post_hook(functools.partial(_stepped, weakref.ref(self)))
-            weakref.finalize(self, self._watching.remove)
+        if not (self._settled or self._watches):
+            self._watches = True
+            watch_steps(self)
         reference = self._reference()
         if parameter.grad is None or reference is None:
             return
@@ -52,8 +52,7 @@ class Upkeep:
         else:  # zeros are cleared gradients; asking for them on the CPU would stall every step
             parameter.grad = parameter.grad * reference.grad.any()
 
-    def stepped(self, optimizer: Optimizer) -> None:
-        """An optimiser made a step."""
+    def before_step(self, optimizer: Optimizer) -> None:
         trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         if any(id(parameter) in trained for parameter in self._heads):
             self._settle()
@@ -69,13 +68,7 @@ class Upkeep:
 
     def _settle(self) -> None:
         self._settled = True
-        if self._watching is not None:
-            self._watching.remove()
-
-
-def _stepped(upkeep: weakref.ref[Upkeep], optimizer: Optimizer, *_arguments: Any) -> None:
-    if (known := upkeep()) is not None:
-        known.stepped(optimizer)
+        stop_watching(self)
 
 
 def last_reached(features: Tensor) -> nn.Parameter | None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import softplus
-from torch.optim import optimizer as torch_optimizer
 
+from kd_plugin import optimizer_steps
 from kd_plugin.student.upkeep import last_reached
 
 TERMS = {"agkd": 1.0, "cgkd": 1.0}
@@ -104,24 +104,24 @@ def train(kd, d, images, optimizers, steps=8):
             optimizer.step()
 
 
-def hooks():
+def watchers():
     gc.collect()  # distillers of other tests
-    return len(torch_optimizer._global_optimizer_post_hooks)
+    return len(optimizer_steps._WATCHERS)
 
 
 def test_heads_in_no_optimizer(attach, discriminator, images):
-    before = hooks()
+    before = watchers()
     kd = attach(terms=TERMS, head="linear")
     unrelated = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
     with pytest.warns(UserWarning, match=r"no optimiser trains .*opt_d.add_param_group\(\{'params'") as caught:
         train(kd, discriminator, images, [torch.optim.SGD(discriminator.parameters(), lr=0.1), unrelated])
     assert len([w for w in caught if "no optimiser" in str(w.message)]) == 1
-    assert hooks() == before
+    assert watchers() == before
 
 
 @pytest.mark.parametrize("own", [True, False])
 def test_heads_in_an_optimizer(attach, discriminator, images, own):
-    before = hooks()
+    before = watchers()
     kd = attach(terms=TERMS, head="linear")
     opt_d = torch.optim.SGD(discriminator.parameters(), lr=0.1)
     optimizers = [opt_d, torch.optim.Adam(kd.parameters())] if own else [opt_d]
@@ -130,11 +130,11 @@ def test_heads_in_an_optimizer(attach, discriminator, images, own):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         train(kd, discriminator, images, optimizers)
-    assert hooks() == before
+    assert watchers() == before
 
 
 def test_a_distiller_that_is_gone_leaves_nothing_behind(attach, discriminator, images):
-    before = hooks()
+    before = watchers()
     kd = attach(terms=TERMS, head="linear")
     opt_d = torch.optim.SGD(discriminator.parameters(), lr=0.1)
     joint_loss(kd, discriminator, images, 0).backward()
@@ -142,8 +142,17 @@ def test_a_distiller_that_is_gone_leaves_nothing_behind(attach, discriminator, i
     del kd
     gc.collect()
     assert gone() is None
-    assert hooks() == before
+    assert watchers() == before
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(8):
             opt_d.step()
+
+
+def test_two_distillers_settle_in_the_same_step(attach, discriminator, images):
+    kds = [attach(terms=TERMS, head="linear") for _ in range(2)]
+    optimizer = torch.optim.SGD([p for kd in kds for p in kd.parameters()], lr=0.1)
+    optimizer.add_param_group({"params": discriminator.parameters()})
+    for kd in kds:
+        joint_loss(kd, discriminator, images, 0).backward()
+    optimizer.step()
