@@ -25,8 +25,8 @@ import torch
 
 from dnnlib.errors import UserError
 from dnnlib.files import is_called, make_run_dir, require_writable, write_atomic
-from kd_plugin.config.click_flags import IMPORT_FLAG, TrainCommand, add_flags, grouped_option
-from kd_plugin.config.kd import VARIANTS, KDConfig
+from kd_plugin.config.click_flags import TrainCommand, add_flags, grouped_option, import_option, variant_option
+from kd_plugin.config.kd import KDConfig
 from kd_plugin.config.schema import to_dict
 from kd_plugin.errors import flag
 from kd_plugin.probe.run import SECONDS
@@ -53,12 +53,7 @@ PROMPTS_USED = "kd_prompts_used"  # in config.json: for the reader, not an optio
 @click.command(cls=TrainCommand, help=__doc__, context_settings={"max_content_width": 120})
 @add_flags(TrainConfig)
 @add_flags(KDConfig, prefix="kd_", flag=flag)
-@grouped_option(
-    "--kd-variant",
-    group="Distillation",
-    metavar="NAME",
-    help=f"Start from a published configuration ({', '.join(VARIANTS)}); other --kd-* flags override it",
-)
+@variant_option
 @grouped_option(
     "--kd-probe",
     group="Distillation",
@@ -69,14 +64,7 @@ PROMPTS_USED = "kd_prompts_used"  # in config.json: for the reader, not an optio
     help="Report what the discriminator can learn from the teacher about these images, then stop; SECONDS for the "
     f"trials, {SECONDS:.0f} if omitted",
 )
-@grouped_option(
-    IMPORT_FLAG,
-    "kd_import",
-    group="Distillation",
-    metavar="MODULE|FILE.py",
-    multiple=True,
-    help="Import your code first; it may register terms, which then have flags (docs/extending.md)",
-)
+@import_option
 @click.option("--config", "config_file", metavar="FILE", help="Repeat a run from its config.json; flags override it")
 @click.option(
     "--resume",

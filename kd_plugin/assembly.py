@@ -163,7 +163,7 @@ class _Host:
         self, teacher: Teacher, prompts: PromptBank | None, config: KDConfig, seeds: tuple[int, int], share: float
     ) -> Distiller:
         """Of one teacher. seeds: of the terms, and of the head."""
-        widths = {config.layer: self.width} if self.width and len(config.layers) == 1 else self.widths
+        widths = {config.layers[0]: self.width} if self.width and len(config.layers) == 1 else self.widths
         tap = FeatureTap(self.discriminator, config.layers, widths, self.layout)  # reading it empties it
         student = self.width or joined_width(tap.layers.values())
         head = make_head(config.head, student, teacher.embed_dim, seeds[1]).to(self.device)

@@ -99,23 +99,23 @@ class Balance:
             KDError: the adversarial loss is missing, or has no graph.
         """
         measurable = torch.is_grad_enabled() and bool(distilled.outputs)  # otherwise values are only looked at
-        loss = self._scalar(adversarial, measurable)
+        loss = self._checked(adversarial, measurable)
         if measurable and self._due:
-            self._observe(squared_norms(distilled, loss))
-        self._calls += 1
+            self._observe(squared_norms(distilled, loss.mean()))  # official code keeps it as [N, 1]
+        if torch.is_grad_enabled():
+            self._calls += 1
         scale = self._factor(self._ratio.to(distilled.total.device))
         return dataclasses.replace(
             distilled, total=distilled.total * scale, terms={**distilled.terms, self.label: scale.float()}
         )
 
-    def _scalar(self, adversarial: Tensor | None, needs_graph: bool) -> Tensor:
-        """The mean of a loss [N] or [N, 1], as official code keeps it before its backward pass."""
+    def _checked(self, adversarial: Tensor | None, needs_graph: bool) -> Tensor:
         if adversarial is None:
             raise KDError(self.advice)
         if not isinstance(adversarial, Tensor) or (needs_graph and not adversarial.requires_grad):
             came = "has no graph" if isinstance(adversarial, Tensor) else f"is a {type(adversarial).__name__}"
             raise KDError(f"the adversarial loss {came}; give the tensor itself, not its .item() or .detach()")
-        return adversarial.mean()
+        return adversarial
 
     def scale(self, squares: Tensor) -> Tensor:
         """The factor where the host carries the gradients, which are seen only while it is in its backward pass.

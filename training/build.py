@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kd_plugin import AnyDistiller, attach, load_teachers
-from kd_plugin.prompts.sources import ChosenPrompts, choose_prompts
+from kd_plugin.prompts.sources import PROMPT_IMAGES, ChosenPrompts, choose_prompts, reader_of
 from kd_plugin.teachers import Teacher
 from kd_plugin.teachers.protocol import HasPrecision
 from torch_utils.gradients import NanWatch
@@ -44,8 +44,6 @@ __all__ = [
     "build_overfitting_monitor",
     "build_teachers",
 ]
-
-PROMPT_IMAGES = 1000  # are enough to select prompts by
 
 
 @dataclass(frozen=True)
@@ -152,9 +150,8 @@ def build_distillation(
         return Distillation(None, None)
     prompts = None
     if config.kd.terms_that_need("texts"):
-        members = [teacher for _, teacher in teachers.weighted]
         prompts = choose_prompts(
-            next((teacher for teacher in members if teacher.vocabulary != ()), members[0]),
+            reader_of([teacher for _, teacher in teachers.weighted]),
             file=config.kd.prompts,
             class_names=dataset.class_names,
             dataset_name=dataset.name,

@@ -12,7 +12,7 @@ from typing import Any
 
 from dnnlib.errors import UserError
 from kd_plugin.config.click_flags import plain_flag
-from kd_plugin.config.kd import KDConfig, variant_values
+from kd_plugin.config.kd import KDConfig, missing_teacher, variant_values
 from kd_plugin.config.schema import from_dict, option, options_of, to_dict
 from kd_plugin.errors import flag, nearest
 from training.data.image_sets import ImageOptions
@@ -341,11 +341,8 @@ def resolve(
     if given.get("aug", "noaug") != "noaug":
         base["diffaugment"] = "none"
     kd = from_dict(KDConfig, {**kd_saved, **variant_values(variant), **kd_given}, what="distillation option")
-    if not kd.enabled and "teacher" not in kd_given and (kd_given or variant):
-        raise UserError(
-            f"{flag(next(iter(kd_given), 'variant'))}: no teacher was given, so nothing would be distilled; give --kd, "
-            "such as --kd=clip, or --kd=none for the baseline"
-        )
+    if problem := missing_teacher(kd, kd_given, variant):
+        raise UserError(problem)
     return from_dict(TrainConfig, {**base, **given, "kd": kd}, what="option")
 
 

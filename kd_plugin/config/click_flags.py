@@ -8,13 +8,22 @@ from typing import Any, TypeVar
 
 import click
 
-from kd_plugin.config.kd import KDConfig
+from kd_plugin.config.kd import VARIANTS, KDConfig
 from kd_plugin.config.schema import Option, options_of
 from kd_plugin.errors import KDError
 from kd_plugin.errors import flag as kd_flag
 from kd_plugin.user_code import import_code
 
-__all__ = ["IMPORT_FLAG", "GroupedCommand", "TrainCommand", "add_flags", "grouped_option", "plain_flag"]
+__all__ = [
+    "IMPORT_FLAG",
+    "GroupedCommand",
+    "TrainCommand",
+    "add_flags",
+    "grouped_option",
+    "import_option",
+    "plain_flag",
+    "variant_option",
+]
 
 IMPORT_FLAG = "--kd-import"
 
@@ -47,6 +56,22 @@ class GroupedCommand(click.Command):
 def grouped_option(*names: str, group: str, **kwargs: Any) -> Callable[[F], F]:
     """A click option outside the config dataclasses, under one of the headings."""
     return click.option(*names, cls=_GroupedOption, group=group, **kwargs)
+
+
+variant_option = grouped_option(
+    "--kd-variant",
+    group="Distillation",
+    metavar="NAME",
+    help=f"Start from a published configuration ({', '.join(VARIANTS)}); other --kd-* flags override it",
+)
+import_option = grouped_option(
+    IMPORT_FLAG,
+    "kd_import",
+    group="Distillation",
+    metavar="MODULE|FILE.py",
+    multiple=True,
+    help="Import your code first; it may register terms, which then have flags (docs/extending.md)",
+)
 
 
 def plain_flag(key: str) -> str:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from kd_plugin.config.schema import option, options_of, parts
-from kd_plugin.errors import KDError, arg, nearest
+from kd_plugin.errors import KDError, arg, flag, nearest
 from kd_plugin.normalization import NORMS
 from kd_plugin.terms import TERMS, TermOptions
 
-__all__ = ["HEADS", "VARIANTS", "VIEWS", "KDConfig", "variant_values"]
+__all__ = ["HEADS", "VARIANTS", "VIEWS", "KDConfig", "missing_teacher", "variant_values"]
 
 HEADS = ("auto", "identity", "linear", "mlp", "orthogonal")
 VIEWS = ("seen", "clean")
@@ -199,3 +199,21 @@ def variant_values(name: str | None) -> dict[str, Any]:
             f"{arg('variant', name)} is unknown{nearest(name, VARIANTS)}; choose one of {', '.join(VARIANTS)}"
         )
     return {**_SHARED, **VARIANTS[name]}
+
+
+def missing_teacher(config: KDConfig, given: Mapping[str, Any], variant: str | None) -> str:
+    """The error message for options of the distillation without a teacher; empty if there is nothing to say.
+
+    An explicit `--kd=none` accepts them, so that a baseline is the same command with another teacher.
+
+    Args:
+        config: the result.
+        given: the options that the user named on the command line.
+        variant: the published configuration that the user named.
+    """
+    if config.enabled or "teacher" in given or not (given or variant):
+        return ""
+    return (
+        f"{flag(next(iter(given), 'variant'))}: no teacher was given, so nothing would be distilled; give --kd, such "
+        "as --kd=clip, or --kd=none for the baseline"
+    )

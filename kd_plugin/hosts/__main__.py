@@ -2,23 +2,20 @@
 
 \b
     python -m kd_plugin.hosts --repo=stylegan2-ada-pytorch -- --outdir=runs --data=data.zip --kd=clip
-    python -m kd_plugin.hosts --repo=stylegan2-ada-pytorch -- --help      all flags of its train.py, and ours
+    python -m kd_plugin.hosts --repo=stylegan2-ada-pytorch -- --help      all flags: those of its train.py and --kd-*
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from kd_plugin.errors import KDError
+from kd_plugin.programs import ends_with_message, require_packages
 
 
 def main(arguments: list[str] | None = None) -> None:
-    try:
-        import click
-    except ImportError:
-        sys.stderr.write("Error: python -m kd_plugin.hosts needs two more packages: pip install click pillow\n")
-        sys.exit(2)
+    require_packages("kd_plugin.hosts")
+    import click
+
     from kd_plugin.hosts.checkouts import recognise
     from kd_plugin.hosts.launch import Launch, launch
 
@@ -32,13 +29,10 @@ def main(arguments: list[str] | None = None) -> None:
     def command(
         repo: str, force: bool, rehearse: bool, keep: str | None, without: tuple[str, ...], arguments: tuple[str, ...]
     ) -> None:
-        try:
+        with ends_with_message():
             checkout = recognise(Path(repo), force)
             kept = None if keep is None else Path(keep)
             launch(Launch(Path(repo).resolve(), checkout, without, rehearse, kept), arguments)
-        except KDError as error:
-            click.echo(f"Error: {error}", err=True)
-            sys.exit(2)
 
     command(arguments)
 

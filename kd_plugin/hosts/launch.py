@@ -15,20 +15,20 @@ import click
 import torch
 from torch import Tensor
 
-from kd_plugin.config.click_flags import TrainCommand
-from kd_plugin.config.kd import VARIANTS, KDConfig, variant_values
+from kd_plugin.config.click_flags import TrainCommand, import_option, variant_option
+from kd_plugin.config.kd import KDConfig, missing_teacher, variant_values
 from kd_plugin.config.schema import from_dict, to_dict
-from kd_plugin.errors import KDError, command_line, flag
+from kd_plugin.errors import KDError, command_line
 from kd_plugin.hosts.checkouts import Checkout
 from kd_plugin.hosts.rehearsal import outcome, put_on_cpu, shorten
-from kd_plugin.hosts.repairs import Repair, float_betas, mend
+from kd_plugin.hosts.repairs import Repair, mend
 from kd_plugin.hosts.state import state_path
-from kd_plugin.prompts.sources import choose_prompts
+from kd_plugin.prompts.sources import PROMPT_IMAGES, choose_prompts, reader_of
 from kd_plugin.teachers import load_teachers
 
 __all__ = ["Launch", "launch"]
 
-_PROMPT_IMAGES, _BATCH = 1000, 50
+_BATCH = 50
 _ORIGINAL = "subprocess_fn_before_kd_plugin"
 _LOSS = "kd_plugin.hosts.loss.make"
 
@@ -79,18 +79,18 @@ def launch(plan: Launch, arguments: Sequence[str]) -> None:
         train.launch_training = functools.partial(session.complete_given, train.launch_training)
     setattr(train, _ORIGINAL, train.subprocess_fn)
     train.subprocess_fn = functools.partial(run_process, plan)
-    with command_line():
-        train.main(args=list(arguments), prog_name="train.py")
+    train.main(args=list(arguments), prog_name="train.py")
 
 
 def run_process(plan: Launch, *arguments: Any, **keywords: Any) -> None:
     """Train, in a process of its own if there are several GPUs."""
-    plan.prepare()
+    if not hasattr(sys.modules.get("train"), _ORIGINAL):  # a process that train.py started
+        plan.prepare()
     train: Any = importlib.import_module("train")
     if plan.rehearse:
         put_on_cpu()
-    original = getattr(train, _ORIGINAL, train.subprocess_fn)  # the latter in a process that train.py started
-    original(*arguments, **keywords)
+    with command_line():
+        getattr(train, _ORIGINAL, train.subprocess_fn)(*arguments, **keywords)
 
 
 class _Session:
@@ -108,10 +108,7 @@ class _Session:
 
     def add_flags(self, command: click.Command) -> None:
         command.__class__ = TrainCommand
-        command.params += [
-            click.Option(["--kd-variant", "kd_variant"], type=click.Choice(list(VARIANTS)), help="A published form"),
-            click.Option(["--kd-import", "kd_import"], multiple=True, metavar="MODULE|FILE.py", help="Your own terms"),
-        ]
+        import_option(variant_option(command))
         assert command.callback is not None
         command.callback = functools.partial(self._called, command.callback)
 
@@ -119,18 +116,14 @@ class _Session:
         self._variant, self._imports = values.pop("kd_variant"), values.pop("kd_import")
         given = {key.removeprefix("kd_"): values.pop(key) for key in list(values) if key.startswith("kd_")}
         self._given = {key: value for key, value in given.items() if value is not None}
-        try:
-            if not self._plan.rehearse:
-                return original(**values)
-            with tempfile.TemporaryDirectory() as folder:
-                outdir = Path(folder) if self._plan.keep is None else self._plan.keep
-                original(**{**values, "outdir": str(outdir)})
-                if not values.get("dry_run"):
-                    for line in outcome(max(outdir.iterdir(), key=lambda run_dir: run_dir.stat().st_mtime_ns)):
-                        click.echo(f"kd_plugin: {line}")
-        except KDError as error:
-            click.echo(f"Error: {error}", err=True)
-            sys.exit(2)
+        if not self._plan.rehearse:
+            return original(**values)
+        with tempfile.TemporaryDirectory() as folder:
+            outdir = Path(folder) if self._plan.keep is None else self._plan.keep
+            original(**{**values, "outdir": str(outdir)})
+            if not values.get("dry_run"):
+                for line in outcome(max(outdir.iterdir(), key=lambda run_dir: run_dir.stat().st_mtime_ns)):
+                    click.echo(f"kd_plugin: {line}")
 
     def complete_returned(self, original: Callable[..., Any], **values: Any) -> Any:
         description, options = original(**values)
@@ -141,9 +134,6 @@ class _Session:
 
     def _completed(self, description: str, options: Any) -> str:
         """Add the distillation to the training options, in place; returns the description of the run."""
-        if "betas" not in self._plan.without:
-            for name in ("G_opt_kwargs", "D_opt_kwargs"):
-                float_betas(options[name])
         if self._plan.rehearse:
             shorten(options)
         config = self._config()
@@ -160,16 +150,15 @@ class _Session:
             "resume": str(beside.resolve()) if beside is not None and beside.is_file() else None,
         }
         if kd["resume"]:
-            click.echo(f"kd_plugin: the distillation goes on from {kd['resume']}")
+            click.echo(f"kd_plugin: the distillation continues from {kd['resume']}")
         loss = options["loss_kwargs"]
         loss.update(base=loss["class_name"], class_name=_LOSS, kd=kd)
         return f"{description}-kd-{''.join(c if c.isalnum() else '-' for c in config.teacher)[:40].strip('-')}"
 
     def _config(self) -> KDConfig:
         config = from_dict(KDConfig, {**variant_values(self._variant), **self._given}, what="distillation option")
-        if not config.enabled and "teacher" not in self._given and (self._given or self._variant):
-            named = flag(next(iter(self._given), "variant"))
-            raise KDError(f"{named}: no teacher was given, so nothing would be distilled; give --kd, such as --kd=clip")
+        if problem := missing_teacher(config, self._given, self._variant):
+            raise KDError(problem)
         return config
 
     def _prompts(self, config: KDConfig, options: Any) -> list[str] | None:
@@ -181,7 +170,7 @@ class _Session:
         util: Any = importlib.import_module("dnnlib.util")
         dataset = util.construct_class_by_name(**options["training_set_kwargs"])
         chosen = choose_prompts(
-            next((teacher for teacher in teachers if teacher.vocabulary != ()), teachers[0]),
+            reader_of(teachers),
             file=config.prompts,
             class_names=None,
             dataset_name=dataset.name,
@@ -194,7 +183,7 @@ class _Session:
 
 def _images(dataset: Any, device: torch.device) -> Iterator[Tensor]:
     """Batches [N, C, H, W] in [-1, 1] of an official dataset."""
-    count = min(len(dataset), _PROMPT_IMAGES)
+    count = min(len(dataset), PROMPT_IMAGES)
     for start in range(0, count, _BATCH):
         pixels = [torch.as_tensor(dataset[k][0]) for k in range(start, min(start + _BATCH, count))]
         yield torch.stack(pixels).to(device).float() / 127.5 - 1

@@ -85,10 +85,11 @@ class _Distilled(_Loss):
             self._kd.begin_step()
         super().accumulate_gradients(phase=phase, real_img=real_img, gain=gain, **others)
         self._phase, self._real = "", None
-        if phase in (*_D_PHASES, *_G_PHASES):
-            for name, value in self._kd.latest.items():
-                self._report(f"Loss/KD/{name}", value)
-        if phase in _D_PHASES and self._steps % _EXPLAINED_EVERY == 2:
+        if phase not in _D_PHASES:
+            return
+        for name, value in self._kd.latest.items():  # those of G's step too
+            self._report(f"Loss/KD/{name}", value)
+        if self._steps % _EXPLAINED_EVERY == 2:
             for name, share in self._kd.explained().items():
                 self._report(f"KD/explained/{name}", share)
 

@@ -1,4 +1,4 @@
-"""What official checkouts need to run on the Python and torch of today, each mended only if it is tried and fails.
+"""What official checkouts need to run on the Python and torch of today.
 
 Nothing is written to disk: modules and classes are completed in memory.
 """
@@ -23,8 +23,7 @@ from torch.utils.data import Sampler
 
 from kd_plugin.errors import KDError, nearest
 
-__all__ = ["REPAIRS", "Repair", "float_betas", "mend"]
-
+__all__ = ["REPAIRS", "Repair", "mend"]
 
 _IDLE = 900  # seconds without a change: longer than one file takes to compile
 
@@ -34,7 +33,7 @@ class Repair:
     """
     name:   as `--without` takes it.
     what:   one line for the log.
-    needed: whether it fails here.
+    needed: whether it fails here; tried wherever one process can try it.
     apply:  mends it in this process.
     """
 
@@ -56,7 +55,7 @@ def mend(without: Collection[str] = ()) -> list[Repair]:
     names = [repair.name for repair in REPAIRS]
     for name in without:
         if name not in names:
-            raise KDError(f"--without={name} is no repair{nearest(name, names)}")
+            raise KDError(f"--without={name} is not a repair{nearest(name, names)}")
     needed = [repair for repair in REPAIRS if repair.name not in without and repair.needed()]
     for repair in needed:
         repair.apply()
@@ -117,10 +116,15 @@ def _adam_refuses_mixed_betas() -> bool:
     return False
 
 
-def float_betas(options: Any) -> None:
-    """Make the betas of an optimiser's options floats, in place."""
-    if "betas" in options:
-        options["betas"] = [float(beta) for beta in options["betas"]]
+def _let_adam_take_mixed_betas() -> None:
+    original = torch.optim.Adam.__init__
+
+    def __init__(self: Any, *arguments: Any, **keywords: Any) -> None:
+        if "betas" in keywords:
+            keywords["betas"] = tuple(float(beta) for beta in keywords["betas"])
+        original(self, *arguments, **keywords)
+
+    torch.optim.Adam.__init__ = __init__  # type: ignore[method-assign]
 
 
 def _leaves_buffers() -> bool:
@@ -161,7 +165,7 @@ REPAIRS = (
     Repair("sampler", "torch's Sampler takes no dataset", _sampler_refuses, _let_samplers_take_a_dataset),
     Repair("pkg_resources", "setuptools has no pkg_resources", _is_missing("pkg_resources"), _provide_pkg_resources),
     Repair("distutils", "Python has no distutils", _is_missing("distutils"), _provide_distutils),
-    Repair("betas", "Adam refuses betas that mix int and float", _adam_refuses_mixed_betas, lambda: None),
+    Repair("betas", "Adam refuses betas that mix int and float", _adam_refuses_mixed_betas, _let_adam_take_mixed_betas),
     Repair("locks", "a kernel build that was killed left a lock", lambda: bool(_left_locks()), _remove_left_locks),
     Repair("buffers", "DistributedDataParallel leaves buffers different", _leaves_buffers, _send_buffers),
 )

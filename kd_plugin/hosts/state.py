@@ -1,4 +1,4 @@
-"""The state of a distiller beside each official pickle, which holds nothing of ours and loads without us."""
+"""The state of a distiller, in a file beside each official pickle, which loads without this package."""
 
 from __future__ import annotations
 

@@ -6,25 +6,22 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 
 import torch
 
-from kd_plugin.errors import KDError, command_line
+from kd_plugin.errors import KDError
 from kd_plugin.image_io import read_pictures
 from kd_plugin.probe.run import MAX_IMAGES, SECONDS, probe_teacher
 from kd_plugin.probe.stand_in import StandIn
+from kd_plugin.programs import ends_with_message, require_packages
 from kd_plugin.teachers import load_teachers
 from kd_plugin.user_code import import_attribute
 
 
 def main(arguments: list[str] | None = None) -> None:
-    try:
-        import click
-    except ImportError:
-        sys.stderr.write("Error: python -m kd_plugin.probe needs two more packages: pip install click pillow\n")
-        sys.exit(2)
+    require_packages("kd_plugin.probe")
+    import click
 
     @click.command(help=__doc__)
     @click.option("--data", required=True, metavar="ZIP|DIR", help="Images")
@@ -44,27 +41,23 @@ def main(arguments: list[str] | None = None) -> None:
         data: str, spec: str, resolution: int, max_images: int, batch: int, seconds: float, discriminator: str | None,
         device: str,
     ) -> None:  # fmt: skip
-        try:
-            with command_line():
-                if resolution < 8 or resolution & (resolution - 1):
-                    raise KDError(f"--resolution: {resolution} was given, it must be a power of two from 8 up")
-                images = read_pictures(data, resolution, max_images).to(device)
-                make = (
-                    StandIn
-                    if discriminator is None
-                    else import_attribute(discriminator, f"--discriminator={discriminator}")
-                )
-                torch.manual_seed(0)
-                d = make(resolution).to(device)
-                on_message = partial(click.echo, err=True)
-                for _, teacher in load_teachers(spec, device):
-                    for line in probe_teacher(
-                        d, teacher, images, batch=batch, seconds=seconds, on_message=on_message
-                    ).lines():
-                        click.echo(line)
-        except KDError as error:
-            click.echo(f"Error: {error}", err=True)
-            sys.exit(2)
+        with ends_with_message():
+            if resolution < 8 or resolution & (resolution - 1):
+                raise KDError(f"--resolution: {resolution} was given, it must be a power of two from 8 up")
+            images = read_pictures(data, resolution, max_images).to(device)
+            make = (
+                StandIn
+                if discriminator is None
+                else import_attribute(discriminator, f"--discriminator={discriminator}")
+            )
+            torch.manual_seed(0)
+            d = make(resolution).to(device)
+            on_message = partial(click.echo, err=True)
+            for _, teacher in load_teachers(spec, device):
+                for line in probe_teacher(
+                    d, teacher, images, batch=batch, seconds=seconds, on_message=on_message
+                ).lines():
+                    click.echo(line)
 
     command(arguments)
 

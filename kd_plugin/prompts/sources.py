@@ -19,6 +19,7 @@ from kd_plugin.teachers.protocol import Teacher
 
 __all__ = [
     "AUTO",
+    "PROMPT_IMAGES",
     "TEMPLATES",
     "ChosenPrompts",
     "choose_prompts",
@@ -26,8 +27,10 @@ __all__ = [
     "prompts_for_classes",
     "prompts_for_subject",
     "read_prompts",
+    "reader_of",
 ]
 
+PROMPT_IMAGES = 1000  # are enough to select prompts by
 AUTO = "auto"  # in place of a file's name
 
 # Without an article, so that a name ("obama") and a thing ("golden retriever") both fit. They vary what a
@@ -100,6 +103,11 @@ def prompts_for_classes(class_names: Sequence[str], template: str = TEMPLATES[0]
     if len(names) == 1:
         return prompts_for_subject(names[0])
     return [template.format(with_article(name)) for name in names]
+
+
+def reader_of(teachers: Sequence[Teacher]) -> Teacher:
+    """The first of several teachers that has a text encoder; the first of all if none has."""
+    return next((teacher for teacher in teachers if teacher.vocabulary != ()), teachers[0])
 
 
 def choose_prompts(

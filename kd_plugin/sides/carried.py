@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kd_plugin.balance import Balance
 from kd_plugin.errors import CaptureError
+from kd_plugin.student.features import at_least_float32
 
 __all__ = ["Cargo", "Load"]
 
@@ -66,11 +67,10 @@ class Cargo:
         self._adversarial: list[Tensor] = []  # squared norms of the host's gradients
 
     def take(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
-        """A tensor of the host -> a leaf from which to compute losses, and what the host goes on with instead."""
+        """A tensor of the host -> a leaf from which to compute losses, and what the host continues with instead."""
         place = self._taken
         self._taken += 1
-        leaf = tensor.detach()
-        leaf = (leaf if leaf.dtype == torch.float64 else leaf.float()).requires_grad_()
+        leaf = at_least_float32(tensor.detach()).requires_grad_()
         if not (torch.is_grad_enabled() and tensor.requires_grad):
             return leaf, tensor.clone()
         self._waiting.add(place)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from kd_plugin.errors import LayerError, arg
 
-__all__ = ["LAYOUTS", "Layout", "TappedLayer", "at_least_float32", "pooled", "student_width", "tensors_in"]
+__all__ = [
+    "LAYOUTS",
+    "Layout",
+    "TappedLayer",
+    "at_least_float32",
+    "pooled",
+    "student_width",
+    "tensors_in",
+    "tensors_within",
+]
 
 Layout = Literal["auto", "channels_first", "channels_last", "class_token"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
@@ -139,7 +148,7 @@ class TappedLayer:
             found = None
         if not isinstance(found, Tensor) or isinstance(output, Tensor):
             raise LayerError(
-                f"{arg('layer', self.name)}: there is no tensor under [{self.key}], the layer returns "
+                f"{arg('layer', self.name)}: found no tensor under [{self.key}]; the layer returns "
                 f"{_described(output)}{self._keys(output)}"
             )
         return found
@@ -173,6 +182,15 @@ def split_key(name: str) -> tuple[str, int | str | None]:
         return name, None
     key = match[2]
     return match[1], int(key) if key.isdigit() else key
+
+
+def tensors_within(value: Any) -> Iterator[Tensor]:
+    """All tensors in nested lists, tuples and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple | Mapping):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from tensors_within(part)
 
 
 def tensors_in(output: Any) -> list[tuple[int | str | None, Tensor]]:

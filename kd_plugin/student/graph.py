@@ -1,34 +1,45 @@
-"""What autograd's graph tells of the layers of a discriminator."""
+"""What autograd's graph tells of a discriminator. Its nodes are the `grad_fn` of tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["Graph"]
+__all__ = ["Graph", "last_parameter", "nodes_behind"]
+
+
+def nodes_behind(node: Any, most: int | None = None) -> list[Any]:
+    """The nodes that a gradient goes through from here, this one included, the nearest first; at most `most`."""
+    found = {node: None}
+    waiting = [node]
+    for now in waiting:
+        for before, _ in now.next_functions:
+            if len(waiting) == most:
+                return waiting
+            if before is not None and before not in found:
+                found[before] = None
+                waiting.append(before)
+    return waiting
+
+
+def last_parameter(features: Tensor) -> nn.Parameter | None:
+    """The parameter that a backward pass from these features reaches last, or nearly so; None without any."""
+    nodes = [] if features.grad_fn is None else nodes_behind(features.grad_fn)
+    leaves = (getattr(node, "variable", None) for node in reversed(nodes))  # images may be among them, for R1
+    return next((leaf for leaf in leaves if isinstance(leaf, nn.Parameter)), None)
 
 
 class Graph:
-    """Nodes are the `grad_fn` of tensors.
-
+    """
     Args:
         images: leaves that require a gradient.
     """
 
     def __init__(self, images: Iterable[Tensor]) -> None:
-        self._leaves = [image.view_as(image).grad_fn.next_functions[0][0] for image in images]  # type: ignore[union-attr]
-        self._depends: dict[Any, bool] = dict.fromkeys(self._leaves, True)
-
-    def behind(self, node: Any) -> set[Any]:
-        """The nodes that a gradient goes through from here, this one included."""
-        waiting, found = [node], {node}
-        for now in waiting:
-            fresh = [before for before, _ in now.next_functions if before is not None and before not in found]
-            found.update(fresh)
-            waiting.extend(dict.fromkeys(fresh))
-        return found
+        leaves = [image.view_as(image).grad_fn.next_functions[0][0] for image in images]  # type: ignore[union-attr]
+        self._depends: dict[Any, bool] = dict.fromkeys(leaves, True)
 
     def depends(self, node: Any) -> bool:
         """Whether what the node made depends on an image."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kd_plugin.errors import LayerError
-from kd_plugin.student.features import TappedLayer, student_width, tensors_in
-from kd_plugin.student.graph import Graph
+from kd_plugin.student.features import TappedLayer, student_width, tensors_in, tensors_within
+from kd_plugin.student.graph import Graph, nodes_behind
 from kd_plugin.student.wrapped import device_of, inside
 
 __all__ = ["Layer", "LayerChoice", "list_layers", "names_and_widths"]
@@ -70,22 +71,9 @@ def list_layers(discriminator: nn.Module, *inputs: Any) -> list[Layer]:
     """
     discriminator = inside(discriminator)
     candidates = _run(_copied(discriminator), inputs) if inputs else _told(discriminator)
-    last = next((place for place in reversed(range(len(candidates))) if candidates[place].weighted), len(candidates))
-    best = next((place for place in reversed(range(last)) if candidates[place].width > 1), None)
-    return [
-        Layer(found.name, found.kind, found.width, found.shape, place == best)
-        for place, found in enumerate(candidates)
-        if found.width > 1
-    ]
-
-
-@dataclass(frozen=True)
-class _Found:
-    name: str
-    kind: str
-    width: int
-    shape: tuple[int, ...] | None
-    weighted: bool  # has weights of its own
+    last = next((place for place in reversed(range(len(candidates))) if candidates[place][1]), len(candidates))
+    best = next((layer for layer, _ in reversed(candidates[:last]) if layer.width > 1), None)
+    return [replace(layer, suggested=layer is best) for layer, _ in candidates if layer.width > 1]
 
 
 @dataclass(frozen=True)
@@ -98,16 +86,19 @@ class _Output:
     attention: bool
 
 
-def _told(discriminator: nn.Module) -> list[_Found]:
+Candidate = tuple[Layer, bool]  # the latter: whether it has weights of its own
+
+
+def _told(discriminator: nn.Module) -> list[Candidate]:
     widths = ((name, module, student_width(module)) for name, module in discriminator.named_modules() if name)
-    return [
-        _Found(name, type(module).__name__, width, None, _weighted(module))
-        for name, module, width in widths
-        if width is not None
-    ]
+    return [_candidate(name, module, width, None) for name, module, width in widths if width is not None]
 
 
-def _run(discriminator: nn.Module, inputs: tuple[Any, ...]) -> list[_Found]:
+def _candidate(name: str, module: nn.Module, width: int, shape: tuple[int, ...] | None) -> Candidate:
+    return Layer(name, type(module).__name__, width, shape, suggested=False), _weighted(module)
+
+
+def _run(discriminator: nn.Module, inputs: tuple[Any, ...]) -> list[Candidate]:
     """Run a copy of D. With gradients: the graph tells which outputs lie between images and logits."""
     given, images = _tracked(inputs)
     outputs: list[_Output] = []
@@ -123,13 +114,13 @@ def _run(discriminator: nn.Module, inputs: tuple[Any, ...]) -> list[_Found]:
     logits = next((tensor for _, tensor in tensors_in(returned) if graph.depends(tensor.grad_fn)), None)
     if logits is None:
         raise LayerError("nothing that D returns depends, with a gradient, on the images it was given")
-    names = [output.layer.name for output in outputs]
+    times = Counter(output.layer.name for output in outputs)
     rows = len(images[0])
-    on_path = graph.behind(logits.grad_fn)
+    on_path = set(nodes_behind(logits.grad_fn))
     return [
-        _Found(name, type(out.layer.module).__name__, out.layer.width or 0, out.shape, _weighted(out.layer.module))
-        for name, out in zip(names, outputs, strict=True)
-        if names.count(name) == 1 and out.shape[0] == rows and not out.attention
+        _candidate(out.layer.name, out.layer.module, out.layer.width or 0, out.shape)
+        for out in outputs
+        if times[out.layer.name] == 1 and out.shape[0] == rows and not out.attention
         if out.node in on_path and graph.depends(out.node)
     ]
 
@@ -147,20 +138,12 @@ def _noting(name: str, outputs: list[_Output]) -> Any:
 def _tracked(inputs: tuple[Any, ...]) -> tuple[Any, list[Tensor]]:
     """The inputs with images that gradients are computed for, and these: the tensors [N, C, H, W] in them, or else the
     first of floating point."""
-    found = [tensor for tensor in _all_tensors(inputs) if tensor.is_floating_point()]
+    found = [tensor for tensor in tensors_within(inputs) if tensor.is_floating_point()]
     chosen = [tensor for tensor in found if tensor.ndim == 4] or found[:1]
     if not chosen:
         raise LayerError("list_layers(D, ...): give the images that D is called with")
     images = {id(tensor): tensor.detach().clone().requires_grad_() for tensor in chosen}
     return _replaced(inputs, images), list(images.values())
-
-
-def _all_tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple | Mapping):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from _all_tensors(part)
 
 
 def _replaced(value: Any, images: Mapping[int, Tensor]) -> Any:
@@ -183,13 +166,11 @@ def _copied(discriminator: nn.Module) -> nn.Module:
 @contextmanager
 def _random_state_restored(device: torch.device) -> Iterator[None]:
     state = random.getstate()
-    with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=_accelerator(device)):
+    with (
+        torch.random.fork_rng([]) if device.type == "cpu" else torch.random.fork_rng([device], device_type=device.type)
+    ):
         yield
     random.setstate(state)
-
-
-def _accelerator(device: torch.device) -> str:
-    return "cuda" if device.type == "cpu" else device.type
 
 
 def _weighted(module: nn.Module) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from kd_plugin.student.graph import nodes_behind
 
 __all__ = ["Passage"]
 
@@ -30,17 +31,7 @@ class Passage:
     @property
     def freed(self) -> bool:
         """Whether a pass has freed what it went through. Asks the graph only if there was one."""
-        return any(_lost(node) for start in self._passed for node in _nodes(start))
-
-
-def _nodes(start: Any) -> Iterator[Any]:
-    """The nearest ones first."""
-    waiting = [start]
-    for node in waiting:
-        yield node
-        for before, _ in node.next_functions:
-            if before is not None and before not in waiting and len(waiting) < _LOOKED_AT:
-                waiting.append(before)
+        return any(_lost(node) for start in self._passed for node in nodes_behind(start, _LOOKED_AT))
 
 
 def _lost(node: Any) -> bool:

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugin.errors import CaptureError, LayerError, arg, nearest
-from kd_plugin.student.features import Layout, TappedLayer, split_key
+from kd_plugin.student.features import Layout, TappedLayer, split_key, tensors_within
+from kd_plugin.student.graph import last_parameter
 from kd_plugin.student.passage import Passage
 from kd_plugin.student.rows import Rows
-from kd_plugin.student.upkeep import last_reached
 from kd_plugin.student.watch import Watch, watched
-from kd_plugin.student.wrapped import Wrapped, device_of
+from kd_plugin.student.wrapped import Wrapped
 from kd_plugin.types import ROLES, Captured, Role
 
 __all__ = ["FeatureTap"]
@@ -29,7 +29,7 @@ _AFTER_BACKWARD = (
     "calls backward for each role, use attach(..., carried=True)"
 )
 
-Split = Callable[[Tensor], tuple[Tensor, Tensor]]  # a layer's output -> what is kept, and what D goes on with
+Split = Callable[[Tensor], tuple[Tensor, Tensor]]  # a layer's output -> what is kept, and what D continues with
 
 
 def shared(output: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +94,7 @@ class FeatureTap:
     @property
     def device(self) -> torch.device:
         """Where D is."""
-        return device_of(self._wrapped.module)
+        return self._wrapped.device
 
     @property
     def discriminator(self) -> nn.Module:
@@ -167,7 +167,7 @@ class FeatureTap:
 
     def _see_input(self, inputs: Any) -> None:
         if self._sightings is not None:
-            images = next(_images_in(inputs), None)
+            images = next((tensor for tensor in tensors_within(inputs) if tensor.ndim == 4), None)
             if images is not None:
                 self._sightings.seen.append(images.detach())
 
@@ -178,7 +178,7 @@ class FeatureTap:
         features = layer.read(output)
         self._sightings.learns |= features.requires_grad
         if self._reference is None or not self._reference.requires_grad:
-            self._reference = last_reached(features)
+            self._reference = last_parameter(features)
         if not torch.is_grad_enabled():
             self._sightings.without_gradients = True
         kept, passed = self._sightings.split(features)
@@ -250,7 +250,7 @@ class FeatureTap:
             expected = expected or given
             if sum(given) != sum(expected) or (len(rows.roles) > 1 and given != expected):
                 raise LayerError(
-                    f"{arg('layer', name)} gave {_sum(given)} rows for {_sum(expected)} images; it must fire once per "
+                    f"{arg('layer', name)} gave {sum(given)} rows for {sum(expected)} images; it must fire once per "
                     "call, with one row per image"
                 )
 
@@ -271,18 +271,6 @@ class FeatureTap:
         return "it and all layers before it are frozen; choose a layer behind one that is trained"
 
 
-def _images_in(inputs: Any) -> Iterator[Tensor]:
-    """The tensors [N, C, H, W] among D's inputs, also in lists and dicts."""
-    if isinstance(inputs, Tensor):
-        if inputs.ndim == 4:
-            yield inputs
-    elif isinstance(inputs, Mapping):
-        yield from _images_in(tuple(inputs.values()))
-    elif isinstance(inputs, list | tuple):
-        for value in inputs:
-            yield from _images_in(value)
-
-
 def _by_role(rows: Rows, calls: Sequence[Tensor]) -> dict[Role, Tensor]:
     parts = [rows.split(call) for call in calls]
     return {role: _cat([part[role] for part in parts]) for role in rows.roles}
@@ -295,10 +283,6 @@ def _cat(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
 def _call(rows: Rows, *arguments: str) -> str:
     roles = f"'{rows.roles[0]}'" if len(rows.roles) == 1 else str(rows.roles)
     return f"capture({', '.join([roles, *arguments])})"
-
-
-def _sum(counts: Sequence[int]) -> str:
-    return str(sum(counts))
 
 
 def _listed(shapes: set[tuple[int, ...]]) -> str:

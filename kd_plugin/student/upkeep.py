@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from kd_plugin.optimizer_steps import stop_watching, watch_steps
 
-__all__ = ["Upkeep", "last_reached"]
+__all__ = ["Upkeep"]
 
 _PATIENCE = 4  # steps of optimisers that train D and not the heads
 
@@ -69,15 +68,3 @@ class Upkeep:
     def _settle(self) -> None:
         self._settled = True
         stop_watching(self)
-
-
-def last_reached(features: Tensor) -> nn.Parameter | None:
-    """The parameter that a backward pass from these features reaches last, or nearly so; None if there is none."""
-    waiting: list[Any] = [features.grad_fn] if features.grad_fn is not None else []
-    known, last = set(waiting), None
-    for node in waiting:
-        last = getattr(node, "variable", last)
-        fresh = [before for before, _ in node.next_functions if before is not None and before not in known]
-        known.update(fresh)
-        waiting.extend(dict.fromkeys(fresh))
-    return last if isinstance(last, nn.Parameter) else None

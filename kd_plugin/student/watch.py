@@ -14,7 +14,7 @@ from kd_plugin.student.wrapped import Wrapped
 __all__ = ["Watch", "watched"]
 
 SeeInput = Callable[[Any], None]  # (args, kwargs) of a call
-SeeOutput = Callable[[Any], Any]  # what a layer returns -> what D goes on with
+SeeOutput = Callable[[Any], Any]  # what a layer returns -> what D continues with
 
 
 class Watch(Protocol):

@@ -16,9 +16,9 @@ __all__ = ["Wrapped", "device_of", "inside"]
 @dataclass(frozen=True)
 class Wrapped:
     """
-    module:      D itself.
-    entrance:    whose call shows D's input.
-    compiled:    torch.compile is at work.
+    module:   D itself.
+    entrance: whose call shows D's input.
+    compiled: torch.compile is at work.
     """
 
     module: nn.Module
@@ -55,11 +55,16 @@ class Wrapped:
         entrance = discriminator if compiled is None else compiled
         return cls(discriminator, entrance, in_place or compiled is not None)
 
+    @property
+    def device(self) -> torch.device:
+        """Where D is."""
+        parameter = next(self.module.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
+
 
 def device_of(discriminator: nn.Module) -> torch.device:
     """Where D is."""
-    parameter = next(Wrapped.of(discriminator).module.parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device
+    return Wrapped.of(discriminator).device
 
 
 def inside(discriminator: nn.Module) -> nn.Module:

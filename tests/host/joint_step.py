@@ -64,7 +64,16 @@ def steps(ranks: Ranks, out: Path, data: Path, *flags: str) -> None:
         given["gamma"] = 1 + ranks.rank
     config = resolve(
         given,
-        {"teacher": "demo", "p": 0.7, "cgkd": 1.0, "agkd": 1.0, "match_on": "stages", "critic": 0.5},
+        {
+            "teacher": "demo",
+            "p": 0.7,
+            "cgkd": 1.0,
+            "agkd": 1.0,
+            "match_on": "stages",
+            "match_grid": "2",
+            "critic": 0.5,
+            "critic_grid": "2",
+        },
         dataset.resolution,
     )
     session = Session.build(config, dataset, ranks)

@@ -123,7 +123,7 @@ def test_heads_are_trained_and_go_on_with_resume(rehearsed: Rehearsed) -> None:
     _, run_dir = rehearsed.taught
     state, snapshot = (run_dir / f"network-snapshot-000000.{ending}" for ending in ("kd.pt", "pkl"))
     output, second = rehearsed.run(f"--resume={snapshot}")
-    assert f"the distillation goes on from {state}" in output
+    assert f"the distillation continues from {state}" in output
     saved, after = (torch.load(path, weights_only=True) for path in (state, second / state.name))
     calls = [kept["_extra_state"]["balances"]["D"]["calls"] for kept in (saved, after)]
     assert calls == [2, 5]  # of 3 steps each, the first of all had nothing to compare generated images with

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kd_plugin import KDError
 from kd_plugin.hosts import repairs
-from kd_plugin.hosts.repairs import REPAIRS, float_betas, mend
+from kd_plugin.hosts.repairs import REPAIRS, mend
 from tests.forked import Forked, ranks
 
 
@@ -76,11 +76,16 @@ def test_modules_that_are_gone(tmp_path: Path) -> None:
     in_a_process(hidden_modules, tmp_path)
 
 
-def test_betas() -> None:
-    options = {"betas": [0, 0.99], "lr": 0.002}
-    float_betas(options)
-    torch.optim.Adam([nn.Parameter(torch.zeros(1))], **options)  # type: ignore[arg-type]
-    assert all(isinstance(beta, float) for beta in options["betas"])  # type: ignore[attr-defined]
+def betas() -> None:
+    options: Any = {"betas": [0, 0.99], "lr": 0.002}
+    mend()
+    optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], **options)
+    assert all(isinstance(beta, float) for beta in optimizer.defaults["betas"])
+    assert "betas" not in names(mend())
+
+
+def test_betas(tmp_path: Path) -> None:
+    in_a_process(betas, tmp_path)
 
 
 def test_locks_that_a_killed_build_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,5 +128,5 @@ def test_buffers_are_those_of_the_first_process(tmp_path: Path) -> None:
 
 
 def test_an_unknown_repair() -> None:
-    with pytest.raises(KDError, match="--without=samplers is no repair; nearest: 'sampler'"):
+    with pytest.raises(KDError, match="--without=samplers is not a repair; nearest: 'sampler'"):
         mend(["samplers"])

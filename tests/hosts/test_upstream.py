@@ -95,7 +95,7 @@ def test_a_run_weight_0_and_resume(checkout: tuple[Path, list[str]], images: Pat
     hashes = [hashed(run_dir, checkout[0]) for run_dir in (taught, plain, zero)]
     assert hashes[1] == hashes[2] != hashes[0]
     output, _ = rehearse(checkout, tmp_path, images, "--kd=demo", f"--resume={taught / 'network-snapshot-000000.pkl'}")
-    assert "the distillation goes on from" in output
+    assert "the distillation continues from" in output
 
 
 def test_the_gradients_are_those_of_the_joint_form(checkout: tuple[Path, list[str]], tmp_path: Path) -> None:

@@ -8,24 +8,9 @@ from torch import nn
 from torch.nn.functional import softplus
 
 from kd_plugin import CaptureError
+from tests.plugin.host_steps import gradients, joint
 
 TERMS = {"agkd": 2.0, "cgkd": 3.0}
-
-
-def gradients(*modules):
-    return [p.grad.clone() for module in modules for p in module.parameters() if p.grad is not None]
-
-
-def joint(kd, d, real, fake):
-    """The gradients of one step of a host that adds the terms to its loss."""
-    d.zero_grad(), kd.zero_grad()
-    with kd.capture("real"):
-        of_real = d(real)
-    with kd.capture("fake"):
-        of_fake = d(fake)
-    loss = softplus(-of_real).mean() + softplus(of_fake).mean()
-    (loss + kd(loss).total).backward()
-    return gradients(d, kd)
 
 
 def separate(kd, d, real, fake, order=("fake", "real"), scale=1.0):

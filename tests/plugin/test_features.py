@@ -144,8 +144,8 @@ def test_one_of_several_outputs(name, output):
         ("b", (numbers(2, 1), 3.0), "layer='b' returns a tuple of 2; write layer='b[0]' ([2, 1])"),
         ("b", {"x": numbers(2, 1), "y": numbers(2, 5)}, "a dict of 2; write layer='b[x]' ([2, 1]) or 'b[y]' ([2, 5])"),
         ("b", None, "layer='b' returns a NoneType; expected a tensor"),
-        ("b[2]", [numbers(2, 1)], "layer='b[2]': there is no tensor under [2], the layer returns a list of 1; write"),
-        ("b[0]", numbers(2, 1), "layer='b[0]': there is no tensor under [0], the layer returns a Tensor"),
+        ("b[2]", [numbers(2, 1)], "layer='b[2]': found no tensor under [2]; the layer returns a list of 1; write"),
+        ("b[0]", numbers(2, 1), "layer='b[0]': found no tensor under [0]; the layer returns a Tensor"),
     ],
 )
 def test_errors_tell_what_to_write(name, output, message):

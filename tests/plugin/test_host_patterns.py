@@ -12,24 +12,10 @@ from torch.utils.checkpoint import checkpoint
 
 import kd_plugin
 from kd_plugin import CaptureError, KDError, LayerError
+from tests.plugin.host_steps import gradients, joint
 
 TERMS = {"agkd": 2.0, "cgkd": 3.0}
 FROZEN = "the captured layer passes no gradient on to D ('real'): "
-
-
-def gradients(*modules):
-    return [p.grad.clone() for module in modules for p in module.parameters() if p.grad is not None]
-
-
-def apart(kd, d, real, fake):
-    d.zero_grad(), kd.zero_grad()
-    with kd.capture("real"):
-        of_real = d(real)
-    with kd.capture("fake"):
-        of_fake = d(fake)
-    loss = softplus(-of_real).mean() + softplus(of_fake).mean()
-    (loss + kd(loss).total).backward()
-    return gradients(d, kd)
 
 
 def together(kd, d, real, fake, roles, clean=None, call=None):
@@ -55,7 +41,7 @@ def assert_equal(a, b):
 @pytest.mark.parametrize("carried", [False, True])
 @pytest.mark.parametrize("layer", ["b4.fc", "b4.conv,b4.fc"])
 def test_real_and_fake_in_one_call(attach, discriminator, images, carried, layer):
-    expected = apart(attach(terms=TERMS, layer=layer, head="linear"), discriminator, images(1), images(2))
+    expected = joint(attach(terms=TERMS, layer=layer, head="linear"), discriminator, images(1), images(2))
     kd = attach(terms=TERMS, layer=layer, head="linear", carried=carried)
     assert_equal(together(kd, discriminator, images(1), images(2), ("fake", "real")), expected)
     assert torch.equal(kd.teacher.calls[-1], torch.cat([images(1), images(2)]))  # the real ones first
@@ -64,7 +50,7 @@ def test_real_and_fake_in_one_call(attach, discriminator, images, carried, layer
 @pytest.mark.parametrize("carried", [False, True])
 def test_the_balance_of_one_call(attach, discriminator, images, carried):
     one = attach(terms=TERMS, p=0, balance=0.5)
-    expected = apart(one, discriminator, images(1), images(2))
+    expected = joint(one, discriminator, images(1), images(2))
     kd = attach(terms=TERMS, p=0, balance=0.5, carried=carried)
     assert_equal(together(kd, discriminator, images(1), images(2), ("fake", "real")), expected)
     ratio, calls = (kd.get_extra_state()["balances"]["D"][name] for name in ("ratio", "calls"))
@@ -73,7 +59,7 @@ def test_the_balance_of_one_call(attach, discriminator, images, carried):
 
 
 def test_numbers_that_differ(attach, discriminator, images):
-    expected = apart(attach(terms=TERMS, p=0), discriminator, images(1), images(2, 3))
+    expected = joint(attach(terms=TERMS, p=0), discriminator, images(1), images(2, 3))
     kd = attach(terms=TERMS, p=0)
     assert_equal(together(kd, discriminator, images(1), images(2, 3), {"fake": 3, "real": 4}), expected)
     message = "7 rows cannot be divided into fake and real as equal parts; give the numbers, as in capture({'fake'"
@@ -102,7 +88,7 @@ def test_clean_images_and_keys_of_one_call(attach, discriminator, teacher, image
 
 
 def test_several_calls_with_both_in_one_block(attach, discriminator, images):
-    expected = apart(attach(terms=TERMS, p=0), discriminator, images(1), images(2))
+    expected = joint(attach(terms=TERMS, p=0), discriminator, images(1), images(2))
     kd = attach(terms=TERMS, p=0)
 
     def halves(joined):
@@ -125,7 +111,7 @@ def test_roles_that_are_none(attach, roles):
 
 
 def test_forward_without_the_call(attach, discriminator, images):
-    expected = apart(attach(terms=TERMS, p=0), discriminator, images(1), images(2))
+    expected = joint(attach(terms=TERMS, p=0), discriminator, images(1), images(2))
     kd = attach(terms=TERMS, p=0)
     assert_equal(
         together(kd, discriminator, images(1), images(2), ("fake", "real"), call=lambda x: discriminator.forward(x)),
@@ -144,14 +130,14 @@ def test_a_forward_that_somebody_replaced_stays(attach, discriminator, images):
 
     discriminator.forward = forward
     kd = attach(terms={"agkd": 1.0})
-    apart(kd, discriminator, images(1), images(2))
+    joint(kd, discriminator, images(1), images(2))
     assert len(calls) == 2
     assert discriminator.forward is forward
 
 
 def test_inside_another_module(attach, discriminator, images):
     kd = attach(terms=TERMS, p=0)
-    expected = apart(attach(terms=TERMS, p=0), discriminator, images(1), images(2))
+    expected = joint(attach(terms=TERMS, p=0), discriminator, images(1), images(2))
     both = nn.Sequential(nn.Identity(), discriminator)
     assert_equal(together(kd, discriminator, images(1), images(2), ("fake", "real"), call=both), expected)
 
@@ -191,9 +177,9 @@ def test_a_layer_with_several_outputs(attach, discriminator, images):
 
     d = OfPair()
     kd = attach(d, layer="pair[flat]", width=6, terms={"agkd": 1.0})
-    assert all(gradient.abs().sum() > 0 for gradient in apart(kd, d, images(1), images(2)))
+    assert all(gradient.abs().sum() > 0 for gradient in joint(kd, d, images(1), images(2)))
     with pytest.raises(LayerError, match=re.escape("returns a dict of 2; write layer='pair[map]' ([4, 6, 6, 6]) or")):
-        apart(attach(d, layer="pair", width=6, terms={"agkd": 1.0}), d, images(1), images(2))
+        joint(attach(d, layer="pair", width=6, terms={"agkd": 1.0}), d, images(1), images(2))
 
 
 class OfTokens(nn.Module):
@@ -236,13 +222,13 @@ def test_several_discriminators(attach, make_discriminator, images):
         attach(ds)
     kds = [attach(d, terms={"agkd": 1.0}) for d in ds]
     for kd, d in zip(kds, ds, strict=True):
-        assert len(apart(kd, d, images(1), images(2))) == 6
+        assert len(joint(kd, d, images(1), images(2))) == 6
 
 
 def test_data_parallel_on_one_device_is_looked_through(attach, discriminator, images):
     wrapped = nn.DataParallel(discriminator)
     kd = attach(wrapped, terms={"agkd": 1.0})
-    assert len(apart(kd, wrapped, images(1), images(2))) == 6
+    assert len(joint(kd, wrapped, images(1), images(2))) == 6
     wrapped.device_ids = [0, 1]
     with pytest.raises(KDError, match="in DataParallel over 2 devices its layers are copied"):
         attach(wrapped)
@@ -255,7 +241,7 @@ def test_a_frozen_discriminator(attach, discriminator, images):
     discriminator.requires_grad_(False)
     kd = attach(terms={"agkd": 1.0}, head="linear")
     with pytest.raises(CaptureError, match=re.escape(FROZEN + "all parameters of D are frozen; call D.requires_grad")):
-        apart(kd, discriminator, images(1), images(2))
+        joint(kd, discriminator, images(1), images(2))
 
 
 def test_a_layer_of_a_frozen_backbone(attach, discriminator, images):
@@ -264,8 +250,8 @@ def test_a_layer_of_a_frozen_backbone(attach, discriminator, images):
     with pytest.raises(
         CaptureError, match=re.escape(FROZEN + "it and all layers before it are frozen; choose a layer")
     ):
-        apart(kd, discriminator, images(1), images(2))
-    assert len(apart(attach(terms={"agkd": 1.0}), discriminator, images(1), images(2))) == 4
+        joint(kd, discriminator, images(1), images(2))
+    assert len(joint(attach(terms={"agkd": 1.0}), discriminator, images(1), images(2))) == 4
 
 
 def test_without_gradients(attach, discriminator, images, run):
@@ -299,13 +285,13 @@ def test_checkpointing(attach, discriminator, images, carried):
     terms = {"layer": "inner.b4.fc", "terms": {"agkd": 1.0}, "p": 0, "carried": carried}
     d = Checkpointed(discriminator, True)
     with pytest.raises(CaptureError, match=r"with torch\.utils\.checkpoint pass use_reentrant=False"):
-        apart(attach(d, **terms), d, images(1).requires_grad_(), images(2).requires_grad_())
+        joint(attach(d, **terms), d, images(1).requires_grad_(), images(2).requires_grad_())
     d = Checkpointed(discriminator, False)
-    expected = apart(attach(terms={"agkd": 1.0}, p=0), discriminator, images(1), images(2))
+    expected = joint(attach(terms={"agkd": 1.0}, p=0), discriminator, images(1), images(2))
     if carried:
         expected = together(attach(terms={"agkd": 1.0}, p=0), discriminator, images(1), images(2), ("fake", "real"))
     kd = attach(d, **terms)
-    got = together(kd, d, images(1), images(2), ("fake", "real")) if carried else apart(kd, d, images(1), images(2))
+    got = together(kd, d, images(1), images(2), ("fake", "real")) if carried else joint(kd, d, images(1), images(2))
     assert_equal(got, expected)
 
 
@@ -380,7 +366,7 @@ def test_distiller_and_compiled_discriminator_can_be_saved(attach, make_discrimi
     inner = make_discriminator()
     d = torch.compile(inner, backend="aot_eager")
     kd = attach(d, terms={"agkd": 1.0})
-    apart(kd, d, images(1), images(2))
+    joint(kd, d, images(1), images(2))
     for name, saved in (("d", inner), ("kd", kd)):
         torch.save(saved, tmp_path / name)
     loaded = torch.load(tmp_path / "d", weights_only=False)

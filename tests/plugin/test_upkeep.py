@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn.functional import softplus
 
 from kd_plugin import optimizer_steps
-from kd_plugin.student.upkeep import last_reached
+from kd_plugin.student.graph import last_parameter
+from tests.plugin.host_steps import joint_loss
 
 TERMS = {"agkd": 1.0, "cgkd": 1.0}
 
@@ -21,12 +22,8 @@ def clear(d, to_none):
     d.zero_grad(set_to_none=to_none)
 
 
-def joint_loss(kd, d, images, step):
-    with kd.capture("real"):
-        real = d(images(2 * step))
-    with kd.capture("fake"):
-        fake = d(images(2 * step + 1))
-    return softplus(-real).mean() + softplus(fake).mean() + kd().total
+def loss_of(kd, d, images, step):
+    return joint_loss(kd, d, images(2 * step), images(2 * step + 1))
 
 
 def head_gradients(kd):
@@ -36,7 +33,7 @@ def head_gradients(kd):
 def once(attach, discriminator, images, step):
     """Those of a single step."""
     kd = attach(terms=TERMS, p=0, head="linear")
-    joint_loss(kd, discriminator, images, step).backward()
+    loss_of(kd, discriminator, images, step).backward()
     return head_gradients(kd)
 
 
@@ -55,7 +52,7 @@ def test_they_are_cleared_with_those_of_d(attach, discriminator, images, to_none
     for step in (0, 1, 2, 3):
         if when == "before the forward pass":
             clear(discriminator, to_none)
-        loss = joint_loss(kd, discriminator, images, step)
+        loss = loss_of(kd, discriminator, images, step)
         if when == "before the backward pass":
             clear(discriminator, to_none)
         loss.backward()
@@ -68,7 +65,7 @@ def test_accumulated_gradients_stay(attach, discriminator, images):
     kd = attach(terms=TERMS, p=0, head="linear")
     discriminator.zero_grad()
     for step in (0, 1):
-        joint_loss(kd, discriminator, images, step).backward()
+        loss_of(kd, discriminator, images, step).backward()
     assert_equal(head_gradients(kd), [a + b for a, b in zip(*parts, strict=True)])
 
 
@@ -88,18 +85,21 @@ def test_carried_by_two_passes(attach, discriminator, images, to_none):
 
 def test_the_reference_is_behind_the_layer(discriminator, images):
     features = discriminator.b4["fc"](discriminator.b4["conv"](images(1)).mean(dim=(2, 3)))
-    assert last_reached(features) in set(discriminator.b4["conv"].parameters())
-    assert last_reached(images(1)) is None
+    assert last_parameter(features) in set(discriminator.b4["conv"].parameters())
+    assert last_parameter(images(1)) is None
+    real = images(1).requires_grad_()  # for R1
+    features = discriminator.b4["conv"](real)
+    assert last_parameter(features) in set(discriminator.b4["conv"].parameters())
     discriminator.b4["conv"].requires_grad_(False)
     features = discriminator.b4["fc"](discriminator.b4["conv"](images(1)).mean(dim=(2, 3)))
-    assert last_reached(features) in set(discriminator.b4["fc"].parameters())
+    assert last_parameter(features) in set(discriminator.b4["fc"].parameters())
 
 
 def train(kd, d, images, optimizers, steps=8):
     for step in range(steps):
         for optimizer in optimizers:
             optimizer.zero_grad()
-        joint_loss(kd, d, images, step).backward()
+        loss_of(kd, d, images, step).backward()
         for optimizer in optimizers:
             optimizer.step()
 
@@ -137,7 +137,7 @@ def test_a_distiller_that_is_gone_leaves_nothing_behind(attach, discriminator, i
     before = watchers()
     kd = attach(terms=TERMS, head="linear")
     opt_d = torch.optim.SGD(discriminator.parameters(), lr=0.1)
-    joint_loss(kd, discriminator, images, 0).backward()
+    loss_of(kd, discriminator, images, 0).backward()
     gone = weakref.ref(kd)
     del kd
     gc.collect()
@@ -154,5 +154,5 @@ def test_two_distillers_settle_in_the_same_step(attach, discriminator, images):
     optimizer = torch.optim.SGD([p for kd in kds for p in kd.parameters()], lr=0.1)
     optimizer.add_param_group({"params": discriminator.parameters()})
     for kd in kds:
-        joint_loss(kd, discriminator, images, 0).backward()
+        loss_of(kd, discriminator, images, 0).backward()
     optimizer.step()
