@@ -9,7 +9,10 @@ from pathlib import Path
 
 from kd_plugin.errors import KDError
 
-__all__ = ["CHECKOUTS", "Checkout", "file_hash", "recognise"]
+__all__ = ["ADDED", "CHECKOUTS", "Checkout", "file_hash", "recognise", "without_added"]
+
+# What a patch adds to train.py (kd_plugin.hosts.patch): no part of the hashes.
+ADDED = b"from kd_plugin.hosts.patched import extend; extend(__name__, __file__)  # by: python -m kd_plugin.hosts.patch"
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +20,7 @@ class Checkout:
     """
     name:    of the repository.
     commit:  that the hashes belong to.
-    files:   path -> SHA-256 of those that the launcher relies on, with \\n at the ends of lines.
+    files:   path -> SHA-256 of those that the launcher relies on, with \\n at the ends of lines and before a patch.
     returns: the function of train.py that returns the training options; None: `launch_training` receives them.
     """
 
@@ -73,12 +76,17 @@ CHECKOUTS = (
 
 
 def file_hash(path: Path) -> str | None:
-    """SHA-256 as Checkout.files has it; None if there is no such file."""
+    """SHA-256 as Checkout.files has it; None if the file cannot be read."""
     try:
         content = path.read_bytes()
     except OSError:
         return None
-    return hashlib.sha256(content.replace(b"\r", b"")).hexdigest()
+    return hashlib.sha256(without_added(content).replace(b"\r", b"")).hexdigest()
+
+
+def without_added(content: bytes) -> bytes:
+    """The file as before it was patched."""
+    return b"".join(line for line in content.splitlines(keepends=True) if line.rstrip(b"\r\n") != ADDED)
 
 
 def recognise(repo: Path, force: bool = False) -> Checkout:

@@ -63,9 +63,10 @@ def launch(plan: Launch, arguments: Sequence[str]) -> None:
         KDError: a package is missing, or a mistake in the options of the distillation.
         SystemExit: as train.py ends.
     """
-    click.echo(f"kd_plugin: {plan.checkout.name} in {plan.repo}")
+    edited = plan.checkout.differences(plan.repo)
+    click.echo(f"kd_plugin: {plan.checkout.name} in {plan.repo}" + (f" ({', '.join(edited)})" if edited else ""))
     for repair in plan.prepare():
-        click.echo(f"kd_plugin: repaired: {repair.what} (--without={repair.name} leaves it)")
+        click.echo(f"kd_plugin: repair '{repair.name}': {repair.what}")
     try:
         train: Any = importlib.import_module("train")
     except ModuleNotFoundError as error:

@@ -13,6 +13,8 @@ import hashlib
 import importlib
 import io
 import os
+import shutil
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -28,6 +30,7 @@ from kd_plugin.config.schema import to_dict
 from kd_plugin.hosts.loss import make
 from kd_plugin.hosts.repairs import mend
 from tests.hosts.test_launcher import call, isolated
+from tests.hosts.test_patch import PATCH, as_program, patch
 
 pytestmark = pytest.mark.upstream
 
@@ -101,6 +104,25 @@ def test_a_run_weight_0_and_resume(checkout: tuple[Path, list[str]], images: Pat
 def test_the_gradients_are_those_of_the_joint_form(checkout: tuple[Path, list[str]], tmp_path: Path) -> None:
     done = isolated(compare_gradients, checkout[0])
     assert done.returncode == 0, done.output
+
+
+def test_the_patch(checkout: tuple[Path, list[str]], images: Path, tmp_path: Path) -> None:
+    repos = [tmp_path / name for name in ("plain", "tool", "git")]
+    for repo in repos:
+        shutil.copytree(checkout[0], repo, ignore=shutil.ignore_patterns(".git"))
+    plain, tool, git = repos
+    applied = ["git", "apply", "--unidiff-zero", f"--directory={git.name}", str(PATCH)]
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run(applied, cwd=tmp_path, check=True)
+    assert "line 12 is added" in patch(tool).output
+    assert (tool / "train.py").read_bytes() == (git / "train.py").read_bytes()
+    flags = ["--outdir=unused", f"--data={images}", *checkout[1], "--kd=demo", "--dry-run"]
+    done = isolated(as_program, tool, tuple(flags))
+    assert done.returncode == 0, done.output
+    assert "kd_plugin.hosts.loss.make" in done.output
+    rehearse((tool, checkout[1]), tmp_path / "runs", images, "--kd=demo")
+    patch(tool, "--reverse")
+    assert (tool / "train.py").read_bytes() == (plain / "train.py").read_bytes()
 
 
 def compare_gradients(repo: Path) -> None:

@@ -1,0 +1,32 @@
+"""What the line does that a patch adds to train.py (kd_plugin.hosts.patch)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from kd_plugin.programs import ends_with_message, require_packages
+
+__all__ = ["extend"]
+
+
+def extend(name: str, file: str) -> None:
+    """Run train.py through the launcher, if it was started as a program, and end the process.
+
+    Args:
+        name: its `__name__`.
+        file: its `__file__`.
+    """
+    if name == "__main__":
+        require_packages("kd_plugin.hosts")
+        from kd_plugin.hosts.checkouts import recognise
+        from kd_plugin.hosts.launch import Launch, launch
+
+        repo = Path(file).resolve().parent
+        with ends_with_message():
+            launch(Launch(repo, recognise(repo, force=True)), sys.argv[1:])
+        sys.exit(0)
+    if name == "__mp_main__":  # a process for one of several GPUs, about to import what may need repairs
+        from kd_plugin.hosts.repairs import mend
+
+        mend()
