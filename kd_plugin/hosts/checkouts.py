@@ -72,6 +72,16 @@ CHECKOUTS = (
         },
         returns=None,
     ),
+    Checkout(
+        "projected-gan",
+        "e1c246b",
+        {
+            "train.py": "787f9eefd0321c308a06c3ad90b2e06da23c67d284a20559c336359ad59e1d24",
+            "training/training_loop.py": "74a670eb80afe993b0830a8200f9894b50ffaeb26ce2f37f0206e518f18ec0c8",
+            "training/loss.py": "17fb885a912d1f9f7ef8670483964ca5f943d8b2d24bf4c5b336bde4a68b3c2f",
+        },
+        returns=None,
+    ),
 )
 
 
@@ -120,9 +130,9 @@ def recognise(repo: Path, force: bool = False) -> Checkout:
 def _by_structure(repo: Path) -> Checkout:
     """Of one in which every file differs: the loss tells the branches apart, and train.py the two others."""
     text = (repo / "train.py").read_text(encoding="utf-8", errors="replace")
-    ada, diffaugment, third = CHECKOUTS
+    ada, diffaugment, third, projected = CHECKOUTS
     if "def launch_training(" in text:
-        return third
+        return projected if "ProjectedGANLoss" in text else third
     if f"def {ada.returns}(" in text:
         return diffaugment if "DiffAugment" in text else ada
     raise KDError(

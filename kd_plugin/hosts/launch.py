@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-import importlib
+import importlib.machinery
+import importlib.util
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ __all__ = ["Launch", "launch"]
 _BATCH = 50
 _ORIGINAL = "subprocess_fn_before_kd_plugin"
 _LOSS = "kd_plugin.hosts.loss.make"
+_TO_BE_CONTINUED = 3  # status of projected-gan after less than a kimg
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,18 @@ class Launch:
         """This process, before anything of the checkout is imported; returns what was mended."""
         if (path := str(self.repo)) not in sys.path:
             sys.path.insert(0, path)
+        _import_from(self.repo)
         return mend(self.without)
+
+
+def _import_from(repo: Path) -> None:
+    """Its folders without __init__.py too: Python prefers a package of the same name wherever it finds one, as in the
+    folder of an editable install of kd_plugin."""
+    for folder in repo.iterdir():
+        if folder.name.isidentifier() and any(folder.glob("*.py")) and not (folder / "__init__.py").exists():
+            spec = importlib.machinery.ModuleSpec(folder.name, None, is_package=True)
+            spec.submodule_search_locations = [str(folder)]
+            sys.modules[folder.name] = importlib.util.module_from_spec(spec)
 
 
 def launch(plan: Launch, arguments: Sequence[str]) -> None:
@@ -90,8 +103,19 @@ def run_process(plan: Launch, *arguments: Any, **keywords: Any) -> None:
     train: Any = importlib.import_module("train")
     if plan.rehearse:
         put_on_cpu()
+    options = next(value for value in (*arguments, *keywords.values()) if hasattr(value, "loss_kwargs"))
+    _find_state(options)
     with command_line():
         getattr(train, _ORIGINAL, train.subprocess_fn)(*arguments, **keywords)
+
+
+def _find_state(options: Any) -> None:
+    """projected-gan continues a run by itself, from the snapshot in its folder."""
+    kd = options["loss_kwargs"].get("kd")
+    beside = state_path(Path(options["run_dir"]) / "network-snapshot.pkl")
+    if kd is not None and options.get("restart_every", 0) > 0 and beside.is_file():
+        kd["resume"] = str(beside)
+        click.echo(f"kd_plugin: the distillation continues from {beside}")
 
 
 class _Session:
@@ -121,7 +145,11 @@ class _Session:
             return original(**values)
         with tempfile.TemporaryDirectory() as folder:
             outdir = Path(folder) if self._plan.keep is None else self._plan.keep
-            original(**{**values, "outdir": str(outdir)})
+            try:
+                original(**{**values, "outdir": str(outdir)})
+            except SystemExit as end:
+                if end.code != _TO_BE_CONTINUED:
+                    raise
             if not values.get("dry_run"):
                 for line in outcome(max(outdir.iterdir(), key=lambda run_dir: run_dir.stat().st_mtime_ns)):
                     click.echo(f"kd_plugin: {line}")
@@ -143,9 +171,12 @@ class _Session:
             return description
         resume = options.get("resume_pkl")
         beside = state_path(resume) if resume and "://" not in str(resume) else None
+        util: Any = importlib.import_module("dnnlib.util")
+        dataset = util.construct_class_by_name(**options["training_set_kwargs"])
         kd = {
             "config": to_dict(config),
-            "prompts": self._prompts(config, options),
+            "prompts": self._prompts(config, dataset),
+            "shape": [list(dataset.image_shape), dataset.label_dim],
             "imports": list(self._imports),
             "seed": options.get("random_seed", 0),
             "resume": str(beside.resolve()) if beside is not None and beside.is_file() else None,
@@ -162,14 +193,12 @@ class _Session:
             raise KDError(problem)
         return config
 
-    def _prompts(self, config: KDConfig, options: Any) -> list[str] | None:
+    def _prompts(self, config: KDConfig, dataset: Any) -> list[str] | None:
         """Also reports a teacher that cannot be loaded, before anything is written."""
         device = torch.device("cuda" if torch.cuda.is_available() and not self._plan.rehearse else "cpu")
         teachers = [teacher for _, teacher in load_teachers(config.teacher, device, config.precision, config.control)]
         if not config.terms_that_need("texts"):
             return None
-        util: Any = importlib.import_module("dnnlib.util")
-        dataset = util.construct_class_by_name(**options["training_set_kwargs"])
         chosen = choose_prompts(
             reader_of(teachers),
             file=config.prompts,

@@ -13,6 +13,8 @@ from kd_plugin.config.kd import KDConfig
 from kd_plugin.config.schema import from_dict
 from kd_plugin.hosts.heads import HeadTraining
 from kd_plugin.hosts.state import PickleWithState, load_state
+from kd_plugin.student.features import student_width
+from kd_plugin.student.layers import LayerChoice, list_layers
 from kd_plugin.student.wrapped import inside
 from kd_plugin.types import Role
 from kd_plugin.user_code import import_code
@@ -21,6 +23,7 @@ __all__ = ["make"]
 
 _D_PHASES, _G_PHASES = ("Dmain", "Dboth"), ("Gmain", "Gboth")
 _EXPLAINED_EVERY = 64  # steps of D
+_ROWS = 4  # images: the least that the minibatch standard deviation takes
 
 
 def make(base: str, kd: dict[str, Any], **arguments: Any) -> Any:
@@ -28,7 +31,8 @@ def make(base: str, kd: dict[str, Any], **arguments: Any) -> Any:
 
     Args:
         base: the dotted name of its class.
-        kd: `config` (options of KDConfig), `prompts` (texts or None), `imports`, `seed`, `resume` (a file or None).
+        kd: `config` (options of KDConfig), `prompts` (texts or None), `shape` ([[C, H, W], L] of an image and
+            a label), `imports`, `seed`, `resume` (a file or None).
         arguments: of its class.
     """
     module, _, name = base.rpartition(".")
@@ -63,8 +67,8 @@ class _Distilled(_Loss):
             import_code(spec, spec)
         config = from_dict(KDConfig, kd["config"])
         self._kd = attach(
-            self.D, config=config, prompts=kd["prompts"], carried=True, averages=False, seed=kd["seed"],
-            device=self.device,
+            self.D, config=config, layer=self._layers(config, *kd["shape"]), prompts=kd["prompts"], carried=True,
+            averages=False, seed=kd["seed"], device=self.device,
         )  # fmt: skip
         if kd["resume"]:
             load_state(kd["resume"], self._kd)
@@ -76,6 +80,18 @@ class _Distilled(_Loss):
         self._report = importlib.import_module("torch_utils.training_stats").report
         loop = importlib.import_module("training.training_loop")
         loop.pickle = PickleWithState(self._kd.state_dict)  # type: ignore[attr-defined]
+
+    def _layers(self, config: KDConfig, image: list[int], labels: int) -> LayerChoice:
+        """Those of the options, with their widths; of a D that has no b4.fc, the layer before the logit."""
+        modules = dict(inside(self.D).named_modules())
+        known = [name in modules and student_width(modules[name]) is not None for name in config.layers]
+        if all(known):
+            return config.layer
+        given = [torch.zeros(_ROWS, *image, device=self.device), torch.zeros(_ROWS, labels, device=self.device)]
+        found = {layer.name: layer for layer in list_layers(self.D, *given)}
+        if config.layer == KDConfig().layer and not any(known):
+            return next((layer for layer in found.values() if layer.suggested), config.layer)
+        return [found.get(name, name) for name in config.layers]
 
     def accumulate_gradients(self, phase: str, real_img: Tensor, gain: float, **others: Any) -> None:
         self._phase, self._gain, self._calls, self._real = phase, gain, 0, real_img.detach()

@@ -54,6 +54,8 @@ def outcome(run_dir: Path) -> list[str]:
 
 
 class _Event:
+    cuda_event = 0  # as of one that was not recorded
+
     def record(self, *_arguments: Any) -> None: ...
 
     def synchronize(self) -> None: ...

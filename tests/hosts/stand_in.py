@@ -51,7 +51,7 @@ class Discriminator(torch.nn.Module):
 DATASET = """
 import numpy as np
 class Images:
-    name, label_dim = "100-shot-obama", 0
+    name, image_shape, label_dim = "100-shot-obama", [3, 8, 8], 0
     def __init__(self, path): self.path = path
     def __len__(self): return 16
     def __getitem__(self, k):

@@ -135,6 +135,49 @@ def test_heads_are_trained_and_go_on_with_resume(rehearsed: Rehearsed) -> None:
     assert "network-snapshot-000000.kd.pt: the distillation saved beside --resume cannot be used" in other.output
 
 
+def projected(folder: Path) -> Path:
+    """A D whose layers have other names and do not state their width; runs continue in their folder, and end with 3."""
+    repo = stand_in.write(folder, "third")
+    networks, loop, train = (repo / path for path in ("training/networks.py", "training/training_loop.py", "train.py"))
+    text = networks.read_text().replace("b4", "trunk").replace("torch.nn.Linear(5, 6)", "Layer()")
+    text += """
+class Layer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Linear(5, 6)
+    def forward(self, x): return self.inner(x)
+"""
+    networks.write_text(text)
+    text = loop.read_text().replace("network-snapshot-000000.pkl", "network-snapshot.pkl")
+    loop.write_text(text.replace("resume_pkl=None", "resume_pkl=None, restart_every=0"))
+    text = (
+        train.read_text()
+        .replace("{runs:05d}", "00000")
+        .replace("makedirs(c.run_dir)", "makedirs(c.run_dir, exist_ok=True)")
+    )
+    text = text.replace("    return c\n", "    c.restart_every = 1\n    return c\n")
+    text = text.replace('temp_dir="")\n', 'temp_dir="")\n        raise SystemExit(3)\n')
+    train.write_text(text)
+    return repo
+
+
+def test_other_layers_and_runs_that_continue_by_themselves(tmp_path: Path) -> None:
+    repo = projected(tmp_path / "checkout")
+    own = ("--force", "--rehearse", f"--keep={tmp_path / 'runs'}")
+    arguments = ("--outdir=unused", "--data=images.zip", "--kd=demo")
+    done = call(repo, *arguments, own=own)
+    assert done.returncode == 0, done.output
+    assert "Loss/KD/agkd" in done.output
+    state = tmp_path / "runs" / "00000-stylegan3-t-kd-demo" / "network-snapshot.kd.pt"
+    saved = torch.load(state, weights_only=True)
+    assert saved["head.weight"].shape[1] == 6  # trunk.fc, the layer before the logit
+    done = call(repo, *arguments, "--kd-layer=trunk.fc", own=own)
+    assert done.returncode == 0, done.output
+    assert f"the distillation continues from {state}" in done.output
+    saved = torch.load(state, weights_only=True)
+    assert saved["_extra_state"]["balances"]["D"]["calls"] == 5
+
+
 def test_options_are_shown_and_passed_on(rehearsed: Rehearsed) -> None:
     repo = rehearsed.repo
     shown = call(repo, "--help")
