@@ -128,7 +128,7 @@ def recognise(repo: Path, force: bool = False) -> Checkout:
 
 
 def _by_structure(repo: Path) -> Checkout:
-    """Of one in which every file differs: the loss tells the branches apart, and train.py the two others."""
+    """Of one in which every file differs: by what train.py contains."""
     text = (repo / "train.py").read_text(encoding="utf-8", errors="replace")
     ada, diffaugment, third, projected = CHECKOUTS
     if "def launch_training(" in text:

@@ -27,7 +27,7 @@ from kd_plugin.hosts.state import state_path
 from kd_plugin.prompts.sources import PROMPT_IMAGES, choose_prompts, reader_of
 from kd_plugin.teachers import load_teachers
 
-__all__ = ["Launch", "launch"]
+__all__ = ["Launch", "launch", "prepare"]
 
 _BATCH = 50
 _ORIGINAL = "subprocess_fn_before_kd_plugin"
@@ -51,12 +51,13 @@ class Launch:
     rehearse: bool = False
     keep: Path | None = None
 
-    def prepare(self) -> list[Repair]:
-        """This process, before anything of the checkout is imported; returns what was mended."""
-        if (path := str(self.repo)) not in sys.path:
-            sys.path.insert(0, path)
-        _import_from(self.repo)
-        return mend(self.without)
+
+def prepare(repo: Path, without: Sequence[str] = ()) -> list[Repair]:
+    """This process, before anything of the checkout is imported; returns what was mended."""
+    if (path := str(repo)) not in sys.path:
+        sys.path.insert(0, path)
+    _import_from(repo)
+    return mend(without)
 
 
 def _import_from(repo: Path) -> None:
@@ -78,7 +79,7 @@ def launch(plan: Launch, arguments: Sequence[str]) -> None:
     """
     edited = plan.checkout.differences(plan.repo)
     click.echo(f"kd_plugin: {plan.checkout.name} in {plan.repo}" + (f" ({', '.join(edited)})" if edited else ""))
-    for repair in plan.prepare():
+    for repair in prepare(plan.repo, plan.without):
         click.echo(f"kd_plugin: repair '{repair.name}': {repair.what}")
     try:
         train: Any = importlib.import_module("train")
@@ -99,23 +100,25 @@ def launch(plan: Launch, arguments: Sequence[str]) -> None:
 def run_process(plan: Launch, *arguments: Any, **keywords: Any) -> None:
     """Train, in a process of its own if there are several GPUs."""
     if not hasattr(sys.modules.get("train"), _ORIGINAL):  # a process that train.py started
-        plan.prepare()
+        prepare(plan.repo, plan.without)
     train: Any = importlib.import_module("train")
     if plan.rehearse:
         put_on_cpu()
-    options = next(value for value in (*arguments, *keywords.values()) if hasattr(value, "loss_kwargs"))
-    _find_state(options)
+    _find_state(next(value for value in (*arguments, *keywords.values()) if hasattr(value, "loss_kwargs")))
     with command_line():
         getattr(train, _ORIGINAL, train.subprocess_fn)(*arguments, **keywords)
 
 
 def _find_state(options: Any) -> None:
-    """projected-gan continues a run by itself, from the snapshot in its folder."""
+    """Beside the snapshot that the run continues from: that of --resume, or the one in its folder, which projected-gan
+    takes by itself."""
+    own = Path(options["run_dir"]) / "network-snapshot.pkl"
+    snapshot = own if options.get("restart_every", 0) > 0 and own.is_file() else options.get("resume_pkl")
     kd = options["loss_kwargs"].get("kd")
-    beside = state_path(Path(options["run_dir"]) / "network-snapshot.pkl")
-    if kd is not None and options.get("restart_every", 0) > 0 and beside.is_file():
-        kd["resume"] = str(beside)
-        click.echo(f"kd_plugin: the distillation continues from {beside}")
+    if kd is None or snapshot is None or "://" in str(snapshot) or not state_path(snapshot).is_file():
+        return
+    kd["resume"] = str(state_path(snapshot).resolve())
+    click.echo(f"kd_plugin: the distillation continues from {kd['resume']}")
 
 
 class _Session:
@@ -169,8 +172,6 @@ class _Session:
         if not (config.enabled and config.active_terms):
             click.echo("kd_plugin: nothing is distilled; the official code runs as it is")
             return description
-        resume = options.get("resume_pkl")
-        beside = state_path(resume) if resume and "://" not in str(resume) else None
         util: Any = importlib.import_module("dnnlib.util")
         dataset = util.construct_class_by_name(**options["training_set_kwargs"])
         kd = {
@@ -179,10 +180,8 @@ class _Session:
             "shape": [list(dataset.image_shape), dataset.label_dim],
             "imports": list(self._imports),
             "seed": options.get("random_seed", 0),
-            "resume": str(beside.resolve()) if beside is not None and beside.is_file() else None,
+            "resume": None,  # see _find_state
         }
-        if kd["resume"]:
-            click.echo(f"kd_plugin: the distillation continues from {kd['resume']}")
         loss = options["loss_kwargs"]
         loss.update(base=loss["class_name"], class_name=_LOSS, kd=kd)
         return f"{description}-kd-{''.join(c if c.isalnum() else '-' for c in config.teacher)[:40].strip('-')}"

@@ -12,17 +12,17 @@ for job scripts, and wherever only train.py can be started.
 from __future__ import annotations
 
 import ast
-import os
 from pathlib import Path
 
 from kd_plugin.errors import KDError
+from kd_plugin.files import write_whole
 from kd_plugin.hosts.checkouts import ADDED, recognise, without_added
 from kd_plugin.programs import ends_with_message, require_packages
 
-__all__ = ["add", "patched", "remove"]
+__all__ = ["main"]
 
 
-def patched(repo: Path) -> bool:
+def _is_patched(repo: Path) -> bool:
     """Whether its train.py has the line.
 
     Raises:
@@ -35,7 +35,7 @@ def patched(repo: Path) -> bool:
     return bool(found)
 
 
-def add(repo: Path) -> int:
+def _add(repo: Path) -> int:
     """Add the line; returns its number. The rest of the file stays as it is, its line ends too.
 
     Raises:
@@ -47,11 +47,6 @@ def add(repo: Path) -> int:
     ending = b"\r\n" if lines[before - 1].endswith(b"\r\n") else b"\n"
     _write(repo, b"".join([*lines[: before - 1], ADDED, ending, *lines[before - 1 :]]))
     return before
-
-
-def remove(repo: Path) -> None:
-    """Remove the line that `add` added."""
-    _write(repo, without_added(_read(repo)))
 
 
 def _first_statement(repo: Path, content: bytes) -> int:
@@ -76,15 +71,9 @@ def _read(repo: Path) -> bytes:
 
 
 def _write(repo: Path, content: bytes) -> None:
-    """Whole or not at all, with the permissions of before."""
-    path = repo / "train.py"
-    part = repo / ".train.py.part"
     try:
-        part.write_bytes(content)
-        os.chmod(part, path.stat().st_mode)
-        part.replace(path)
+        write_whole(repo / "train.py", content)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise KDError(f"--repo={repo}: train.py cannot be written: {error.strerror}") from None
 
 
@@ -107,18 +96,20 @@ def main(arguments: list[str] | None = None) -> None:
 def _outcome(repo: Path, check: bool, reverse: bool, force: bool) -> str:
     """Does it, unless `check`, and says what."""
     checkout = recognise(repo, force or reverse)
-    if patched(repo) != reverse:
-        return f"{repo / 'train.py'}: nothing to do, it is {'not patched' if reverse else 'patched already'}"
+    train = repo / "train.py"
+    if _is_patched(repo) != reverse:
+        return f"{train}: nothing to do, it is {'not patched' if reverse else 'patched already'}"
+    if reverse and check:
+        return f"{train}: the added line would be removed"
     if reverse:
-        if not check:
-            remove(repo)
-        return f"{repo / 'train.py'}: {'the added line would be removed' if check else 'the added line is removed'}"
+        _write(repo, without_added(_read(repo)))
+        return f"{train}: the added line is removed"
     if check:
         _first_statement(repo, _read(repo))
-        return f"{repo / 'train.py'}: of {checkout.name}, can be patched"
+        return f"{train}: of {checkout.name}, can be patched"
     return (
-        f"{repo / 'train.py'}: line {add(repo)} is added. Now: python train.py --kd=clip ... (--help lists all flags); "
-        "back: the same command with --reverse"
+        f"{train}: line {_add(repo)} is added. Now: python train.py --kd=clip ... (--help lists all flags); back: the "
+        "same command with --reverse"
     )
 
 

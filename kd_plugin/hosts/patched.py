@@ -17,16 +17,16 @@ def extend(name: str, file: str) -> None:
         name: its `__name__`.
         file: its `__file__`.
     """
-    if name == "__main__":
-        require_packages("kd_plugin.hosts")
-        from kd_plugin.hosts.checkouts import recognise
-        from kd_plugin.hosts.launch import Launch, launch
+    if name not in ("__main__", "__mp_main__"):  # imported, by the launcher
+        return
+    require_packages("kd_plugin.hosts")
+    from kd_plugin.hosts.checkouts import recognise
+    from kd_plugin.hosts.launch import Launch, launch, prepare
 
-        repo = Path(file).resolve().parent
+    repo = Path(file).resolve().parent
+    if name == "__mp_main__":  # a process for one of several GPUs
+        prepare(repo)
+    else:
         with ends_with_message():
             launch(Launch(repo, recognise(repo, force=True)), sys.argv[1:])
         sys.exit(0)
-    if name == "__mp_main__":  # a process for one of several GPUs, about to import what may need repairs
-        from kd_plugin.hosts.repairs import mend
-
-        mend()

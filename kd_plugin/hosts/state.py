@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from kd_plugin.errors import KDError
+from kd_plugin.files import write_whole
 from kd_plugin.interface import AnyDistiller
 
 __all__ = ["PickleWithState", "load_state", "state_path"]
@@ -37,7 +38,9 @@ class PickleWithState:
     def dump(self, content: Any, file: Any, *args: Any, **kwargs: Any) -> None:
         pickle.dump(content, file, *args, **kwargs)
         if isinstance(name := getattr(file, "name", None), str):
-            _write(state_path(name), self._state())
+            state = io.BytesIO()
+            torch.save(self._state(), state)
+            write_whole(state_path(name), state.getvalue())
 
 
 def load_state(path: str | Path, kd: AnyDistiller) -> None:
@@ -53,12 +56,3 @@ def load_state(path: str | Path, kd: AnyDistiller) -> None:
             f"{path}: the distillation saved beside --resume cannot be used ({str(error).splitlines()[0]}); give the "
             "options of that run, or move the file away to begin with new heads"
         ) from None
-
-
-def _write(path: Path, state: Any) -> None:
-    """Whole or not at all."""
-    content = io.BytesIO()
-    torch.save(state, content)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content.getvalue())
-    part.replace(path)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from kd_plugin.download import cache_dir
+from kd_plugin.files import write_whole
 
 __all__ = ["kept_texts"]
 
@@ -37,15 +35,6 @@ def kept_texts(key: str, texts: Sequence[str], compute: Callable[[], Tensor]) ->
             return kept
     embeddings = compute().detach().float().cpu().contiguous()
     with contextlib.suppress(OSError):
-        _write(path, embeddings)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, safetensors.torch.save({"embeddings": embeddings}))
     return embeddings
-
-
-def _write(path: Path, embeddings: Tensor) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        safetensors.torch.save_file({"embeddings": embeddings}, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 from unittest.mock import MagicMock
 
-PACKAGES = ("torchvision", "tabulate", "colorama", "kornia", "pytorch_lightning", "h5py", "lpips")
+PACKAGES = ("torchvision",)
 
 
 class _Mocks(importlib.abc.MetaPathFinder, importlib.abc.Loader):

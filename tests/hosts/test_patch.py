@@ -103,7 +103,7 @@ def test_mistakes(repo: Path, text: str | None, message: str) -> None:
 
 def test_a_process_for_one_of_several_gpus_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
     mended: list[str] = []
-    monkeypatch.setattr("kd_plugin.hosts.repairs.mend", lambda: mended.append("all"))
+    monkeypatch.setattr("kd_plugin.hosts.launch.prepare", lambda _repo: mended.append("all"))
     patched.extend("train", "train.py")  # imported by the launcher
     assert mended == []
     patched.extend("__mp_main__", "train.py")

@@ -29,8 +29,8 @@ from PIL import Image
 
 import kd_plugin
 from kd_plugin.config.schema import to_dict
-from kd_plugin.hosts.checkouts import recognise, without_added
-from kd_plugin.hosts.launch import Launch
+from kd_plugin.hosts.checkouts import without_added
+from kd_plugin.hosts.launch import prepare
 from kd_plugin.hosts.loss import make
 from tests.hosts.absent import provide_packages
 from tests.hosts.test_launcher import call, isolated
@@ -84,7 +84,7 @@ def hashed(run_dir: Path, repo: Path) -> str:
 
 
 def print_hash(run_dir: Path, repo: Path) -> None:
-    Launch(repo, recognise(repo)).prepare()
+    prepare(repo)
     for name in list(sys.modules):
         if name.startswith("kd_plugin"):
             sys.modules[name] = None  # type: ignore[assignment]
@@ -160,7 +160,7 @@ def networks(repo: Path) -> tuple[Any, dict[str, Any], str, dict[str, Any]]:
 
 def compare_gradients(repo: Path) -> None:
     """One step of D, carried by the official loss's two backward passes, and added to one loss."""
-    Launch(repo, recognise(repo)).prepare()
+    prepare(repo)
     torch.manual_seed(0)
     D, parts, name, others = networks(repo)
     D.requires_grad_(True)
@@ -198,4 +198,4 @@ def compare_gradients(repo: Path) -> None:
     added = max(float((a - b).norm() / b.norm()) for a, b in zip(found, plain, strict=True))
     print(f"largest relative difference {worst:.2g}; distillation changes the gradient by {added:.2g}")
     assert worst < 1e-4
-    assert added > 20 * worst
+    assert added > (20 * worst if name == "ProjectedGANLoss" else 0.01)  # its own gradient is far larger
