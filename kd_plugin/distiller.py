@@ -22,6 +22,7 @@ from kd_plugin.seeding import seeded
 from kd_plugin.sides.carried import Cargo, Load
 from kd_plugin.sides.discriminator import Borrowed, DiscriminatorSide
 from kd_plugin.sides.generator import GeneratorSide
+from kd_plugin.student.features import plain
 from kd_plugin.student.rows import Roles, Rows
 from kd_plugin.teachers.embedder import Embedder
 from kd_plugin.teachers.protocol import Teacher
@@ -222,7 +223,7 @@ class Distiller(AnyDistiller):
         if not self._on_g.terms:
             return {}
         with torch.autocast(fake.device.type, enabled=False):
-            return self._on_g.distilled(fake, real, keys)
+            return self._on_g.distilled(plain(fake), None if real is None else plain(real), keys)
 
     @contextmanager
     def _skipped(self, rows: Rows) -> Iterator[None]:

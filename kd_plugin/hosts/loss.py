@@ -90,7 +90,10 @@ class _Distilled(_Loss):
         given = [torch.zeros(_ROWS, *image, device=self.device), torch.zeros(_ROWS, labels, device=self.device)]
         found = {layer.name: layer for layer in list_layers(self.D, *given)}
         if config.layer == KDConfig().layer and not any(known):
-            return next((layer for layer in found.values() if layer.suggested), config.layer)
+            layer = next((layer for layer in found.values() if layer.suggested), None)
+            if layer is not None and not (torch.distributed.is_initialized() and torch.distributed.get_rank()):
+                print(f"kd_plugin: D has no {config.layer}; its layer '{layer.name}' is distilled (--kd-layer)")
+            return layer or config.layer
         return [found.get(name, name) for name in config.layers]
 
     def accumulate_gradients(self, phase: str, real_img: Tensor, gain: float, **others: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["STEPS", "outcome", "put_on_cpu", "shorten"]
+__all__ = ["STEPS", "TorchOnCpu", "outcome", "put_on_cpu", "shorten"]
 
 STEPS = 3
 _PICTURES = 4  # in the grids of samples
@@ -75,7 +75,7 @@ class _Cuda:
         return lambda *_arguments, **_options: 0
 
 
-class _Torch:
+class TorchOnCpu:
     """torch, for one module: its CUDA devices are the CPU."""
 
     cuda = _Cuda()
@@ -92,7 +92,7 @@ class _Torch:
 def put_on_cpu() -> None:
     """For the rest of this process."""
     loop: Any = importlib.import_module("training.training_loop")
-    loop.torch = _Torch()
+    loop.torch = TorchOnCpu()
     grid = loop.setup_snapshot_image_grid
 
     def small_grid(*arguments: Any, **options: Any) -> tuple[tuple[int, int], Any, Any]:

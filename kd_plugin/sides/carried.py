@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kd_plugin.balance import Balance
 from kd_plugin.errors import CaptureError
-from kd_plugin.student.features import at_least_float32
+from kd_plugin.student.features import at_least_float32, plain
 
 __all__ = ["Cargo", "Load"]
 
@@ -70,12 +70,12 @@ class Cargo:
         """A tensor of the host -> a leaf from which to compute losses, and what the host continues with instead."""
         place = self._taken
         self._taken += 1
-        leaf = at_least_float32(tensor.detach()).requires_grad_()
+        leaf = at_least_float32(plain(tensor.detach())).requires_grad_()
         if not (torch.is_grad_enabled() and tensor.requires_grad):
             return leaf, tensor.clone()
         self._waiting.add(place)
-        passed: Tensor = _Carry.apply(self, place, tensor, *self.parameters)  # type: ignore[no-untyped-call]
-        return leaf, passed
+        passed: Tensor = _Carry.apply(self, place, plain(tensor), *self.parameters)  # type: ignore[no-untyped-call]
+        return leaf, passed if type(tensor) is Tensor else passed.as_subclass(type(tensor))
 
     def load(self, loads: Sequence[Load]) -> None:
         """What is to be added, in one load for each balance."""

@@ -17,6 +17,7 @@ __all__ = [
     "Layout",
     "TappedLayer",
     "at_least_float32",
+    "plain",
     "pooled",
     "student_width",
     "tensors_in",
@@ -52,6 +53,13 @@ def student_width(layer: nn.Module) -> int | None:
 def at_least_float32(features: Tensor) -> Tensor:
     """float64 stays; a sum in a smaller type would overflow."""
     return features if features.dtype == torch.float64 else features.float()
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The same values and graph as a torch.Tensor. The host's subclass, which may carry attributes that the results of
+    operations lack (BigGAN-PyTorch's Distribution), stays in the host.
+    """
+    return tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
 
 
 def pooled(features: Tensor, layout: Layout = "auto", width: int | None = None) -> Tensor:

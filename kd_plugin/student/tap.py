@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugin.errors import CaptureError, LayerError, arg, nearest
-from kd_plugin.student.features import Layout, TappedLayer, split_key, tensors_within
+from kd_plugin.student.features import Layout, TappedLayer, plain, split_key, tensors_within
 from kd_plugin.student.graph import last_parameter
 from kd_plugin.student.passage import Passage
 from kd_plugin.student.rows import Rows
@@ -34,7 +34,7 @@ Split = Callable[[Tensor], tuple[Tensor, Tensor]]  # a layer's output -> what is
 
 def shared(output: Tensor) -> tuple[Tensor, Tensor]:
     """Both attached to D's graph; what follows may work in place, as nn.ReLU(inplace=True)."""
-    return output, output.clone()
+    return plain(output), output.clone()
 
 
 @dataclass
@@ -169,7 +169,7 @@ class FeatureTap:
         if self._sightings is not None:
             images = next((tensor for tensor in tensors_within(inputs) if tensor.ndim == 4), None)
             if images is not None:
-                self._sightings.seen.append(images.detach())
+                self._sightings.seen.append(plain(images.detach()))
 
     def _see_output(self, name: str, output: Any) -> Any:
         if self._sightings is None:
@@ -211,7 +211,7 @@ class FeatureTap:
         calls = [len(output) for output in sightings.outputs[next(iter(self.layers))]]
         by_role = _by_role(rows, torch.split(joined, calls) if len(calls) > 1 else [joined])
         seen = _by_role(rows, sightings.seen) if sightings.seen else {}
-        of_clean = {} if clean is None else rows.split(clean.detach())
+        of_clean = {} if clean is None else rows.split(plain(clean.detach()))
         keyed = "real" if len(rows.roles) > 1 else rows.roles[0]
         if keys is not None and len(keys) != len(by_role[keyed]):
             raise CaptureError(f"{_call(rows, 'keys=...')}: {len(keys)} keys, but D saw {len(by_role[keyed])}")

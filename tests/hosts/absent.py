@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 from unittest.mock import MagicMock
 
-PACKAGES = ("torchvision",)
+PACKAGES = ("torchvision", "animal_hash", "h5py", "kornia", "tabulate", "colorama")
 
 
 class _Mocks(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -168,6 +168,7 @@ def test_other_layers_and_runs_that_continue_by_themselves(tmp_path: Path) -> No
     done = call(repo, *arguments, own=own)
     assert done.returncode == 0, done.output
     assert "Loss/KD/agkd" in done.output
+    assert "D has no b4.fc; its layer 'trunk.fc' is distilled (--kd-layer)" in done.output
     state = tmp_path / "runs" / "00000-stylegan3-t-kd-demo" / "network-snapshot.kd.pt"
     saved = torch.load(state, weights_only=True)
     assert saved["head.weight"].shape[1] == 6  # trunk.fc, the layer before the logit

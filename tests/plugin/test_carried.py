@@ -256,3 +256,17 @@ def test_a_layer_that_cannot_learn_beside_one_that_can(attach, discriminator, im
     expected = joint(one, discriminator, images(1), images(2))
     assert len(expected) == len(list(discriminator.parameters())) - 2 + 2
     assert equal(separate(other, discriminator, images(1), images(2)), expected)
+
+
+def test_under_autocast_it_differs_from_the_joint_form_by_rounding(attach, discriminator, images):
+    one = attach(terms=TERMS, p=0, head="linear")
+    other = attach(terms=TERMS, p=0, head="linear", carried=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        separate(other, discriminator, images(5), images(6))
+        expected = joint(one, discriminator, images(1), images(2))
+        got = separate(other, discriminator, images(1), images(2))
+    without = joint(attach(terms={"agkd": 0.0}), discriminator, images(1), images(2))
+    for a, b in zip(got, expected, strict=True):
+        assert a.dtype == b.dtype
+        torch.testing.assert_close(a, b, rtol=0.02, atol=0.02 * float(b.abs().max()))
+    assert not equal(expected, without[: len(expected)])

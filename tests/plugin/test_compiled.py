@@ -49,3 +49,28 @@ def test_attached_too_late(attach, discriminator, images):
     message = r"did not fire .*: call kd_plugin.attach\(\) before the first call of a compiled D"
     with pytest.raises(CaptureError, match=message), kd.capture("real"):
         d(images(1))
+
+
+@pytest.mark.parametrize("how", ["whole", "in place"])
+def test_the_backward_pass_of_a_compiled_discriminator_carries_the_same(attach, make_discriminator, images, how):
+    plain, inner = make_discriminator(), make_discriminator()
+    d = torch.compile(inner, backend="aot_eager") if how == "whole" else inner
+    if how == "in place":
+        inner.compile(backend="aot_eager")
+    kds = [attach(d, p=0, head="linear", carried=True), attach(plain, p=0, head="linear", carried=True)]
+    for seed in (1, 3):  # the second step crosses with the first
+        found, wanted = (
+            carried_gradients(kd, module, weights, images(seed), images(seed + 1))
+            for kd, module, weights in zip(kds, (d, plain), (inner, plain), strict=True)
+        )
+        for a, b in zip(found, wanted, strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def carried_gradients(kd, d, inner, real, fake):
+    inner.zero_grad(), kd.zero_grad()
+    for role, batch in (("fake", fake), ("real", real)):
+        with kd.capture(role):
+            loss = d(batch).mean()
+        loss.backward()
+    return [p.grad.clone() for p in [*inner.parameters(), *kd.parameters()] if p.grad is not None]

@@ -47,6 +47,32 @@ def test_real_and_fake_in_one_call(attach, discriminator, images, carried, layer
     assert torch.equal(kd.teacher.calls[-1], torch.cat([images(1), images(2)]))  # the real ones first
 
 
+class Distribution(torch.Tensor):
+    """As in BigGAN-PyTorch: results of operations are of this class too, but lack its attribute."""
+
+    def to(self, *arguments, **options):
+        return super().to(self.kind and arguments[0], *arguments[1:], **options)
+
+
+@pytest.mark.parametrize("carried", [False, True])
+def test_tensors_of_a_class_of_the_host(attach, discriminator, images, carried):
+    of_a_class = images(1).as_subclass(Distribution), images(2).as_subclass(Distribution)
+    results = []
+    for real, fake in (of_a_class, (images(1), images(2))):
+        kd = attach(terms={**TERMS, "match": 1.0}, layer="b4.conv,b4.fc", head="mlp", view="clean", carried=carried)
+        found = together(kd, discriminator, real, fake, ("fake", "real"), clean=torch.cat([fake, real]))
+        fake = fake.requires_grad_()
+        if carried:
+            guided = kd.guided(fake, real)
+            assert type(guided) is type(fake)
+            (of_fake,) = torch.autograd.grad(guided.square().sum(), fake)
+        else:
+            (of_fake,) = torch.autograd.grad(kd.for_generator(fake, real).total, fake)
+        results.append([gradient.as_subclass(torch.Tensor) for gradient in [*found, of_fake]])
+    for got, expected in zip(*results, strict=True):
+        assert torch.equal(got, expected)
+
+
 @pytest.mark.parametrize("carried", [False, True])
 def test_the_balance_of_one_call(attach, discriminator, images, carried):
     one = attach(terms=TERMS, p=0, balance=0.5)
