@@ -12,7 +12,6 @@ import dnnlib.threads  # noqa: F401  # first: OpenMP reads its settings when tor
 # isort: split
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -50,6 +49,7 @@ from training.metrics.detectors import INCEPTION, VGG
 from training.metrics.pairs import write_nearest
 from training.metrics.samples import BATCH, Progress
 from training.networks import Generator
+from training.resume import read_config
 
 _ABOUT = "\n".join(f"    {family.form.format(n='N'):<15} {family.about}" for family in FAMILIES)
 
@@ -143,7 +143,7 @@ def open_reals(options: Options, use_labels: bool) -> tuple[ImageDataset, Reals]
         options.data, options.resolution, use_labels, mirror=options.mirror, reference=options.reference
     )
     if options.network is not None:
-        images = dataclasses.replace(images, **chosen_by_run(Path(options.network), options.data))
+        images = dataclasses.replace(images, **chosen_by_run(Path(options.network), images))
     train = open_training_set(images)
     return train, Reals(open_reference(images, train, options.mirror), train)
 
@@ -159,16 +159,19 @@ def open_fakes(
     )
 
 
-def chosen_by_run(network: Path, data: str) -> dict[str, Any]:
+def chosen_by_run(network: Path, images: ImageOptions) -> dict[str, Any]:
     """--subset, --holdout and --seed of the snapshot's run, from the config.json beside it.
 
-    Empty if that file is missing or belongs to a run on other images.
+    Empty if that file is missing or belongs to a run on other images, wherever they lay.
     """
     try:
-        saved = json.loads((network.parent / "config.json").read_text(encoding="utf-8"))
-        if saved["data"] == data or os.path.samefile(saved["data"], data):
-            return {name: saved[name] for name in ("subset", "holdout", "seed")}
-    except (OSError, ValueError, KeyError, TypeError):  # the snapshot was moved, or the file is not a run's
+        saved = read_config(network.parent / "config.json")
+        same = saved.options["data"] == images.data  # all that version 0.1 knows
+        if "data" in saved.content:
+            same = saved.content["data"] == open_training_set(images).source_fingerprint
+        if same:
+            return {name: saved.options[name] for name in ("subset", "holdout", "seed")}
+    except (UserError, KeyError):  # the snapshot was moved, or the file is not a run's
         pass
     return {}
 

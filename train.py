@@ -12,7 +12,6 @@ import dnnlib.threads  # noqa: F401  # first: OpenMP reads its settings when tor
 
 # isort: split
 import dataclasses
-import json
 import os
 import re
 import sys
@@ -24,19 +23,18 @@ import click
 import torch
 
 from dnnlib.errors import UserError
-from dnnlib.files import is_called, make_run_dir, require_writable, write_atomic
+from dnnlib.files import make_run_dir, require_writable, write_atomic
 from kd_plugin.config.click_flags import TrainCommand, add_flags, grouped_option, import_option, variant_option
 from kd_plugin.config.kd import KDConfig
-from kd_plugin.config.schema import to_dict
 from kd_plugin.errors import flag
 from kd_plugin.probe.run import SECONDS
 from kd_plugin.teachers import split_spec
 from torch_utils.device import pick_device
 from torch_utils.launch import launch
 from torch_utils.ranks import Ranks, joined_ranks
-from training.checkpoint import load_snapshot, load_state, runs_with_state
+from training.checkpoint import load_snapshot
 from training.cli import script
-from training.config import TrainConfig, differing_fields, resolve, with_precision
+from training.config import TrainConfig, resolve, with_precision
 from training.data.dataset import ImageDataset
 from training.data.image_sets import ImageOptions, open_training_set
 from training.drawings import DemoSpec
@@ -44,10 +42,8 @@ from training.loop import fake_grid_path, run, snapshot_path
 from training.probing import probe_lines
 from training.report.describe import describe
 from training.report.logbook import Logbook
+from training.resume import LATEST, config_json, content_of, read_config, run_to_continue, state_to_continue
 from training.session import Session
-
-LATEST = "latest"
-PROMPTS_USED = "kd_prompts_used"  # in config.json: for the reader, not an option
 
 
 @click.command(cls=TrainCommand, help=__doc__, context_settings={"max_content_width": 120})
@@ -96,7 +92,8 @@ def main(
             click.echo(line)
         return
     if dry_run:
-        click.echo(config_json(Session.build(config, dataset)))
+        session = Session.build(config, dataset)
+        click.echo(config_json(session.config, session.prompts, content_of(config, dataset)))
         return
     if config.gpus > 1 and not started_by_torchrun:
         require_gpus(config)
@@ -137,7 +134,7 @@ def configure(
     variant: str | None = None,
 ) -> tuple[TrainConfig, ImageDataset]:
     """Open the images and resolve every option; a preset may depend on the images' size."""
-    saved = read_config(config_file) if config_file is not None else None
+    saved = read_config(config_file).options if config_file is not None else None
     names = {field.name for field in dataclasses.fields(ImageOptions)}
     images = {
         field.name: given.get(field.name, (saved or {}).get(field.name, field.default))
@@ -148,28 +145,14 @@ def configure(
     return resolve(given, kd_given, dataset.resolution, saved, variant), dataset
 
 
-def read_config(path: str) -> dict[str, Any]:
-    """
-    Raises:
-        UserError: the file is missing or is not a config.json.
-    """
-    try:
-        saved = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"--config: '{path}' cannot be read as JSON: {error}") from error
-    if not isinstance(saved, dict):
-        raise UserError(f"--config: '{path}' holds no options; give the config.json of a run")
-    saved.pop(PROMPTS_USED, None)
-    return saved
-
-
 def train(config: TrainConfig, dataset: ImageDataset, resume: str | None, ranks: Ranks) -> int:
     """Build the run, restore its state if it continues one, and train; everything is checked before writing."""
     name = run_name(config)
     ranks.from_first(lambda: require_writable(config.outdir))
-    run_dir = ranks.from_first(lambda: folder_to_continue(config, name, resume))
+    content = ranks.from_first(lambda: content_of(config, dataset))
+    run_dir = ranks.from_first(lambda: run_to_continue(config, content, name, resume))
     taken: list[str] = []
-    state = None if run_dir is None else state_to_continue(config, run_dir)
+    state = None if run_dir is None else state_to_continue(config, content, run_dir)
     if state is not None:
         saved = state["config"]  # `auto` may choose differently today: the run keeps its choice
         networks = saved["precision"] if config.precision == "auto" else config.precision
@@ -183,7 +166,7 @@ def train(config: TrainConfig, dataset: ImageDataset, resume: str | None, ranks:
         taken = session.start_from(snapshot)
     run_dir = run_dir or ranks.from_first(lambda: make_run_dir(Path(config.outdir), name))
     if ranks.is_main:
-        write_atomic(run_dir / "config.json", config_json(session))
+        write_atomic(run_dir / "config.json", config_json(config, session.prompts, content))
 
     with Logbook(run_dir if ranks.is_main else None, round(config.kimg * 1000), session.nimg) as log:
         log.write(f"Run folder:  {run_dir}")
@@ -208,12 +191,6 @@ def train(config: TrainConfig, dataset: ImageDataset, resume: str | None, ranks:
     return status
 
 
-def config_json(session: Session) -> str:
-    """The text of config.json: every resolved option, and the chosen prompts."""
-    used = {} if session.prompts is None else {PROMPTS_USED: session.prompts.texts}
-    return json.dumps({**to_dict(session.config), **used}, indent=2)
-
-
 def closing(session: Session, run_dir: Path) -> list[str]:
     """The last lines of the log: files to look at, and the next commands."""
     snapshot, grid = snapshot_path(session, run_dir), fake_grid_path(session, run_dir)
@@ -232,48 +209,6 @@ def closing(session: Session, run_dir: Path) -> list[str]:
             "    python train.py --kd=clip --data=FOLDER --resolution=256",
         ]
     return lines
-
-
-def folder_to_continue(config: TrainConfig, name: str, resume: str | None) -> Path | None:
-    """
-    Raises:
-        UserError: `latest`, and all runs of this name have other options.
-    """
-    if resume is not None and resume != LATEST:
-        return Path(resume) if Path(resume).is_dir() else None
-    others: list[tuple[Path, list[str]]] = []
-    for folder in runs_with_state(Path(config.outdir)) if resume == LATEST else []:
-        try:
-            saved = read_config(str(folder / "config.json"))
-        except UserError:  # one broken folder must not block the others
-            continue
-        differences = differing_fields(saved, config)
-        if not differences:
-            return folder
-        if is_called(folder, name):
-            others.append((folder, differences))
-    if others:
-        folder, differences = min(others, key=lambda other: len(other[1]))
-        raise UserError(
-            f"--resume=latest: no run in '{config.outdir}' has these options; '{folder}' was started with different "
-            f"ones: {', '.join(differences)}; give the same, or start a new run without --resume"
-        )
-    return None
-
-
-def state_to_continue(config: TrainConfig, run_dir: Path) -> dict[str, Any]:
-    """
-    Raises:
-        UserError: the state in `run_dir` cannot be read, or belongs to another configuration.
-    """
-    state = load_state(run_dir)
-    differences = differing_fields(state["config"], config)
-    if differences:
-        raise UserError(
-            f"--resume: '{run_dir}' was started with other options: {', '.join(differences)}; "
-            f"give the same, or start a new run without --resume"
-        )
-    return state
 
 
 def run_name(config: TrainConfig) -> str:

@@ -381,17 +381,32 @@ _FORMER_DEFAULTS = {"ada_kimg": ADA_KIMG}  # version 0.1 saved the number, where
 _FREE_TO_CHANGE_KD = frozenset({"precision"})  # `auto` may measure otherwise today: the run keeps what it had
 
 
-def differing_fields(saved: Mapping[str, Any], config: TrainConfig) -> list[str]:
-    """'--gamma (10 was saved, 5 was given)' for each difference that makes `config` another run than `saved`."""
+def differing_fields(
+    saved: Mapping[str, Any],
+    config: TrainConfig,
+    content_then: Mapping[str, str] | None = None,
+    content_now: Mapping[str, str] | None = None,
+) -> list[str]:
+    """'--gamma (10 was saved, 5 was given)' for each difference that makes `config` another run than `saved`.
+
+    Where the content of what an option names is known, then and now (training.resume.content_of), it decides, and not
+    how the option was spelled.
+    """
+    then, today = content_then or {}, content_now or {}
     differences = []
-    for owner, spell, free, old, new in (
-        (TrainConfig, plain_flag, _FREE_TO_CHANGE | {"kd"}, dict(saved), to_dict(config)),
-        (KDConfig, flag, _FREE_TO_CHANGE_KD, dict(saved.get("kd", {})), to_dict(config.kd)),
+    for owner, spell, prefix, free, old, new in (
+        (TrainConfig, plain_flag, "", _FREE_TO_CHANGE | {"kd"}, dict(saved), to_dict(config)),
+        (KDConfig, flag, "kd.", _FREE_TO_CHANGE_KD, dict(saved.get("kd", {})), to_dict(config.kd)),
     ):
         for item in options_of(owner):
             if item.key in free:
                 continue
             before, now = old.get(item.key, item.default), new[item.key]  # an option that is newer than the run
-            if before != now and not (now is None and before == _FORMER_DEFAULTS.get(item.key)):
-                differences.append(f"{item.flag_name(spell)} ({before} was saved, {now} was given)")
+            name, key = item.flag_name(spell), prefix + item.key
+            if key in then and key in today:
+                if then[key] != today[key]:
+                    how = f"{before} was saved, {now} was given" if before != now else f"{now} holds something else now"
+                    differences.append(f"{name} ({how})")
+            elif before != now and not (now is None and before == _FORMER_DEFAULTS.get(item.key)):
+                differences.append(f"{name} ({before} was saved, {now} was given)")
     return differences

@@ -77,6 +77,7 @@ class ImageDataset:
         fits_in_memory: whether pixels are kept.
         fingerprint: equal for datasets with the same images at the same indices and the same dataset.json, zipped or
             not. Of a folder over 256 MB it sees names and sizes only.
+        source_fingerprint: the same of all images that lie there, whichever of them are used and however.
 
     Raises:
         UserError: the source, an image (named) or dataset.json cannot be used.
@@ -125,7 +126,8 @@ class ImageDataset:
 
         self.fits_in_memory = len(self._kept) * 3 * self.resolution**2 <= memory_limit
         self._pixels: np.ndarray | None = None  # [kept, 3, R, R]
-        self.fingerprint = self._fingerprint(self._files.companion)
+        self.source_fingerprint = self._fingerprint(b"", [])
+        self.fingerprint = self._fingerprint(json.dumps([self._resize, self.mirror]).encode(), [self._kept])
 
     def __len__(self) -> int:
         return len(self._kept) * (1 + self.mirror)
@@ -301,9 +303,9 @@ class ImageDataset:
             f"{SMALLEST_RESOLUTION}; found {_some(listed, 6, '; ')}. --resolution={offer} crops and resizes them"
         )
 
-    def _fingerprint(self, raw_meta: bytes) -> str:
-        digest = hashlib.sha256(json.dumps([self._resize, self.mirror]).encode() + raw_meta)
-        for column in (self._files.names, self._files.sizes, self._files.crcs, self._kept):
+    def _fingerprint(self, use: bytes, further: list[np.ndarray]) -> str:
+        digest = hashlib.sha256(use + self._files.companion)
+        for column in (self._files.names, self._files.sizes, self._files.crcs, *further):
             digest.update(column.tobytes())
         return digest.hexdigest()[:32]
 

@@ -1,0 +1,131 @@
+"""Which run a command continues. A run is known by what its files contain, not by how their paths were typed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dnnlib.errors import UserError
+from dnnlib.files import is_called
+from kd_plugin.config.schema import to_dict
+from kd_plugin.download import sha256_of
+from kd_plugin.prompts.sources import AUTO, ChosenPrompts
+from kd_plugin.teachers import split_spec
+from training.checkpoint import load_state, runs_with_state
+from training.config import TrainConfig, differing_fields
+from training.data.dataset import ImageDataset
+
+__all__ = ["LATEST", "SavedRun", "config_json", "content_of", "read_config", "run_to_continue", "state_to_continue"]
+
+LATEST = "latest"
+# In config.json beside the options: the chosen prompts, for the reader; and what content_of returned.
+_PROMPTS, _CONTENT = "kd_prompts_used", "content"
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """What config.json holds: the options, and the content of the files that they name, see `content_of`."""
+
+    options: dict[str, Any]
+    content: dict[str, str]
+
+
+def content_of(config: TrainConfig, dataset: ImageDataset) -> dict[str, str]:
+    """By option ('kd.' before those of the distillation): equal for equal content, wherever the files lie."""
+    teachers = [
+        (weight, [_hash_of(part) for part in spec.partition(":")[2].split("+")], spec.partition(":")[0])
+        for weight, spec in (split_spec(config.kd.teacher) if config.kd.enabled else [])
+    ]
+    content = {"data": dataset.source_fingerprint, "kd.teacher": json.dumps(teachers)}
+    if config.kd.prompts not in (None, AUTO):
+        content["kd.prompts"] = _hash_of(str(config.kd.prompts))
+    return content
+
+
+def _hash_of(name: str) -> str:
+    """Of a file or a folder; the name itself if there is none."""
+    path = Path(name)
+    if not name or not path.exists():
+        return name
+    if path.is_file():
+        return sha256_of(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    hashes = [(file.relative_to(path).as_posix(), sha256_of(file)) for file in files]
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+
+
+def config_json(config: TrainConfig, prompts: ChosenPrompts | None, content: Mapping[str, str]) -> str:
+    """The text of config.json: every resolved option, the chosen prompts, and the content of the named files."""
+    used = {} if prompts is None else {_PROMPTS: prompts.texts}
+    return json.dumps({**to_dict(config), **used, _CONTENT: dict(content)}, indent=2)
+
+
+def read_config(path: str | Path) -> SavedRun:
+    """
+    Raises:
+        UserError: the file is missing or is not a config.json.
+    """
+    try:
+        saved = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"--config: '{path}' cannot be read as JSON: {error}") from error
+    if not isinstance(saved, dict):
+        raise UserError(f"--config: '{path}' holds no options; give the config.json of a run")
+    saved.pop(_PROMPTS, None)
+    content = saved.pop(_CONTENT, {})
+    return SavedRun(saved, content)
+
+
+def run_to_continue(config: TrainConfig, content: Mapping[str, str], name: str, resume: str | None) -> Path | None:
+    """The folder of the run; None: a new run begins.
+
+    Args:
+        config: of this command.
+        content: of the files that it names, see `content_of`.
+        name: what the folder of a new run would be called.
+        resume: `latest`, a folder, a snapshot, or None.
+
+    Raises:
+        UserError: `latest`, and all runs of this name have other options.
+    """
+    if resume is not None and resume != LATEST:
+        return Path(resume) if Path(resume).is_dir() else None
+    others: list[tuple[Path, list[str]]] = []
+    for folder in runs_with_state(Path(config.outdir)) if resume == LATEST else []:
+        try:
+            saved = read_config(folder / "config.json")
+        except UserError:  # one broken folder must not block the others
+            continue
+        differences = differing_fields(saved.options, config, saved.content, content)
+        if not differences:
+            return folder
+        if is_called(folder, name):
+            others.append((folder, differences))
+    if others:
+        folder, differences = min(others, key=lambda other: len(other[1]))
+        raise UserError(
+            f"--resume=latest: no run in '{config.outdir}' has these options; '{folder}' was started with different "
+            f"ones: {', '.join(differences)}; give the same, or start a new run without --resume"
+        )
+    return None
+
+
+def state_to_continue(config: TrainConfig, content: Mapping[str, str], run_dir: Path) -> dict[str, Any]:
+    """
+    Raises:
+        UserError: the state in `run_dir` cannot be read, or belongs to another configuration.
+    """
+    state = load_state(run_dir)
+    beside = run_dir / "config.json"
+    content_then = read_config(beside).content if beside.is_file() else {}
+    differences = differing_fields(state["config"], config, content_then, content)
+    if differences:
+        raise UserError(
+            f"--resume: '{run_dir}' was started with other options: {', '.join(differences)}; "
+            f"give the same, or start a new run without --resume"
+        )
+    return state
