@@ -15,7 +15,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,14 @@ from tqdm import tqdm
 
 from dnnlib.errors import UserError
 from dnnlib.files import require_writable
+from kd_plugin.config.click_flags import GroupedCommand, add_flags, options_from
+from kd_plugin.config.ranges import SEED, Range
+from kd_plugin.config.schema import option
 from torch_utils.device import pick_device
 from torch_utils.ranks import joined_ranks, local_device
 from training.checkpoint import load_snapshot
 from training.cli import script
+from training.config import SIZE
 from training.data.dataset import ImageDataset
 from training.data.fewshot_sets import resolve_data
 from training.data.image_sets import ImageOptions, open_reference, open_training_set
@@ -54,39 +58,53 @@ from training.resume import read_config
 _ABOUT = "\n".join(f"    {family.form.format(n='N'):<15} {family.about}" for family in FAMILIES)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The flags of this command."""
+
+    network: str | None = option(
+        None, "A network-snapshot-*.safetensors; its G_ema is measured", metavar="SNAPSHOT", group="Images"
+    )
+    fakes: str | None = option(None, "Measure these generated images instead of a network", metavar="ZIP|DIR")
+    data: str = option(
+        MISSING,
+        "The images it was trained on. After a run with --holdout or --subset, give the whole set: config.json beside "
+        "the snapshot says which images were used",
+        metavar="ZIP|DIR|NAME",
+    )
+    reference: str | None = option(
+        None,
+        "Compare with these images instead of --data, for example the full set that the training images were taken "
+        "from",
+        metavar="ZIP|DIR|NAME",
+        shown_default="--data; fresh drawings with --data=demo",
+    )
+    resolution: int | None = option(
+        None, "Crop and resize all images to this", Range(4, 2**14), metavar="PIXELS", shown_default="the images'"
+    )
+    mirror: bool = option(False, "Add the mirror image of every real image")
+    metrics: str = option(
+        "kid5k_full", f"Metrics, such as {', '.join(EXAMPLES)}", metavar="NAME,...", group="Measurement"
+    )
+    detector: str = option(INCEPTION, "inception, a TorchScript file, or a teacher", metavar="NAME|PATH")
+    lpips: str = option(VGG, "Network for path lengths: vgg16 or a TorchScript file", metavar="NAME|PATH")
+    nearest: str | None = option(
+        None, "Also write each fake's nearest training image (nearest.csv, nearest.png)", metavar="DIR"
+    )
+    seed: int = option(0, "Seed of the generated images", SEED, metavar="N")
+    batch: int = option(BATCH, "Images per batch", SIZE, metavar="N")
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", metavar="NAME")
+
+
 @click.command(
+    cls=GroupedCommand,
     help=f"{__doc__}\n\b\nMetrics; N is a number of generated images, such as 50k or 500:\n{_ABOUT}",
-    context_settings={"show_default": True, "max_content_width": 120},
+    context_settings={"max_content_width": 120},
 )
-@click.option("--network", metavar="SNAPSHOT", help="A network-snapshot-*.safetensors; its G_ema is measured")
-@click.option("--fakes", metavar="ZIP|DIR", help="Measure these generated images instead of a network")
-@click.option(
-    "--data",
-    required=True,
-    metavar="ZIP|DIR|NAME",
-    help="The images it was trained on. After a run with --holdout or --subset, give the whole set: config.json beside "
-    "the snapshot says which images were used",
-)
-@click.option(
-    "--reference",
-    metavar="ZIP|DIR|NAME",
-    help="Compare with these images instead of --data, for example the full set that the training images were taken "
-    "from [default: fresh drawings with --data=demo]",
-)
-@click.option("--detector", default=INCEPTION, metavar="NAME|PATH", help="inception, a TorchScript file, or a teacher")
-@click.option("--lpips", default=VGG, metavar="NAME|PATH", help="Network for path lengths: vgg16 or a TorchScript file")
-@click.option("--metrics", default="kid5k_full", metavar="NAME,...", help=f"Metrics, such as {', '.join(EXAMPLES)}")
-@click.option(
-    "--nearest", metavar="DIR", help="Also write each fake's nearest training image (nearest.csv, nearest.png)"
-)
-@click.option("--resolution", type=int, metavar="PIXELS", help="Crop and resize all images to this")
-@click.option("--mirror", is_flag=True, help="Add the mirror image of every real image")
-@click.option("--seed", default=0, metavar="N", help="Seed of the generated images")
-@click.option("--batch", type=click.IntRange(min=1), default=BATCH, metavar="N", help="Images per batch")
-@click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
+@add_flags(Options)
 @script
 def main(**flags: Any) -> None:
-    options = Options(**flags)
+    options = options_from(Options, flags)
     if (options.network is None) == (options.fakes is None):
         raise UserError("give either --network=SNAPSHOT or --fakes=DIR, the generated images to measure")
     metrics = parse_metrics(options.metrics)
@@ -114,27 +132,10 @@ def main(**flags: Any) -> None:
         write_nearest(Path(options.nearest), fakes, train, detector, count, options.batch)
     for result in results:
         click.echo(json.dumps(result.to_json()))
+    for line in remarks(fakes, max(metric.num_fake for metric in metrics)):
+        click.echo(line, err=True)
     if sys.stdout.isatty():
         click.echo(_table(results), err=True)
-
-
-@dataclass(frozen=True)
-class Options:
-    """The flags of this command."""
-
-    network: str | None
-    fakes: str | None
-    data: str
-    reference: str | None
-    detector: str
-    lpips: str
-    metrics: str
-    nearest: str | None
-    resolution: int | None
-    mirror: bool
-    seed: int
-    batch: int
-    device: str
 
 
 def open_reals(options: Options, use_labels: bool) -> tuple[ImageDataset, Reals]:
@@ -157,6 +158,19 @@ def open_fakes(
     return ImageFolder(
         ImageDataset(resolve_data(options.fakes, "--fakes"), resolution=train.resolution, flag="--fakes")
     )
+
+
+def remarks(fakes: GeneratedImages | ImageFolder, used: int) -> list[str]:
+    """What of --fakes was not measured."""
+    if isinstance(fakes, GeneratedImages):
+        return []
+    held, lines = len(fakes.dataset), []
+    if held > used:
+        lines.append(f"Note: --fakes holds {held} images; no metric uses more than the first {used}, by name")
+    if skipped := fakes.dataset.skipped:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common(6))
+        lines.append(f"Note: {skipped.total()} other files of --fakes skipped ({kinds})")
+    return lines
 
 
 def chosen_by_run(network: Path, images: ImageOptions) -> dict[str, Any]:

@@ -24,8 +24,16 @@ import torch
 
 from dnnlib.errors import UserError
 from dnnlib.files import make_run_dir, require_writable, write_atomic
-from kd_plugin.config.click_flags import TrainCommand, add_flags, grouped_option, import_option, variant_option
-from kd_plugin.config.kd import KDConfig
+from kd_plugin.config.click_flags import (
+    TrainCommand,
+    add_flags,
+    grouped_option,
+    import_option,
+    require_in_range,
+    variant_option,
+)
+from kd_plugin.config.kd import KDConfig, require_numbers
+from kd_plugin.config.ranges import ABOVE_0
 from kd_plugin.errors import flag
 from kd_plugin.probe.run import SECONDS
 from kd_plugin.teachers import split_spec
@@ -54,7 +62,7 @@ from training.session import Session
     "--kd-probe",
     group="Distillation",
     metavar="[SECONDS]",
-    type=click.FloatRange(min=0, min_open=True),
+    type=float,
     is_flag=False,
     flag_value=SECONDS,
     help="Report what the discriminator can learn from the teacher about these images, then stop; SECONDS for the "
@@ -79,6 +87,8 @@ def main(
     kd_import: tuple[str, ...],
     **flags: Any,
 ) -> None:
+    if kd_probe is not None and (problem := ABOVE_0.problem(kd_probe)):
+        raise UserError(f"--kd-probe: {kd_probe} seconds were given, it must be {problem}")
     given = {name: value for name, value in flags.items() if value is not None}
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     host_given = {name: value for name, value in given.items() if name in fields}
@@ -135,6 +145,8 @@ def configure(
 ) -> tuple[TrainConfig, ImageDataset]:
     """Open the images and resolve every option; a preset may depend on the images' size."""
     saved = read_config(config_file).options if config_file is not None else None
+    require_in_range(TrainConfig, given)  # before images are opened
+    require_numbers(kd_given)
     names = {field.name for field in dataclasses.fields(ImageOptions)}
     images = {
         field.name: given.get(field.name, (saved or {}).get(field.name, field.default))

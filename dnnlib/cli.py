@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import NoReturn, ParamSpec, TypeVar
 
@@ -10,7 +11,9 @@ import click
 
 from dnnlib.errors import RunFailed, UserError
 
-__all__ = ["parse_seeds", "user_errors"]
+__all__ = ["count_seeds", "parse_seeds", "user_errors"]
+
+MOST_SEEDS, LARGEST_SEED = 1_000_000, 2**32 - 1
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,12 +46,31 @@ def _fail(error: Exception, status: int) -> NoReturn:
     raise failure from error
 
 
-def parse_seeds(context: click.Context, parameter: click.Parameter, value: str) -> list[int]:
-    """'0-31' or '1,5,7-9' -> a list of seeds; a click callback."""
-    seeds: list[int] = []
-    for part in value.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
-            raise click.BadParameter(f"'{part.strip()}' is not a seed or a range of seeds; give e.g. 0-31 or 1,5,7-9")
-        seeds.extend(range(int(first), int(last or first) + 1))
-    return seeds
+def parse_seeds(text: str) -> list[int]:
+    """'0-31' or '1,5,7-9' -> the seeds, each once.
+
+    Raises:
+        UserError: something else, a seed that is too large, or too many of them.
+    """
+    if (count := count_seeds(text)) > MOST_SEEDS:
+        raise UserError(f"--seeds: {count} seeds were given, at most {MOST_SEEDS} are taken at a time")
+    return list(dict.fromkeys(itertools.chain.from_iterable(map(_range_of_seeds, text.split(",")))))
+
+
+def count_seeds(text: str) -> int:
+    """How many were given, those that were given twice counted twice."""
+    return sum(len(_range_of_seeds(part)) for part in text.split(","))
+
+
+def _range_of_seeds(text: str) -> range:
+    text = text.strip()
+    first, dash, last = text.partition("-")
+    if not _is_number(first) or (dash and not _is_number(last)) or (dash and int(last) < int(first)):
+        raise UserError(f"--seeds: '{text}' is not a seed or a range of seeds; give e.g. 0-31 or 1,5,7-9")
+    if int(last or first) > LARGEST_SEED:
+        raise UserError(f"--seeds: {last or first} was given; a seed is a number from 0 to {LARGEST_SEED}")
+    return range(int(first), int(last or first) + 1)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()

@@ -73,6 +73,7 @@ class _ZipTable(FileTable):
         self._owner, self._lock = -1, threading.Lock()
         with zipfile.ZipFile(path) as archive:
             files = {info: _with_slashes(info.filename) for info in archive.infolist() if not info.is_dir()}
+            _require_different(files.values())
             wanted = {info: name for info, name in files.items() if _is_wanted(name, suffixes)}
             for info in wanted:
                 if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -167,6 +168,16 @@ def _count_skipped(names: Iterable[str], companion: str) -> Counter[str]:
         elif path.name != companion:
             kinds[path.suffix.lower() or path.name] += 1
     return kinds
+
+
+def _require_different(names: Iterable[str]) -> None:
+    """
+    Raises:
+        zipfile.BadZipFile: two members of a zip have one name; a folder cannot hold both.
+    """
+    name, count = max(Counter(names).items(), key=lambda item: item[1], default=("", 1))
+    if count > 1:
+        raise zipfile.BadZipFile(f"it holds {count} members called '{name}'; zip the folder anew")
 
 
 def _with_slashes(name: str) -> str:

@@ -13,16 +13,24 @@ from typing import Any
 from dnnlib.errors import UserError
 from kd_plugin.config.click_flags import plain_flag
 from kd_plugin.config.kd import KDConfig, missing_teacher, variant_values
-from kd_plugin.config.schema import from_dict, option, options_of, to_dict
+from kd_plugin.config.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SEED, SHARE, Range
+from kd_plugin.config.schema import from_dict, option, options_of, out_of_range, to_dict
 from kd_plugin.errors import flag, nearest
 from training.data.image_sets import ImageOptions
 from training.drawings import DemoSpec
 
-__all__ = ["TrainConfig", "differing_fields", "preset_row", "resolve", "with_precision"]
+__all__ = [
+    "TrainConfig",
+    "differing_fields",
+    "preset_row",
+    "resolve",
+    "with_precision",
+]
 
 ADA_KIMG = 500.0
 ADA_KIMG_WARM = 100.0  # a trained discriminator overfits sooner: ADA may adjust p faster, as in the official code
 DEMO_HOLDOUT = 64  # fresh drawings cost nothing
+SIZE, DEPTH, PROCESSES = Range(1, 2**20), Range(1, 1000), Range(1, 4096)
 _PRESET = "the preset's"  # what --help says where a column of _TABLE supplies the value
 
 
@@ -49,33 +57,48 @@ class TrainConfig:
         shown_default="low_shot; demo with --data=demo",
     )
     resolution: int | None = option(
-        None, "Crop and resize every image to this size (a power of two)", metavar="PIXELS", shown_default="the images'"
+        None,
+        "Crop and resize every image to this size (a power of two)",
+        metavar="PIXELS",
+        shown_default="the images'",
+        range=Range(4, 2**14),
     )
     cond: bool = option(False, "Train on the labels of dataset.json")
     mirror: bool = option(False, "Add the mirror image of every image")
-    subset: int | None = option(None, "Train on this many images, drawn with --seed", metavar="N", shown_default="all")
+    subset: int | None = option(
+        None, "Train on this many images, drawn with --seed", metavar="N", shown_default="all", range=AT_LEAST_1
+    )
     holdout: int = option(
         0,
         "Hold out N images and report D's scores on them; with --data=demo, N new drawings",
         metavar="N",
         shown_default=f"0; {DEMO_HOLDOUT} with --data=demo",
+        range=AT_LEAST_0,
     )
 
     kimg: float = option(
-        MISSING, "Training length in thousands of images", metavar="KIMG", shown_default=_PRESET, group="Schedule"
+        MISSING,
+        "Training length in thousands of images",
+        metavar="KIMG",
+        shown_default=_PRESET,
+        group="Schedule",
+        range=ABOVE_0,
     )
-    tick: float = option(MISSING, "Interval between log lines", metavar="KIMG", shown_default=_PRESET)
-    snap: int = option(MISSING, "Ticks between saved images and weights", metavar="TICKS", shown_default=_PRESET)
+    tick: float = option(MISSING, "Interval between log lines", metavar="KIMG", shown_default=_PRESET, range=ABOVE_0)
+    snap: int = option(
+        MISSING, "Ticks between saved images and weights", metavar="TICKS", shown_default=_PRESET, range=AT_LEAST_1
+    )
     snap_keep: int | None = option(
-        None, "Keep only the newest N snapshots and the best one", metavar="N", shown_default="all"
+        None, "Keep only the newest N snapshots and the best one", metavar="N", shown_default="all", range=AT_LEAST_1
     )
-    seed: int = option(0, "Random seed", metavar="N")
-    batch: int = option(MISSING, "Images per step", metavar="N", shown_default=_PRESET)
+    seed: int = option(0, "Random seed", metavar="N", range=SEED)
+    batch: int = option(MISSING, "Images per step", metavar="N", shown_default=_PRESET, range=SIZE)
     batch_gpu: int | None = option(
         None,
         "Images per process at a time; gradients are accumulated up to --batch",
         metavar="N",
         shown_default="--batch / --gpus",
+        range=AT_LEAST_1,
     )
 
     cbase: int = option(
@@ -84,41 +107,54 @@ class TrainConfig:
         metavar="N",
         shown_default=_PRESET,
         group="Networks",
+        range=SIZE,
     )
-    cmax: int = option(MISSING, "Maximum number of channels", metavar="N", shown_default=_PRESET)
-    map_depth: int = option(MISSING, "Layers of the mapping network", metavar="N", shown_default=_PRESET)
-    z_dim: int = option(MISSING, "Width of the latent z", metavar="N", shown_default=_PRESET)
-    w_dim: int = option(MISSING, "Width of the intermediate latent w", metavar="N", shown_default=_PRESET)
+    cmax: int = option(MISSING, "Maximum number of channels", metavar="N", shown_default=_PRESET, range=SIZE)
+    map_depth: int = option(MISSING, "Layers of the mapping network", metavar="N", shown_default=_PRESET, range=DEPTH)
+    z_dim: int = option(MISSING, "Width of the latent z", metavar="N", shown_default=_PRESET, range=SIZE)
+    w_dim: int = option(MISSING, "Width of the intermediate latent w", metavar="N", shown_default=_PRESET, range=SIZE)
     noise: bool = option(MISSING, "Give the generator noise inputs", shown_default=_PRESET)
     arch: str = option(MISSING, "Discriminator architecture", choices=("resnet", "skip", "orig"), shown_default=_PRESET)
-    mbstd_group: int = option(MISSING, "Group size of minibatch-std", metavar="N", shown_default=_PRESET)
-    num_fp16_res: int = option(4, "The highest N resolutions compute in --precision, the others in fp32", metavar="N")
+    mbstd_group: int = option(MISSING, "Group size of minibatch-std", metavar="N", shown_default=_PRESET, range=SIZE)
+    num_fp16_res: int = option(
+        4, "The highest N resolutions compute in --precision, the others in fp32", metavar="N", range=AT_LEAST_0
+    )
     precision: str = option(
         "auto",
         "auto: fp16 on CUDA; on a CPU bf16 if it is measured to be faster",
         choices=("auto", "fp32", "fp16", "bf16"),
     )
     tf32: bool = option(False, "Allow TF32")
-    conv_clamp: float | None = option(256.0, "Clamp activations to ± this value", metavar="X")
+    conv_clamp: float | None = option(256.0, "Clamp activations to ± this value", metavar="X", range=ABOVE_0)
 
     lr: float = option(
-        MISSING, "Learning rate of both networks", metavar="X", shown_default=_PRESET, group="Losses and optimisers"
+        MISSING,
+        "Learning rate of both networks",
+        metavar="X",
+        shown_default=_PRESET,
+        group="Losses and optimisers",
+        range=ABOVE_0,
     )
-    gamma: float = option(MISSING, "R1 weight", metavar="X", shown_default=_PRESET)
-    r1_every: int = option(16, "Apply R1 every N-th step", metavar="STEPS")
-    pl_weight: float = option(MISSING, "Path length weight; 0: off", metavar="X", shown_default=_PRESET)
-    pl_every: int = option(4, "Apply path length every N-th step", metavar="STEPS")
-    style_mixing: float = option(MISSING, "Probability of style mixing", metavar="[0,1]", shown_default=_PRESET)
+    gamma: float = option(MISSING, "R1 weight", metavar="X", shown_default=_PRESET, range=AT_LEAST_0)
+    r1_every: int = option(16, "Apply R1 every N-th step", metavar="STEPS", range=AT_LEAST_1)
+    pl_weight: float = option(
+        MISSING, "Path length weight; 0: off", metavar="X", shown_default=_PRESET, range=AT_LEAST_0
+    )
+    pl_every: int = option(4, "Apply path length every N-th step", metavar="STEPS", range=AT_LEAST_1)
+    style_mixing: float = option(
+        MISSING, "Probability of style mixing", metavar="[0,1]", shown_default=_PRESET, range=SHARE
+    )
     ema_kimg: float = option(
-        MISSING, "Half-life of the generator's moving average", metavar="KIMG", shown_default=_PRESET
+        MISSING, "Half-life of the generator's moving average", metavar="KIMG", shown_default=_PRESET, range=AT_LEAST_0
     )
-    lecam: float = option(0.0, "Weight of LeCam regularisation; 0: off", metavar="X")
-    freezed: int = option(0, "Freeze-D: freeze the first N layers of D", metavar="N")
+    lecam: float = option(0.0, "Weight of LeCam regularisation; 0: off", metavar="X", range=AT_LEAST_0)
+    freezed: int = option(0, "Freeze-D: freeze the first N layers of D", metavar="N", range=AT_LEAST_0)
     ema_rampup: float | None = option(
         MISSING,
         "EMA ramp-up: cap the half-life at this fraction of the images seen",
         metavar="X",
         shown_default=_PRESET,
+        range=ABOVE_0,
     )
 
     diffaugment: str = option(
@@ -134,13 +170,14 @@ class TrainConfig:
     augpipe: str = option(
         "bgc", "ADA's transforms: blit, geom, color, filter, noise, cutout, bg, bgc, ...", metavar="NAME"
     )
-    p: float = option(0.0, "ADA: initial (ada) or constant (fixed) probability", metavar="[0,1]")
-    target: float = option(0.6, "ADA: target for the mean sign of D(real)", metavar="X")
+    p: float = option(0.0, "ADA: initial (ada) or constant (fixed) probability", metavar="[0,1]", range=SHARE)
+    target: float = option(0.6, "ADA: target for the mean sign of D(real)", metavar="X", range=Range(-1, 1))
     ada_kimg: float | None = option(
         None,
         "ADA: minimum time in which p can rise from 0 to 1",
         metavar="KIMG",
         shown_default=f"{ADA_KIMG:g}; {ADA_KIMG_WARM:g} when starting from a snapshot",
+        range=ABOVE_0,
     )
 
     metrics: str = option(
@@ -166,45 +203,21 @@ class TrainConfig:
         metavar="N",
         shown_default="1; torchrun's",
         group="Machine",
+        range=PROCESSES,
     )
-    workers: int = option(2, "Processes that decode images if the set does not fit in memory", metavar="N")
-    max_nan_steps: int = option(50, "Stop after N consecutive steps with non-finite gradients", metavar="STEPS")
+    workers: int = option(
+        2, "Processes that decode images if the set does not fit in memory", metavar="N", range=Range(0, 4096)
+    )
+    max_nan_steps: int = option(
+        50, "Stop after N consecutive steps with non-finite gradients", metavar="STEPS", range=AT_LEAST_1
+    )
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", metavar="NAME")
 
     kd: KDConfig = field(default_factory=KDConfig, metadata={"flag": ""})
 
     def __post_init__(self) -> None:
-        for name in (
-            "kimg",
-            "tick",
-            "snap",
-            "batch",
-            "cbase",
-            "cmax",
-            "map_depth",
-            "z_dim",
-            "w_dim",
-            "mbstd_group",
-            "lr",
-        ):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "greater than 0")
-        for name in (
-            "gamma",
-            "pl_weight",
-            "lecam",
-            "freezed",
-            "ema_kimg",
-            "workers",
-            "num_fp16_res",
-            "holdout",
-        ):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        for name in ("r1_every", "pl_every", "gpus", "max_nan_steps"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("style_mixing", "p"):
-            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
-        _require(self.ada_kimg is None or self.ada_kimg > 0, "ada_kimg", self.ada_kimg, "greater than 0")
-        _require(self.snap_keep is None or self.snap_keep >= 1, "snap_keep", self.snap_keep, "at least 1")
+        for item, value, expected in out_of_range(TrainConfig, to_dict(self)):
+            raise UserError(f"{plain_flag(item.key)}: {value} was given, it must be {expected}")
         self._check_shares()
         if self.aug != "noaug" and self.diffaugment != "none":
             raise UserError(
@@ -224,7 +237,8 @@ class TrainConfig:
             )
         share = f"--batch={self.batch}" if self.gpus == 1 else f"the {self.local_batch} images of a process"
         micro = self.micro_batch
-        _require(micro >= 1 and self.local_batch % micro == 0, "batch_gpu", micro, f"a divisor of {share}")
+        if self.local_batch % micro:
+            raise UserError(f"--batch-gpu: {micro} was given, it must be a divisor of {share}")
 
     @property
     def images(self) -> ImageOptions:
@@ -240,11 +254,6 @@ class TrainConfig:
     def micro_batch(self) -> int:
         """Images that pass the networks at once."""
         return self.local_batch if self.batch_gpu is None else self.batch_gpu
-
-
-def _require(holds: bool, name: str, value: Any, expected: str) -> None:
-    if not holds:
-        raise UserError(f"{plain_flag(name)}: {value} was given, it must be {expected}")
 
 
 # Sources: stylegan2-ada-pytorch (auto, stylegan2, paper*, cifar), DiffAugment-stylegan2-pytorch (low_shot);

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING
 from typing import Any, TypeVar
 
 import click
 
 from kd_plugin.config.kd import VARIANTS, KDConfig
-from kd_plugin.config.schema import Option, options_of
+from kd_plugin.config.schema import Option, from_dict, options_of, out_of_range
 from kd_plugin.errors import KDError
 from kd_plugin.errors import flag as kd_flag
 from kd_plugin.user_code import import_code
@@ -21,13 +22,16 @@ __all__ = [
     "add_flags",
     "grouped_option",
     "import_option",
+    "options_from",
     "plain_flag",
+    "require_in_range",
     "variant_option",
 ]
 
 IMPORT_FLAG = "--kd-import"
 
 F = TypeVar("F", bound=Callable[..., Any])  # a command
+R = TypeVar("R")  # a dataclass of options
 OTHERS = "Others"
 
 
@@ -42,6 +46,14 @@ class _GroupedOption(click.Option):
 class GroupedCommand(click.Command):
     """A command whose --help lists its options under their headings, in the order of their definition."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """click takes `--mirror=-1`, of an option whose value may be left out, for `--mirror` and an option `-1`."""
+        optional = {name for parameter in self.params if _value_is_optional(parameter) for name in parameter.opts}
+        for name, _, value in (arg.partition("=") for arg in args):
+            if name in optional and value.startswith("-"):
+                raise click.UsageError(f"{name}: '{value}' was given, which it does not take; see --help", ctx)
+        return super().parse_args(ctx, args)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
@@ -51,6 +63,12 @@ class GroupedCommand(click.Command):
         for heading, records in groups.items():
             with formatter.section(heading):
                 formatter.write_dl(records, col_max=32)
+
+
+def _value_is_optional(parameter: click.Parameter) -> bool:
+    return (
+        isinstance(parameter, click.Option) and not parameter.is_flag and isinstance(parameter.flag_value, str | float)
+    )
 
 
 def grouped_option(*names: str, group: str, **kwargs: Any) -> Callable[[F], F]:
@@ -98,6 +116,30 @@ def add_flags(config: type, prefix: str = "", flag: Callable[[str], str] = plain
     return decorate
 
 
+def options_from(record: type[R], flags: Mapping[str, Any]) -> R:
+    """The options of a program, from its flags; one that was not given arrives as None.
+
+    Raises:
+        KDError: as require_in_range, or what the dataclass refuses.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    require_in_range(record, given)
+    return from_dict(record, given)
+
+
+def require_in_range(record: type, values: Mapping[str, Any]) -> None:
+    """
+    Args:
+        record: a dataclass of options.
+        values: some of them, by key.
+
+    Raises:
+        KDError: a number is not in its range; names the flag.
+    """
+    for item, value, expected in out_of_range(record, values):
+        raise KDError(f"{plain_flag(item.key)}: {value} was given, it must be {expected}")
+
+
 class TrainCommand(GroupedCommand):
     """A command with the flags of KDConfig, also for terms that the modules named by `--kd-import` register."""
 
@@ -138,11 +180,13 @@ def _click_arguments(item: Option) -> dict[str, Any]:
     else:
         value_type = {bool: click.BOOL, int: click.INT, float: click.FLOAT}.get(item.kind, click.STRING)
     is_bool = item.kind is bool
+    required = item.default is MISSING and item.shown_default is None
     return {
         "group": item.group or OTHERS,
         "type": value_type,
         "metavar": item.metavar or ("BOOL" if is_bool else None),
         "default": None,
-        "help": f"{item.help}  [default: {default}]",
+        "required": required,
+        "help": item.help if required else f"{item.help}  [default: {default}]",
         **({"is_flag": False, "flag_value": "true"} if is_bool else {}),
     }

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kd_plugin.config.schema import option, options_of, parts
+from kd_plugin.config.ranges import FRACTION, SHARE, Range
+from kd_plugin.config.schema import option, options_of, out_of_range, parts, to_dict
 from kd_plugin.errors import KDError, arg, flag, nearest
 from kd_plugin.normalization import NORMS
 from kd_plugin.terms import TERMS, TermOptions
 
-__all__ = ["HEADS", "VARIANTS", "VIEWS", "KDConfig", "missing_teacher", "variant_values"]
+__all__ = ["HEADS", "VARIANTS", "VIEWS", "KDConfig", "missing_teacher", "require_numbers", "variant_values"]
 
 HEADS = ("auto", "identity", "linear", "mlp", "orthogonal")
 VIEWS = ("seen", "clean")
 CONTROLS = ("none", "shuffle", "scramble")
 PREPROCESSES = ("teacher", "release")
+LENGTH, STEPS = Range(0, noun="length in kimg"), Range(1, noun="number of steps")
 PRECISIONS = ("auto", "fp32", "bf16")  # of a teacher that has a choice
 
 
@@ -37,18 +38,22 @@ class KDConfig:
         group="Distillation",
     )
     terms: Mapping[str, TermOptions] = parts(lambda: {name: TERMS[name].Options for name in TERMS})
-    p: float = option(0.0, "Probability that a step also matches the crossed pairs", metavar="[0,1]")
+    p: float = option(0.0, "Probability that a step also matches the crossed pairs", metavar="[0,1]", range=SHARE)
     balance: float = option(
         0.3,
         "Scale the terms of D so that their gradient at the tapped feature is this fraction of the adversarial one; "
         "0: weights as given",
+        FRACTION,
         metavar="FRACTION",
     )
-    warmup: float = option(0.0, "Ramp the terms of D up to their weights over the first KIMG", metavar="KIMG")
+    warmup: float = option(0.0, "Ramp the terms of D up to their weights over the first KIMG", LENGTH, metavar="KIMG")
     until: float = option(
-        0.0, "Ramp the terms of D down to 0 over the first KIMG; after that they cost nothing; 0: never", metavar="KIMG"
+        0.0,
+        "Ramp the terms of D down to 0 over the first KIMG; after that they cost nothing; 0: never",
+        LENGTH,
+        metavar="KIMG",
     )
-    every: int = option(1, "Distil every N-th D step with N times the weight (cheaper)", metavar="N")
+    every: int = option(1, "Distil every N-th D step with N times the weight (cheaper)", STEPS, metavar="N")
     control: str = option(
         "none",
         "Control experiment: shuffle gives D other images' embeddings; scramble permutes the teacher's weights, so "
@@ -91,17 +96,11 @@ class KDConfig:
     template: str = option("a photo of {}", "Template that turns a class name ('a cat') into a prompt", metavar="TEXT")
 
     def __post_init__(self) -> None:
-        for name in ("warmup", "until"):
-            _require_at_least_0(name, getattr(self, name), "is not a length in kimg; give a number of at least 0")
-        if self.every < 1:
-            raise KDError(f"{arg('every', self.every)} is not a number of steps; give at least 1")
+        require_numbers(to_dict(self))
         if self.template.count("{}") != 1:
             raise KDError(f"{arg('template', self.template)} must contain {{}} once, in place of the class name")
         if not self.layers:
             raise KDError(f"{arg('layer')}: no layer was named; give one, such as b4.fc")
-        _require_at_least_0("balance", self.balance, "is not a fraction; give a number of at least 0, such as 0.3")
-        if not 0 <= self.p <= 1:
-            raise KDError(f"{arg('p', self.p)} is not a probability; give a number from 0 to 1")
         for item in options_of(KDConfig):
             if item.choices and item.is_in(self) and (value := item.value_in(self)) not in item.choices:
                 raise KDError(f"{arg(item.key, value)} is unknown; choose one of {', '.join(item.choices)}")
@@ -129,9 +128,18 @@ class KDConfig:
         return {name: options.weight if options.active else 0.0 for name, options in self.terms.items()}
 
 
-def _require_at_least_0(name: str, value: float, otherwise: str) -> None:
-    if not (math.isfinite(value) and value >= 0):
-        raise KDError(f"{arg(name, value)} {otherwise}")
+def require_numbers(values: Mapping[str, Any]) -> None:
+    """
+    Args:
+        values: some of the options, by key.
+
+    Raises:
+        KDError: a number that is not in its range.
+    """
+    for item, value, expected in out_of_range(KDConfig, values):
+        number = "" if item.kind is int else "a number "
+        how = expected.replace("greater than", "above").replace("at least", "of at least" if number else "at least")
+        raise KDError(f"{arg(item.key, value)} is not a {item.range.noun}; give {number}{how}")
 
 
 # The published configurations, as options of KDConfig. Source: the paper, its release, and

@@ -10,13 +10,14 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from kd_plugin.config.ranges import ANY, WEIGHT, Range
 from kd_plugin.errors import KDError, nearest
 
-__all__ = ["Option", "from_dict", "option", "options_of", "parts", "to_dict"]
+__all__ = ["Option", "from_dict", "option", "options_of", "out_of_range", "parts", "to_dict"]
 
 C = TypeVar("C")  # a config dataclass
 SIMPLE = (bool, int, float, str)
@@ -31,7 +32,7 @@ class Option:
     kind:    the type it accepts.
     optional: None is accepted too.
     default: dataclasses.MISSING if it has none.
-    help, metavar, choices, flag, shown_default, group: see `option`.
+    help, range, metavar, choices, flag, shown_default, group: see `option`.
     """
 
     key: str
@@ -40,6 +41,7 @@ class Option:
     optional: bool
     default: Any
     help: str
+    range: Range
     metavar: str | None
     choices: tuple[str, ...] | None
     flag: str | None
@@ -62,6 +64,7 @@ class Option:
 def option(
     default: Any,
     help: str,
+    range: Range = ANY,
     *,
     key: str | None = None,
     metavar: str | None = None,
@@ -75,6 +78,7 @@ def option(
     Args:
         default: the field's one default.
         help: one line.
+        range: the values of a number.
         key: its name in JSON and as a keyword, if it is not the field's.
         metavar: the unit or form of the value (KIMG, ZIP|DIR).
         choices: the accepted names.
@@ -85,6 +89,7 @@ def option(
     metadata = {
         "key": key,
         "help": help,
+        "range": range,
         "metavar": metavar,
         "choices": tuple(choices) if choices is not None else None,
         "flag": flag,
@@ -97,8 +102,8 @@ def option(
 def parts(table: Callable[[], Mapping[str, type]]) -> Any:
     """A dataclass field that holds config dataclasses by name: {name: dataclass()} for each entry of `table`.
 
-    The option `field` of the part `name` has the key `name_field`, its option `weight` the key `name`, unless its
-    `option(key=)` says otherwise.
+    The option `field` of the part `name` has the key `name_field`, its option `weight`, which is at least 0, the key
+    `name`, unless its `option(key=)` says otherwise.
 
     Args:
         table: gives the dataclasses by name; called whenever options are listed, so entries may be added later.
@@ -123,6 +128,8 @@ def options_of(config: type) -> list[Option]:
                 part_hints = typing.get_type_hints(part)
                 for of_part in dataclasses.fields(part):
                     item = _option_of(of_part, part_hints[of_part.name], of_part.metadata.get("group") or group)
+                    if of_part.name == "weight":
+                        item = dataclasses.replace(item, range=WEIGHT)
                     default_key = name if of_part.name == "weight" else f"{name}_{of_part.name}"
                     key = of_part.metadata.get("key") or default_key
                     options.append(dataclasses.replace(item, key=key, path=(field.name, name, of_part.name)))
@@ -144,6 +151,7 @@ def _option_of(field: dataclasses.Field[Any], annotation: Any, group: str | None
         optional=kind is not annotation,
         default=field.default,
         help=meta.get("help", ""),
+        range=meta.get("range", ANY),
         metavar=meta.get("metavar"),
         choices=meta.get("choices"),
         flag=meta.get("flag"),
@@ -159,6 +167,14 @@ def _without_none(annotation: Any) -> Any:
         if len(inner) == 1:
             return inner[0]
     return annotation
+
+
+def out_of_range(config: type, values: Mapping[str, Any]) -> Iterator[tuple[Option, float, str]]:
+    """Of `values` by key: the options whose number is not in its range, its value, and what it must be instead."""
+    for item in options_of(config):
+        value = values.get(item.key)
+        if item.kind in (int, float) and value is not None and (problem := item.range.problem(value)):
+            yield item, value, problem
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import click
 import torch
 from torch import Tensor
 
@@ -92,7 +93,7 @@ class _Distilled(_Loss):
         if config.layer == KDConfig().layer and not any(known):
             layer = next((layer for layer in found.values() if layer.suggested), None)
             if layer is not None and not (torch.distributed.is_initialized() and torch.distributed.get_rank()):
-                print(f"kd_plugin: D has no {config.layer}; its layer '{layer.name}' is distilled (--kd-layer)")
+                click.echo(f"kd_plugin: D has no {config.layer}; its layer '{layer.name}' is distilled (--kd-layer)")
             return layer or config.layer
         return [found.get(name, name) for name in config.layers]
 

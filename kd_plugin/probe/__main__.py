@@ -6,10 +6,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
+from kd_plugin.config.ranges import ABOVE_0, Range
+from kd_plugin.config.schema import option
 from kd_plugin.errors import KDError
 from kd_plugin.image_io import read_pictures
 from kd_plugin.probe.run import MAX_IMAGES, SECONDS, probe_teacher
@@ -19,47 +24,54 @@ from kd_plugin.teachers import load_teachers
 from kd_plugin.user_code import import_attribute
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The flags of this program."""
+
+    data: str = option(MISSING, "Images", metavar="ZIP|DIR", group="Probe")
+    kd: str = option("clip", "Teacher, as for train.py", metavar="SPEC")
+    resolution: int = option(64, "Resolution of D's images (a power of two)", Range(8, 2**14), metavar="PIXELS")
+    images: int = option(MAX_IMAGES, "Use at most this many", Range(2), metavar="N", shown_default=str(MAX_IMAGES))
+    batch: int = option(16, "Images a step", Range(1, 2**20), metavar="N")
+    seconds: float = option(SECONDS, "Time for all trials", ABOVE_0, metavar="SECONDS")
+    discriminator: str | None = option(
+        None,
+        "Your discriminator: called with the resolution, it returns a D for images [N, 3, H, W]",
+        metavar="MODULE:ATTRIBUTE",
+        shown_default="one shaped like StyleGAN2's",
+    )
+    device: str | None = option(None, "cpu, cuda or cuda:N", metavar="NAME", shown_default="cuda if there is one")
+
+
 def main(arguments: list[str] | None = None) -> None:
     require_packages("kd_plugin.probe")
     import click
 
-    @click.command(help=__doc__)
-    @click.option("--data", required=True, metavar="ZIP|DIR", help="Images")
-    @click.option("--kd", "spec", default="clip", show_default=True, metavar="SPEC", help="Teacher, as for train.py")
-    @click.option("--resolution", default=64, show_default=True, help="Resolution of D's images, in pixels")
-    @click.option("--images", "max_images", default=MAX_IMAGES, show_default=True, help="Use at most this many")
-    @click.option("--batch", default=16, show_default=True, help="Images a step")
-    @click.option("--seconds", default=SECONDS, show_default=True, help="Time for all trials")
-    @click.option(
-        "--discriminator",
-        metavar="MODULE:ATTRIBUTE",
-        help="Your discriminator: called with the resolution, it returns a D for images [N, 3, H, W]  [default: one "
-        "shaped like StyleGAN2's]",
-    )
-    @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
-    def command(
-        data: str, spec: str, resolution: int, max_images: int, batch: int, seconds: float, discriminator: str | None,
-        device: str,
-    ) -> None:  # fmt: skip
+    from kd_plugin.config.click_flags import GroupedCommand, add_flags, options_from
+
+    @click.command(cls=GroupedCommand, help=__doc__)
+    @add_flags(Options)
+    def command(**flags: Any) -> None:
         with ends_with_message():
-            if resolution < 8 or resolution & (resolution - 1):
-                raise KDError(f"--resolution: {resolution} was given, it must be a power of two from 8 up")
-            images = read_pictures(data, resolution, max_images).to(device)
-            make = (
-                StandIn
-                if discriminator is None
-                else import_attribute(discriminator, f"--discriminator={discriminator}")
-            )
-            torch.manual_seed(0)
-            d = make(resolution).to(device)
-            on_message = partial(click.echo, err=True)
-            for _, teacher in load_teachers(spec, device):
-                for line in probe_teacher(
-                    d, teacher, images, batch=batch, seconds=seconds, on_message=on_message
-                ).lines():
-                    click.echo(line)
+            _report(options_from(Options, flags), partial(click.echo, err=True), click.echo)
 
     command(arguments)
+
+
+def _report(options: Options, on_message: Callable[[str], None], on_line: Callable[[str], None]) -> None:
+    size = options.resolution
+    if size & (size - 1):
+        raise KDError(f"--resolution: {size} was given, it must be a power of two from 8 up")
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    images = read_pictures(options.data, size, options.images).to(device)
+    spec = options.discriminator
+    make = StandIn if spec is None else import_attribute(spec, f"--discriminator={spec}")
+    torch.manual_seed(0)
+    d = make(size).to(device)
+    for _, teacher in load_teachers(options.kd, device):
+        report = probe_teacher(d, teacher, images, batch=options.batch, seconds=options.seconds, on_message=on_message)
+        for line in report.lines():
+            on_line(line)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ in the chart and its part of the state follow from that (docs/extending.md).
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
@@ -16,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugin.config.schema import option
-from kd_plugin.errors import KDError, arg
 from kd_plugin.registry import Registry
 from kd_plugin.terms.step import DiscriminatorStep, GeneratorStep
 from kd_plugin.types import StageView
@@ -53,16 +51,11 @@ class Needs:
 class TermOptions:
     """The options of a term; subclasses add their own and override `weight` with its help line and default.
 
-    Raises:
-        KDError: a weight that is negative or not finite.
+    Numbers are checked against their ranges where the options become those of a KDConfig.
     """
 
     term: ClassVar[str] = ""  # set by TERMS.register
     weight: float = option(0.0, "Weight of this term", metavar="WEIGHT")
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.weight) and self.weight >= 0):
-            raise KDError(f"{arg(self.term, self.weight)} is not a weight; give a number of at least 0")
 
     @property
     def active(self) -> bool:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from kd_plugin.config.ranges import Range
 from kd_plugin.config.schema import option
-from kd_plugin.errors import KDError, arg
 from kd_plugin.terms.base import TERMS
 from kd_plugin.terms.stage_choice import EMBEDDING, StageOptions, StageTerm, joint
 from kd_plugin.terms.step import GeneratorStep
@@ -25,10 +25,7 @@ BETAS = (0.0, 0.99)  # of Adam, as StyleGAN2's
 
 @dataclass(frozen=True)
 class CriticOptions(StageOptions):
-    """
-    Raises:
-        KDError: a learning rate that is not above 0, or see StageOptions.
-    """
+    """The options of the critic."""
 
     weight: float = option(
         0.0,
@@ -36,12 +33,7 @@ class CriticOptions(StageOptions):
         "it with --kd-view=seen and augmentation, or it memorises few images",
         metavar="WEIGHT",
     )
-    lr: float = option(0.002, "Learning rate of the critic", metavar="RATE")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.lr < float("inf"):
-            raise KDError(f"{arg('critic_lr', self.lr)} is not a learning rate; give a number above 0, such as 0.002")
+    lr: float = option(0.002, "Learning rate of the critic", Range(0, above=True, noun="learning rate"), metavar="RATE")
 
 
 @TERMS.register("critic")

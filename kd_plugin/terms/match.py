@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from kd_plugin.config.ranges import FRACTION
 from kd_plugin.config.schema import option
-from kd_plugin.errors import KDError, arg
 from kd_plugin.functional import energy_distance
 from kd_plugin.terms.base import TERMS
 from kd_plugin.terms.stage_choice import EMBEDDING, StageOptions, StageTerm, joint
@@ -20,10 +19,7 @@ __all__ = ["Match", "MatchOptions"]
 
 @dataclass(frozen=True)
 class MatchOptions(StageOptions):
-    """
-    Raises:
-        KDError: a pull that is negative or not finite, or see StageOptions.
-    """
+    """The options of matching."""
 
     weight: float = option(
         1.0,
@@ -41,13 +37,9 @@ class MatchOptions(StageOptions):
         1.0,
         "Scale the matching term up if its gradient at the generated images is less than this fraction of the "
         "adversarial one; 0: use its weight as given",
+        FRACTION,
         metavar="FRACTION",
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not (math.isfinite(self.pull) and self.pull >= 0):
-            raise KDError(f"{arg('match_pull', self.pull)} is not a fraction; give a number of at least 0, such as 0.3")
 
 
 @TERMS.register("match")

@@ -41,7 +41,6 @@ class StageOptions(TermOptions):
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.grid != AUTO and not (self.grid.isdecimal() and int(self.grid) >= 1):
             raise KDError(f"{arg(f'{self.term}_grid', self.grid)} is not a number of cells; give auto, or 1 or more")
         if not self.names:

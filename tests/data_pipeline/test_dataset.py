@@ -318,7 +318,10 @@ def test_a_size_beyond_the_sample_is_found_when_decoded(tmp_path: Path, monkeypa
 @pytest.mark.parametrize("resolution", [0, 2, 48, -8])
 def test_resolution_must_be_a_power_of_two(resolution: int, tmp_path: Path) -> None:
     path = write_zip(tmp_path / "a.zip", pngs(1))
-    assert refusal(path, resolution=resolution) == f"--resolution: expected a power of two from 4 up, got {resolution}"
+    assert (
+        refusal(path, resolution=resolution)
+        == f"--resolution: expected a power of two from 4 to 16384, got {resolution}"
+    )
 
 
 @pytest.mark.parametrize("size", [0, 5, -1])
@@ -353,3 +356,25 @@ def test_unusable_labels(keys: dict[str, Any] | None, message: str, tmp_path: Pa
 def test_broken_dataset_json(content: bytes, tmp_path: Path) -> None:
     path = write_zip(tmp_path / "a.zip", {**pngs(1), "dataset.json": content})
     assert refusal(path).startswith(f"--data: dataset.json in '{path}' cannot be read (")
+
+
+def test_the_grid_that_generate_writes_is_no_image(tmp_path: Path) -> None:
+    images = {f"seed{seed:04d}.png": encoded(noise(seed)) for seed in range(4)}
+    grid = {"grid.png": encoded(noise(9, 16, 16))}
+    for path in (write_folder(tmp_path / "out", images | grid), write_zip(tmp_path / "out.zip", images | grid)):
+        dataset = ImageDataset(path)
+        assert (len(dataset), dataset.raw_length, dataset.resolution) == (4, 4, 8)
+        assert [dataset.file_name(k) for k in range(4)] == list(images)
+        assert dataset.skipped == {"grid of generate.py": 1}
+        np.testing.assert_array_equal(dataset[3][0], noise(3).transpose(2, 0, 1))
+    other = ImageDataset(write_folder(tmp_path / "other", {"grid.png": encoded(noise(9)), "a.png": encoded(noise(1))}))
+    assert (len(other), other.skipped) == (2, {})
+    below = {f"a/{name}": content for name, content in (images | grid).items()}
+    assert len(ImageDataset(write_folder(tmp_path / "below", below | {"grid.png": encoded(noise(5))}))) == 5
+
+
+def test_two_members_of_one_name(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "twice.zip", pngs(3))
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr(archive.namelist()[1], encoded(noise(7)))
+    assert f"it holds 2 members called '{list(pngs(3))[1]}'; zip the folder anew" in refusal(path)

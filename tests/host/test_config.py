@@ -76,7 +76,7 @@ def test_naming_one_augmentation_replaces_the_presets_other_one() -> None:
     ("given", "message"),
     [
         ({"cfg": "low_shto"}, r"--cfg: unknown preset 'low_shto'; nearest: 'low_shot'"),
-        ({"batch": 0}, r"--batch: 0 was given, it must be greater than 0"),
+        ({"batch": 0}, r"--batch: 0 was given, it must be from 1 to 1048576"),
         ({"gamma": -1.0}, r"--gamma: -1.0 was given, it must be at least 0"),
         ({"batch": 8, "batch_gpu": 3}, r"--batch-gpu: 3 was given, it must be a divisor of --batch=8"),
         ({"style_mixing": 1.5}, r"--style-mixing: 1.5 was given, it must be from 0 to 1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,33 @@ def test_classes(tmp_path: Path) -> None:
     assert (pixels(tmp_path / "0/grid.png") != pixels(tmp_path / "1/grid.png")).any()
 
 
+def test_a_class_by_its_name_and_what_the_pngs_say(tmp_path: Path) -> None:
+    path = snapshot(tmp_path / "n.safetensors", c_dim=2)
+    for given in ("1", "dog"):
+        assert generate(path, tmp_path / given, "--seeds=4,7", f"--class={given}", "--trunc=0.5").exit_code == 0
+    np.testing.assert_array_equal(pixels(tmp_path / "1/grid.png"), pixels(tmp_path / "dog/grid.png"))
+    tiles = [{"seed": seed, "psi": 0.5, "class": "dog"} for seed in (4, 7)]
+    for name, expected in (("grid.png", {"tiles": tiles}), ("seed0007.png", tiles[1])):
+        assert json.loads(Image.open(tmp_path / "dog" / name).text["kd_plugin"]) == expected
+
+
+def test_what_the_user_may_not_have_meant(tmp_path: Path) -> None:
+    path = snapshot(tmp_path / "n.safetensors")
+    assert len(generate(path, tmp_path / "out", "--seeds=0-4").output.splitlines()) == 1
+    result = generate(path, tmp_path / "out", "--seeds=1,1-3", "--trunc=0")
+    assert result.exit_code == 0
+    done, *remarks = result.output.splitlines()
+    assert done.startswith("3 images and grid.png")
+    assert remarks == [
+        "--trunc=0: every image is the average one, so all are equal; give e.g. --trunc=0.7",
+        "--seeds: 1 seeds were given more than once; each is one image",
+        f"{tmp_path / 'out'} also holds 2 images of earlier calls, such as seed0000.png; evaluate.py "
+        f"--fakes={tmp_path / 'out'} counts them too",
+    ]
+    assert pixels(tmp_path / "out/grid.png").shape == (16, 48, 3)
+    assert (pixels(tmp_path / "out/seed0001.png") == pixels(tmp_path / "out/seed0003.png")).all()
+
+
 @pytest.mark.parametrize(
     ("c_dim", "flags", "message"),
     [
@@ -75,6 +103,8 @@ def test_classes(tmp_path: Path) -> None:
         (0, ("--seeds=0", "--class=1"), "--class: 1 was given, but the network was trained without labels"),
         (2, ("--seeds=0",), "--class: nothing was given; the network is conditional, give 0 to 1 (0 cat, 1 dog)"),
         (2, ("--seeds=0", "--class=2"), "--class: 2 was given"),
+        (2, ("--seeds=0", "--class=dgo"), "--class: dgo was given; nearest: 'dog'; the network is conditional"),
+        (2, ("--seeds=0", "--class=-1"), "--class: -1 was given"),
         (0, ("--seeds=0", "--network=none.safetensors"), "--network: 'none.safetensors' does not exist"),
     ],
 )

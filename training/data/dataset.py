@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import zipfile
 import zlib
 from collections import Counter
@@ -28,8 +29,9 @@ from training.data.pixels import to_float
 
 __all__ = ["ImageDataset"]
 
-SMALLEST_RESOLUTION = 4  # of a StyleGAN2 network
+SMALLEST_RESOLUTION, LARGEST_RESOLUTION = 4, 2**14  # of a StyleGAN2 network, and of any image that it could make
 CHECKED_AT_START = 1000  # images whose size is read before anything else happens; the others as they are decoded
+_GENERATED = re.compile(r"seed\d{4,}\.png")
 _DECODERS = min(os.cpu_count() or 1, 16)  # threads
 
 
@@ -103,12 +105,16 @@ class ImageDataset:
         self._flag = flag
         self._files = _open_files(self.path, flag)
         self.name = self.path.resolve().stem if self.path.is_file() else self.path.resolve().name
-        self.raw_length = len(self._files)
+        usable = _usable([self._files.name(number) for number in range(len(self._files))])
+        self.raw_length = len(usable)
         self.mirror = mirror
         self._resize = resolution
         if resolution is not None and not _is_power_of_two(resolution):
-            raise UserError(f"--resolution: expected a power of two from {SMALLEST_RESOLUTION} up, got {resolution}")
-        self._kept = _choose(self.raw_length, max_size, holdout, held_out, seed)
+            raise UserError(
+                f"--resolution: expected a power of two from {SMALLEST_RESOLUTION} to {LARGEST_RESOLUTION}, got "
+                f"{resolution}"
+            )
+        self._kept = usable[_choose(len(usable), max_size, holdout, held_out, seed)]
         self.resolution = resolution or self._common_resolution()
 
         names = self._names_in_meta()
@@ -140,7 +146,8 @@ class ImageDataset:
 
     @property
     def skipped(self) -> Counter[str]:
-        return self._files.skipped
+        grids = Counter({"grid of generate.py": len(self._files) - self.raw_length})
+        return self._files.skipped + grids  # the sum leaves out what there are none of
 
     @property
     def used(self) -> int:
@@ -221,7 +228,7 @@ class ImageDataset:
     def _names_in_meta(self) -> list[str]:
         """The images' names as dataset.json gives them: relative to the folder it lies in."""
         root = self._files.companion_root
-        names = (self._files.name(number) for number in range(self.raw_length))
+        names = (self._files.name(number) for number in range(len(self._files)))
         return [name.removeprefix(root) for name in names]
 
     def labels_at(self, indices: np.ndarray) -> np.ndarray:
@@ -327,11 +334,18 @@ def _some(items: list[str], most: int, joint: str) -> str:
 
 
 def _is_power_of_two(side: int) -> bool:
-    return side >= SMALLEST_RESOLUTION and side & (side - 1) == 0
+    return SMALLEST_RESOLUTION <= side <= LARGEST_RESOLUTION and side & (side - 1) == 0
 
 
 def _is_usable(size: tuple[int, int]) -> bool:
     return size[0] == size[1] and _is_power_of_two(size[0])
+
+
+def _usable(names: list[str]) -> np.ndarray:
+    """The numbers of all files except grids that generate.py has written beside its images."""
+    beside = {name.rpartition("/")[0] for name in names if _GENERATED.fullmatch(name.rpartition("/")[2])}
+    grids = {f"{folder}/grid.png".lstrip("/") for folder in beside}
+    return np.array([number for number, name in enumerate(names) if name not in grids])
 
 
 def _choose(count: int, max_size: int | None, holdout: int, held_out: bool, seed: int) -> np.ndarray:

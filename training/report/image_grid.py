@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from dnnlib.files import write_atomic
@@ -24,7 +26,7 @@ def grid_shape(resolution: int) -> tuple[int, int]:
     return int(np.clip(720 // resolution, 4, 8)), int(np.clip(1280 // resolution, 8, 16))
 
 
-def save_grid(images: Tensor, path: Path, columns: int) -> None:
+def save_grid(images: Tensor, path: Path, columns: int, text: Mapping[str, str] | None = None) -> None:
     """Writes [N, C, H, W] in [-1, 1] row by row; the last row is filled up with black."""
     pixels = to_pixels(images)
     count, height, width, channels = pixels.shape
@@ -32,10 +34,13 @@ def save_grid(images: Tensor, path: Path, columns: int) -> None:
     padded = np.zeros([rows * columns, height, width, channels], dtype=np.uint8)
     padded[:count] = pixels
     grid = padded.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
-    save_image(grid.reshape(rows * height, columns * width, channels), path)
+    save_image(grid.reshape(rows * height, columns * width, channels), path, text)
 
 
-def save_image(pixels: np.ndarray, path: Path) -> None:
-    """Writes uint8 [H, W, C], C = 1 or 3, as PNG."""
+def save_image(pixels: np.ndarray, path: Path, text: Mapping[str, str] | None = None) -> None:
+    """Writes uint8 [H, W, C], C = 1 or 3, as PNG, with texts that say how it was made."""
     picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    write_atomic(path, picture.save)
+    notes = PngInfo()
+    for key, value in (text or {}).items():
+        notes.add_itxt(key, value)
+    write_atomic(path, lambda partial: picture.save(partial, pnginfo=notes))
