@@ -194,6 +194,8 @@ def train(config: TrainConfig, dataset: ImageDataset, resume: str | None, ranks:
                 )
         for line in taken:
             log.write(f"Warm start:  {line}")
+        if session.nimg >= round(config.kimg * 1000):
+            log.write(f"Note:        the run has reached --kimg={config.kimg:g} already; a larger --kimg continues it")
         status = run(session, run_dir, log)
         if status:
             log.write(f"Stopped at {session.nimg / 1000:.1f} kimg; the same command with --resume=latest continues")

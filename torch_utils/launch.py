@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from dnnlib.threads import SET_HERE, usable_cpus
+from torch_utils.stop_signals import stop_signals_go_to
 
 __all__ = ["die_with_the_launcher", "free_port", "launch"]
 
@@ -26,8 +27,8 @@ _TOGETHER_SEC = 2.0  # an error that all processes share reaches all of them wit
 def launch(command: Sequence[str], processes: int) -> int:
     """Run `command` in several processes with the environment variables of torchrun (RANK, WORLD_SIZE, ...).
 
-    Only process 0 writes to the console; another's stderr is shown if it was the first to fail. SIGINT and SIGTERM are
-    passed on. Once a process has failed, the others get SIGTERM, and SIGKILL after GRACE_SEC.
+    Only process 0 writes to the console; another's stderr is shown if it was the first to fail. Stop signals are passed
+    on. Once a process has failed, the others get SIGTERM, and SIGKILL after GRACE_SEC.
 
     Returns:
         The exit status: 0, that of the first process that failed, or 128 + the number of the signal that killed it.
@@ -120,12 +121,8 @@ def _passing_on(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
             if child.poll() is None:
                 child.send_signal(number)
 
-    previous = {number: signal.signal(number, send) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with stop_signals_go_to(send):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _cause(status: int) -> str:

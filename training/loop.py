@@ -18,6 +18,7 @@ from dnnlib.errors import RunFailed
 from kd_plugin.config.schema import to_dict
 from torch_utils.seeding import seed_step
 from torch_utils.stats import Stat, Stopwatch
+from torch_utils.stop_signals import stop_signals_go_to
 from training.checkpoint import delete_old_snapshots, save_snapshot, save_state
 from training.data.pixels import to_float
 from training.data.sampler import make_loader
@@ -36,7 +37,8 @@ LONGEST_UNSAVED_SEC = 3600  # at most this much work is lost, however long a tic
 
 
 def run(session: Session, run_dir: Path, log: Logbook) -> int:
-    """Train until `config.kimg`, or until SIGINT or SIGTERM arrives in some process.
+    """Train until `config.kimg`, or until a stop signal (SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2) arrives in some
+    process.
 
     Process 0 writes. What all processes must do together (steps, sums, agreeing on when to stop) is done by all.
 
@@ -256,7 +258,7 @@ def save_fake_grid(session: Session, path: Path) -> Tensor:
 
 @contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """Record SIGINT and SIGTERM instead of stopping at once; a second SIGINT interrupts immediately."""
+    """Record the stop signals instead of stopping at once; a second SIGINT interrupts immediately."""
     caught: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -264,9 +266,5 @@ def caught_signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         caught.append(number)
 
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with stop_signals_go_to(note):
         yield caught
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

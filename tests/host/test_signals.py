@@ -6,13 +6,16 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import train
 from tests.forked import Forked
+from torch_utils.stop_signals import STOP_SIGNALS
 from training.checkpoint import load_state
 
 ROOT = Path(__file__).parents[2]
@@ -42,15 +45,44 @@ def wait_for_ticks(outdir: Path, ticks: int, process: Forked) -> Path:
     raise AssertionError("the run logged nothing")
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_stopping_saves(number: signal.Signals, status: int, drawings: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
+def test_stopping_saves(number: signal.Signals, drawings: Path, tmp_path: Path) -> None:
     process = start(drawings, tmp_path)
     run_dir = wait_for_ticks(tmp_path, 1, process)
     os.kill(process.pid, number)
-    assert process.wait() == status
+    assert process.wait() == 128 + number
     assert "--resume=latest continues" in process.output
     last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
     assert load_state(run_dir)["parts"]["progress"]["nimg"] == last["Progress/kimg"]["mean"] * 1000
+
+
+def ignoring(number: signal.Signals, flags: list[str]) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    train_with(flags)
+
+
+def test_a_signal_that_is_ignored_stays_ignored(drawings: Path, tmp_path: Path) -> None:
+    """As with nohup."""
+    flags = [*FLAGS, "--kimg=0.064", f"--data={drawings}", f"--outdir={tmp_path / 'runs'}"]
+    process = Forked(ignoring, signal.SIGHUP, flags, out=tmp_path / "output.txt")
+    wait_for_ticks(tmp_path / "runs", 1, process)
+    os.kill(process.pid, signal.SIGHUP)
+    assert process.wait() == 0, process.output
+    assert "Finished at 0.1 kimg" in process.output
+
+
+def test_in_a_thread_and_a_run_that_is_finished(drawings: Path, tmp_path: Path) -> None:
+    flags = [*FLAGS, "--kimg=0.016", f"--data={drawings}", f"--outdir={tmp_path}", "--resume=latest"]
+    runner, results = CliRunner(), []
+    for _ in range(2):
+        thread = threading.Thread(target=lambda: results.append(runner.invoke(train.main, flags)))
+        thread.start()
+        thread.join()
+    first, again = results
+    assert (first.exit_code, again.exit_code) == (0, 0), first.output + again.output
+    assert "no earlier run called" in first.output
+    assert "the run has reached --kimg=0.016 already; a larger --kimg continues it" in again.output
+    assert "a larger --kimg" not in first.output
 
 
 def test_a_killed_run_goes_on_from_its_last_save(drawings: Path, tmp_path: Path) -> None:
