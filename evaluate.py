@@ -12,6 +12,7 @@ import dnnlib.threads  # noqa: F401  # first: OpenMP reads its settings when tor
 # isort: split
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -53,6 +54,7 @@ from training.metrics.detectors import INCEPTION, VGG
 from training.metrics.pairs import write_nearest
 from training.metrics.samples import BATCH, Progress
 from training.networks import Generator
+from training.report.describe import repetitions
 from training.resume import read_config
 
 _ABOUT = "\n".join(f"    {family.form.format(n='N'):<15} {family.about}" for family in FAMILIES)
@@ -130,10 +132,10 @@ def main(**flags: Any) -> None:
     if options.nearest is not None:
         count = max((metric.num_fake for metric in metrics), default=len(train))
         write_nearest(Path(options.nearest), fakes, train, detector, count, options.batch)
+    for line in (*remarks(fakes, results), *remarks_on_reals(reals)):
+        click.echo(f"Note: {line}", err=True)
     for result in results:
         click.echo(json.dumps(result.to_json()))
-    for line in remarks(fakes, max(metric.num_fake for metric in metrics)):
-        click.echo(line, err=True)
     if sys.stdout.isatty():
         click.echo(_table(results), err=True)
 
@@ -160,17 +162,31 @@ def open_fakes(
     )
 
 
-def remarks(fakes: GeneratedImages | ImageFolder, used: int) -> list[str]:
-    """What of --fakes was not measured."""
-    if isinstance(fakes, GeneratedImages):
-        return []
-    held, lines = len(fakes.dataset), []
-    if held > used:
-        lines.append(f"Note: --fakes holds {held} images; no metric uses more than the first {used}, by name")
-    if skipped := fakes.dataset.skipped:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common(6))
-        lines.append(f"Note: {skipped.total()} other files of --fakes skipped ({kinds})")
+def remarks(fakes: GeneratedImages | ImageFolder, results: Sequence[MetricResult]) -> list[str]:
+    """What of --fakes was not measured, and which distances are none."""
+    lines = [
+        f"{result.metric} is not above 0 by more than its standard error: no difference was measured"
+        for result in results
+        if result.value <= result.results.get(f"{result.metric}_stderr", -math.inf)
+    ]
+    if isinstance(fakes, ImageFolder):
+        held, used = len(fakes.dataset), max(result.num_fake for result in results)
+        if held > used:
+            lines.append(f"--fakes holds {held} images; no metric uses more than the first {used}, by name")
+        if skipped := fakes.dataset.skipped:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common(6))
+            lines.append(f"{skipped.total()} other files of --fakes skipped ({kinds})")
     return lines
+
+
+def remarks_on_reals(reals: Reals) -> list[str]:
+    """Repeated images of each set, where looking for them costs nothing."""
+    sets = {dataset.path: dataset for dataset in (reals.train, reals.reference) if dataset is not None}
+    return [
+        f"{path}: {repetitions(dataset)}"
+        for path, dataset in sets.items()
+        if dataset.fits_in_memory and dataset.repeated
+    ]
 
 
 def chosen_by_run(network: Path, images: ImageOptions) -> dict[str, Any]:

@@ -378,3 +378,11 @@ def test_two_members_of_one_name(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr(archive.namelist()[1], encoded(noise(7)))
     assert f"it holds 2 members called '{list(pngs(3))[1]}'; zip the folder anew" in refusal(path)
+
+
+def test_images_that_repeat_others(tmp_path: Path) -> None:
+    images = {f"{k}.png": encoded(noise(k % 4)) for k in range(6)}  # 4 and 5 show what 0 and 1 show
+    images["3.png"] = encoded(noise(3), "PNG", compress_level=0)
+    dataset = ImageDataset(write_folder(tmp_path / "a", images), mirror=True)
+    assert dataset.repeated == [("4.png", "0.png"), ("5.png", "1.png")]
+    assert ImageDataset(write_folder(tmp_path / "b", pngs(5))).repeated == []

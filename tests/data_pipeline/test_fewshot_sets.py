@@ -104,6 +104,19 @@ def test_an_unknown_name_brings_the_nearest(cache: Path) -> None:
         resolve_data("sub/AnimalFace-dog.zip")
 
 
+def test_a_mistyped_path_brings_what_lies_there(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "dogs.zip").touch()
+    with pytest.raises(UserError, match=r"dgos\.zip' is neither .*; nearest: 'dogs\.zip'$"):
+        resolve_data(tmp_path / "dgos.zip")
+    with pytest.raises(UserError, match=r"; '.*' holds dogs\.zip$"):
+        resolve_data(tmp_path / "100-shot-obamas")
+    with pytest.raises(UserError, match=r"; the folder '.*none' does not exist either$"):
+        resolve_data(tmp_path / "none" / "dogs.zip")
+    (tmp_path / "dogs.zip").unlink()
+    with pytest.raises(UserError, match=r"' holds no zip or folder$"):
+        resolve_data(tmp_path / "dogs.zip")
+
+
 def test_demo_is_drawn_once_and_is_a_dataset(cache: Path) -> None:
     path = resolve_data("demo")
     made = path.stat().st_mtime_ns

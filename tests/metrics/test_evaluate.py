@@ -105,6 +105,37 @@ def test_the_same_pictures_are_at_distance_zero(images_path: Path, detector_path
     assert mem["mem50_auc"] == 1
 
 
+def test_what_is_noted_beside_the_figures(images_path: Path, detector_path: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    fakes = tmp_path / "fakes"
+    fakes.mkdir()
+    for seed in range(8):
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(fakes / f"seed{seed:04d}.png")
+    Image.new("RGB", (16, 32)).save(fakes / "grid.png")
+    (fakes / "notes.txt").touch()
+    reals = tmp_path / "reals"
+    shutil.copytree(fakes, reals)
+    (reals / "grid.png").unlink()
+    shutil.copy(reals / "seed0001.png", reals / "again.png")
+    flags = [f"--fakes={fakes}", f"--data={reals}", f"--detector={detector_path}"]
+    result = run(*flags, "--metrics=kid6_full,fid8_full")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.splitlines() == [
+        "Note: kid6_full is not above 0 by more than its standard error: no difference was measured",
+        "Note: 2 other files of --fakes skipped (1 .txt, 1 grid of generate.py)",
+        f"Note: {reals}: 1 of the 9 images repeat another one pixel by pixel, such as 'seed0001.png' ('again.png'); "
+        "they weigh double in training, and shift KID and the measures of copies",
+    ]
+    assert (
+        "--fakes holds 8 images; no metric uses more than the first 6, by name"
+        in run(*flags, "--metrics=kid6_full").stderr
+    )
+    assert run(*flags, "--metrics=kid9_full").exit_code == 2  # the grid is none of them
+    for count in (6, 8):
+        same = run(f"--fakes={fakes}", f"--data={fakes}", f"--detector={detector_path}", f"--metrics=fid{count}_full")
+        assert json.loads(same.stdout)["results"][f"fid{count}_full"] >= 0
+
+
 def test_a_reference_other_than_the_training_images(images_path: Path, detector_path: Path, tmp_path: Path) -> None:
     train = tmp_path / "train"
     train.mkdir()

@@ -216,6 +216,14 @@ class ImageDataset:
             yield from (hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in pixels)
 
     @functools.cached_property
+    def repeated(self) -> list[tuple[str, str]]:
+        """The images that show, pixel by pixel, what an earlier one shows: (name, that one's name)."""
+        first: dict[bytes, str] = {}
+        names = (self.file_name(index) for index in range(self.used))  # digests go on to the mirrored ones
+        pairs = [(name, first.setdefault(digest, name)) for name, digest in zip(names, self._pixel_digests())]  # noqa: B905
+        return [(name, earlier) for name, earlier in pairs if name != earlier]
+
+    @functools.cached_property
     def content_fingerprint(self) -> str:
         """Equal for the same images at the same indices; unlike `fingerprint` it reads large folders to know."""
         files = self._files

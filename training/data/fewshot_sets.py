@@ -48,9 +48,19 @@ def resolve_data(spec: str | os.PathLike[str], flag: str = "--data") -> Path:
         return _demo_set(demo)
     if name in FEWSHOT_SETS:
         return _fewshot_set(name)
-    beside = [os.fspath(path) for path in Path(typed).parent.glob("*") if path.is_dir() or path.suffix == ".zip"]
-    close = nearest(typed, beside, exhaustive=False) or nearest(name, [*FEWSHOT_SETS, "demo"])
-    raise UserError(f"{flag}: '{spec}' is neither an existing zip or folder nor a known set{close}")
+    raise UserError(f"{flag}: '{spec}' is neither an existing zip or folder nor a known set{_hint(typed, name)}")
+
+
+def _hint(typed: str, name: str) -> str:
+    """What may have been meant: files beside it, and the names of sets unless it is clearly a path."""
+    where = Path(typed).expanduser().parent
+    beside = sorted(path.name for path in where.glob("*") if path.is_dir() or path.suffix == ".zip")
+    near = nearest(Path(typed).name, beside, exhaustive=False)
+    if not any(mark in typed for mark in "/\\~"):
+        return near or nearest(name, [*FEWSHOT_SETS, "demo"])
+    if not where.is_dir():
+        return f"; the folder '{where}' does not exist either"
+    return near or (f"; '{where}' holds {', '.join(beside[:6])}" if beside else f"; '{where}' holds no zip or folder")
 
 
 def reference_of(spec: str, count: int = 5000) -> str | None:

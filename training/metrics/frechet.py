@@ -66,11 +66,12 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     as those of S_a S_b, but of a symmetric matrix. So it is exact for singular covariances too, that is for fewer
     images than features, where a general matrix square root returns complex noise.
 
-    Source: Heusel et al. 2017 (arXiv 1706.08500), section 3.
+    Source: Heusel et al. 2017 (arXiv 1706.08500), section 3. Differs in: never below 0, where rounding would put two
+    equal sets.
     """
     S_a, S_b = a.covariance, b.covariance.to(a.mean.device)
     values, vectors = torch.linalg.eigh(S_a)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T  # S_a^½
     overlap = torch.linalg.eigvalsh(root @ S_b @ root).clamp(min=0).sqrt().sum()
     shift = a.mean - b.mean.to(a.mean.device)
-    return float(shift.square().sum() + S_a.trace() + S_b.trace() - 2 * overlap)
+    return max(float(shift.square().sum() + S_a.trace() + S_b.trace() - 2 * overlap), 0.0)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dnnlib.threads import CPUS_IN_USE, busy_note
 from kd_plugin.teachers.protocol import HasRemark, KnowsItsWords
+from training.data.dataset import ImageDataset
 from training.networks.discriminator import group_size_of
 from training.session import Session
 
-__all__ = ["describe"]
+__all__ = ["describe", "repetitions"]
 
 FEW_IMAGES = 50  # with fewer, copies are likely: noted at the start
 
@@ -49,6 +50,15 @@ def describe(session: Session) -> list[str]:
     return lines
 
 
+def repetitions(dataset: ImageDataset) -> str:
+    """Of `dataset.repeated`, in words."""
+    (name, earlier), count = dataset.repeated[0], len(dataset.repeated)
+    return (
+        f"{count} of the {dataset.used} images repeat another one pixel by pixel, such as '{name}' ('{earlier}'); they "
+        "weigh double in training, and shift KID and the measures of copies"
+    )
+
+
 def _computing(session: Session) -> str:
     low = session.config.precision if session.config.num_fp16_res else "fp32"
     return low if low == "fp32" else f"{low} at the top {session.config.num_fp16_res} resolutions"
@@ -66,6 +76,8 @@ def _remarks(session: Session) -> list[str]:
     if dataset.skipped:
         kinds = ", ".join(f"{count} {kind}" for kind, count in dataset.skipped.most_common(6))
         remarks.append(f"Note:        {dataset.skipped.total()} other files skipped ({kinds})")
+    if dataset.fits_in_memory and dataset.repeated:
+        remarks.append(f"Note:        {repetitions(dataset)}")
     if dataset.used < FEW_IMAGES:
         remarks.append(
             f"Note:        {dataset.used} images are very few: expect copies of them; compare fakes*.png with "
