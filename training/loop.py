@@ -141,7 +141,7 @@ def end_tick(session: Session, clock: TickClock, log: Logbook) -> None:
     session.tick += 1
     log.tick(stats)
     log.write(tick_line(stats, session.terms_info))
-    for line in learning_warnings(session, stats):
+    for line in (*learning_warnings(session, stats), *session.monitors.strength.note(stats)):
         log.write(line)
 
 

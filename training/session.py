@@ -38,13 +38,15 @@ from training.data.dataset import ImageDataset
 from training.monitors.learning import LearningMonitor
 from training.monitors.metrics import MetricMonitor
 from training.monitors.overfitting import OverfittingMonitor
-from training.monitors.variety import VarietyMonitor
+from training.monitors.strength import StrengthMonitor
+from training.monitors.variety import VarietyMonitor, spread
 from training.networks import Discriminator, Generator
 from training.phases import Greg, Phase, StepContext, make_phases
 from training.warm_start import take_weights
 
 __all__ = ["HOW_TO_CONTINUE", "Monitors", "Part", "Session"]
 
+SHOWN = 128  # real images tell how much they differ
 HOW_TO_CONTINUE = (
     "the last snapshot and state are kept. Start again from it (--resume=SNAPSHOT) with a lower --lr, a higher --gamma "
     "or --precision=fp32"
@@ -70,7 +72,8 @@ class Monitors:
 
     overfitting: OverfittingMonitor | None
     metrics: MetricMonitor | None
-    variety: VarietyMonitor = field(default_factory=VarietyMonitor)
+    variety: VarietyMonitor
+    strength: StrengthMonitor
     learning: LearningMonitor = field(default_factory=LearningMonitor)
 
 
@@ -119,7 +122,12 @@ class Session:
             augmentation=augmentation,
             context=context,
             phases=make_phases(config, context),
-            monitors=Monitors(overfitting, MetricMonitor.build(config, dataset, device)),
+            monitors=Monitors(
+                overfitting,
+                MetricMonitor.build(config, dataset, device),
+                VarietyMonitor(spread(torch.cat(list(dataset.images(limit=SHOWN))))),
+                StrengthMonitor(adaptive=config.aug == "ada"),
+            ),
         )
         session.require_agreement()
         return session

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from kd_plugin import Distiller, attach
 from torch_utils.gradients import NanWatch, average_and_sanitize
 from torch_utils.ranks import ALONE
-from torch_utils.stats import Stats, Stopwatch
+from torch_utils.stats import Stat, Stats, Stopwatch
 from training.augment import DiffAugment
 from training.config import TrainConfig, resolve
 from training.lecam import LeCam
+from training.monitors.strength import StrengthMonitor
 from training.monitors.variety import VarietyMonitor, spread
 from training.networks import Discriminator, Generator
 from training.phases import Batch, Phase, StepContext, make_phases
@@ -192,15 +193,50 @@ def test_auto_precision_on_a_cpu_measures_large_networks_only() -> None:
 
 
 def test_variety_is_missed_once_when_it_goes() -> None:
-    watch, images = VarietyMonitor(), torch.randn(8, 3, 4, 4)
+    watch, images = VarietyMonitor(of_reals=0.1), torch.rand(8, 3, 4, 4) * 2 - 1
     assert spread(images.expand(8, -1, -1, -1)[:1]) == 0
     assert watch.note(images) == []
     assert watch.note(images * 0.6) == []
     (line,) = watch.note(images * 0.4)
     assert "lose variety: their spread is 40% of what it was" in line
     assert watch.note(images * 0.4) == []
-    again = VarietyMonitor()
+    again = VarietyMonitor(of_reals=0.1)
     again.load_state_dict(watch.state_dict())
     assert again.note(images * 0.3) == []
     assert watch.note(images) == []
     assert len(watch.note(images * 0.1)) == 1
+
+
+def test_one_image_is_a_collapse_from_the_first_snapshot_on() -> None:
+    reals = torch.rand(8, 3, 4, 4) * 2 - 1
+    one = reals[:1].expand(8, -1, -1, -1)
+    watch = VarietyMonitor(spread(reals))
+    (line,) = watch.note(one + 0.1 * reals)
+    assert "almost the same image (collapse): their spread is" in line
+    assert watch.note(one) == []
+    far = torch.where(one > 0, 2.0, -2.0) + 0.9 * reals  # differ only where nothing is shown
+    assert spread(far) == 0 < float(far.std(dim=0).mean())
+    told = VarietyMonitor(spread(reals))
+    told.load_state_dict(watch.state_dict())
+    assert told.note(one) == []
+    assert watch.note(reals) == []
+    assert len(watch.note(far)) == 1
+
+
+def test_strength_is_told_once() -> None:
+    def note(p: float, on_d: float, on_g: float = 1.0) -> list[str]:
+        names = {"Progress/augment": p, "Loss/KD/grad_ratio": on_d, "Loss/KD/grad_ratio_G": on_g}
+        return watch.note({name: Stat(1, value) for name, value in names.items()})
+
+    watch = StrengthMonitor(adaptive=True)
+    assert note(0.99, 0.3) == []
+    (line,) = note(1.0, 4.0)
+    assert "ADA's p has reached 1" in line
+    assert note(1.0, 4.0) == []
+    (line,) = note(1.0, 4.0)
+    assert "outweighs the adversarial loss at D's feature (4.0 times its gradient)" in line
+    assert note(0.9, 4.0, 40.0) == note(1.0, 4.0, 40.0)[1:] == []
+    (line,) = note(1.0, 4.0, 40.0)
+    assert "at G's images (40.0 times" in line
+    watch = StrengthMonitor(adaptive=False)
+    assert note(1.0, float("nan")) == watch.note({}) == []

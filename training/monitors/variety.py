@@ -4,40 +4,55 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from training.monitors.alarm import Alarm
+
 __all__ = ["VarietyMonitor", "spread"]
 
 LOST = 0.5  # of the most variety there was
+COLLAPSED = 0.2  # of that of the real images; runs that learn have more than 0.3 from the first snapshot on
 
 
 def spread(images: Tensor) -> float:
-    """How much [N, C, H, W] images differ: the standard deviation over N, averaged over pixels and channels."""
-    return float(images.float().std(dim=0, correction=0).mean())
+    """How much [N, C, H, W] images in [-1, 1] differ to the eye: the standard deviation over N, averaged over pixels
+    and channels. What lies outside is shown clipped, so it counts as that."""
+    return float(images.float().clamp(-1, 1).std(dim=0, correction=0).mean())
 
 
 class VarietyMonitor:
-    """Follows the spread of a fixed grid of samples, and warns when much of it is lost."""
+    """Follows the spread of a fixed grid of samples, and warns when much of it is lost, or was never there.
 
-    def __init__(self) -> None:
-        self.most = 0.0
-        self._told = False
+    Args:
+        of_reals: the spread of the training images.
+    """
+
+    def __init__(self, of_reals: float) -> None:
+        self.of_reals, self.most = of_reals, 0.0
+        self._lost, self._collapsed = Alarm(), Alarm()
 
     def note(self, images: Tensor) -> list[str]:
-        """Lines for the log: a warning when the spread falls below LOST of its maximum, once until it recovers."""
+        """Lines for the log: a warning when the spread falls below COLLAPSED of that of the training images, or below
+        LOST of its own maximum, once until it recovers."""
         now = spread(images)
         self.most = max(self.most, now)
-        lost = now < LOST * self.most
         lines = []
-        if lost and not self._told:
+        collapsed = now < COLLAPSED * self.of_reals
+        if self._collapsed.rings(collapsed):
+            lines.append(
+                "Warning:     the samples are almost the same image (collapse): their spread is "
+                f"{now / self.of_reals:.0%} of that of the training images. Try a lower --lr, a higher --gamma, "
+                "--kd-match=1, and another --seed; look at the newest fakes*.png"
+            )
+        if self._lost.rings(now < LOST * self.most and not collapsed):
             lines.append(
                 f"Warning:     the samples lose variety: their spread is {now / self.most:.0%} of what it was. The "
                 "best snapshot is an earlier one. Try more augmentation (--aug=ada, or --diffaugment=color,"
                 "translation,cutout), a higher --gamma, a lower --lr"
             )
-        self._told = lost
         return lines
 
     def state_dict(self) -> dict[str, float | bool]:
-        return {"most": self.most, "told": self._told}
+        return {"most": self.most, "told": self._lost.told, "told_collapsed": self._collapsed.told}
 
     def load_state_dict(self, state: dict[str, float | bool]) -> None:
-        self.most, self._told = float(state["most"]), bool(state["told"])
+        self.most = float(state["most"])
+        self._lost.told, self._collapsed.told = bool(state["told"]), bool(state.get("told_collapsed", False))
