@@ -167,11 +167,18 @@ def measure(session: Session, run_dir: Path) -> Iterator[str]:
 
 
 def snapshot_path(session: Session, run_dir: Path) -> Path:
-    return run_dir / f"network-snapshot-{session.nimg // 1000:06d}.safetensors"
+    return run_dir / f"network-snapshot-{_kimg_in_names(session)}.safetensors"
 
 
 def fake_grid_path(session: Session, run_dir: Path) -> Path:
-    return run_dir / f"fakes{session.nimg // 1000:06d}.png"
+    return run_dir / f"fakes{_kimg_in_names(session)}.png"
+
+
+def _kimg_in_names(session: Session) -> str:
+    """'000012', as in official runs; '000012.480' in runs that save more than once in 1000 images."""
+    config = session.config
+    whole, rest = divmod(session.nimg, 1000)
+    return f"{whole:06d}" if config.tick * config.snap >= 1 else f"{whole:06d}.{rest:03d}"
 
 
 def save(session: Session, run_dir: Path) -> list[str]:

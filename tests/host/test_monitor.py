@@ -37,7 +37,7 @@ def test_a_line_at_every_snapshot(run_train: RunTrain, tmp_path: Path) -> None:
     assert [line["kimg"] for line in lines] == [0.008, 0.016]
     assert set(lines[0]["results"]) == {"kid16_full", "kid16_full_stderr"}
     assert lines[0]["results"] != lines[1]["results"]
-    assert lines[0]["snapshot_pkl"] == "network-snapshot-000000.safetensors"
+    assert lines[0]["snapshot_pkl"] == "network-snapshot-000000.008.safetensors"
     assert (lines[0]["detector"], lines[0]["num_real"], lines[0]["num_fake"]) == ("demo", 24, 16)
     # The eight images that were held out calibrate the figure about copies.
     assert lines_of(run_dir, "mem16")[0]["results"]["mem16_held_out"] == 8

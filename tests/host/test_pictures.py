@@ -88,7 +88,7 @@ def test_the_forecast(session: Callable[..., Session]) -> None:
 def test_the_last_lines_say_what_to_do_next(run_train: RunTrain, tmp_path: Path) -> None:
     output = run_train().output
     assert "Finished at 0.0 kimg. Look at" in output
-    assert "network-snapshot-000000.safetensors --seeds=0-31 --trunc=0.7" in output
+    assert "network-snapshot-000000.016.safetensors --seeds=0-31 --trunc=0.7" in output
     assert "--kd=clip --data=FOLDER" not in output  # not the demo's drawings
     assert "--kd=clip --data=FOLDER" in run_train("--data=demo:20", *SMALL).output
 

@@ -116,7 +116,7 @@ def test_processes_whose_launcher_was_killed_save_and_end(drawings: Path, tmp_pa
     last = json.loads((run_dir / "stats.jsonl").read_text().splitlines()[-1])
     nimg = load_state(run_dir)["parts"]["progress"]["nimg"]
     assert nimg == last["Progress/kimg"]["mean"] * 1000
-    load_snapshot(run_dir / f"network-snapshot-{nimg // 1000:06d}.safetensors")
+    load_snapshot(run_dir / f"network-snapshot-{nimg // 1000:06d}.{nimg % 1000:03d}.safetensors")
 
 
 def test_a_batch_that_cannot_be_shared(run_train: Callable[..., Result], tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_other_paths_to_the_same_files(run_train: RunTrain, files: Path, tmp_pat
         assert load_state(the_run(tmp_path))["parts"]["progress"]["nimg"] == float(kimg) * 1000
     result = run_train(*flags, *typed, f"--resume={the_run(tmp_path)}", "--kimg=0.028")
     assert result.exit_code == 0, result.output
-    snapshot = the_run(tmp_path) / "network-snapshot-000000.safetensors"
+    snapshot = the_run(tmp_path) / "network-snapshot-000000.016.safetensors"
     assert chosen_by_run(snapshot, ImageOptions(moved[0].removeprefix("--data=")))["holdout"] == 4
 
 

@@ -29,8 +29,9 @@ def only_run(tmp_path: Path) -> Path:
     return folder
 
 
-def weights_of(run_dir: Path, kimg: int = 0) -> dict[str, torch.Tensor]:
-    snapshot = load_snapshot(run_dir / f"network-snapshot-{kimg:06d}.safetensors", roles=("G", "D", "G_ema"))
+def weights_of(run_dir: Path) -> dict[str, torch.Tensor]:
+    """Of the newest snapshot."""
+    snapshot = load_snapshot(max(run_dir.glob("network-snapshot-[0-9]*.safetensors")), roles=("G", "D", "G_ema"))
     return {
         f"{role}.{name}": value
         for role, network in snapshot.networks.items()
@@ -57,8 +58,10 @@ def test_the_run_folder(run_train: RunTrain, tmp_path: Path) -> None:
         "views.png",
         "chart.png",
         "fakes_init.png",
-        "fakes000000.png",
-        "network-snapshot-000000.safetensors",
+        "fakes000000.008.png",
+        "fakes000000.016.png",
+        "network-snapshot-000000.008.safetensors",
+        "network-snapshot-000000.016.safetensors",
         "training-state.pt",
     }
     assert "a photo of a" in (run_dir / "log.txt").read_text()
@@ -79,7 +82,7 @@ def test_the_run_folder(run_train: RunTrain, tmp_path: Path) -> None:
     assert lines[0]["KD/explained"]["mean"] < 1
     assert 0 < lines[0]["Timing/kd_fraction"]["mean"] < 1
     assert np.asarray(Image.open(run_dir / "reals.png")).std() > 10
-    before, after = (np.asarray(Image.open(run_dir / name)) for name in ("fakes_init.png", "fakes000000.png"))
+    before, after = (np.asarray(Image.open(run_dir / name)) for name in ("fakes_init.png", "fakes000000.016.png"))
     assert before.shape == after.shape
     assert (before != after).any()
 
@@ -258,7 +261,7 @@ def test_the_prompts_that_were_used_are_kept(run_train: RunTrain, tmp_path: Path
 
 def test_a_warm_start_takes_the_weights(run_train: RunTrain, tmp_path: Path) -> None:
     assert run_train().exit_code == 0
-    snapshot = only_run(tmp_path) / "network-snapshot-000000.safetensors"
+    snapshot = only_run(tmp_path) / "network-snapshot-000000.016.safetensors"
     result = run_train(f"--resume={snapshot}", "--kimg=0.004", "--lr=1e-12", f"--outdir={tmp_path / 'warm'}")
     assert result.exit_code == 0, result.output
     source, warm = weights_of(only_run(tmp_path)), weights_of(next((tmp_path / "warm").iterdir()))
@@ -275,7 +278,7 @@ def test_config_json_runs_the_same_again(run_train: RunTrain, tmp_path: Path) ->
 
 def test_a_warm_start_says_what_it_takes(run_train: RunTrain, tmp_path: Path) -> None:
     assert run_train("--aug=ada", "--p=0.4").exit_code == 0
-    snapshot = only_run(tmp_path) / "network-snapshot-000000.safetensors"
+    snapshot = only_run(tmp_path) / "network-snapshot-000000.016.safetensors"
     flags = (f"--resume={snapshot}", "--kimg=0.004", f"--outdir={tmp_path / 'warm'}")
     result = run_train(*flags, "--cond=1", "--cmax=32", "--aug=ada")
     assert result.exit_code == 0, result.output
@@ -307,7 +310,7 @@ def test_a_warm_start_adjusts_ada_faster_unless_told_otherwise(
 
 def test_a_warm_start_from_nothing_that_fits(run_train: RunTrain, tmp_path: Path) -> None:
     assert run_train().exit_code == 0
-    snapshot = only_run(tmp_path) / "network-snapshot-000000.safetensors"
+    snapshot = only_run(tmp_path) / "network-snapshot-000000.016.safetensors"
     result = run_train(f"--resume={snapshot}", "--cbase=64", "--w-dim=16", "--z-dim=3", f"--outdir={tmp_path / 'warm'}")
     assert result.exit_code == 2, result.output
     assert "hardly anything of the snapshot's G (" in result.output
