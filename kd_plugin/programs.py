@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from importlib.util import find_spec
 
 from kd_plugin.errors import KDError, command_line
 
-__all__ = ["ends_with_message", "require_packages"]
+__all__ = ["ends_with_message", "print_any_text", "require_packages"]
 
 
 def require_packages(program: str) -> None:
@@ -19,9 +20,17 @@ def require_packages(program: str) -> None:
         sys.exit(2)
 
 
+def print_any_text() -> None:
+    """What the console's encoding lacks is printed as \\u0439 from now on; it would be an error otherwise."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
 @contextmanager
 def ends_with_message() -> Iterator[None]:
     """In this block messages name flags, and a user's mistake ends the program with its message and status 2."""
+    print_any_text()
     try:
         with command_line():
             yield

@@ -13,6 +13,7 @@ from kd_plugin.config.kd import VARIANTS, KDConfig
 from kd_plugin.config.schema import Option, from_dict, options_of, out_of_range
 from kd_plugin.errors import KDError
 from kd_plugin.errors import flag as kd_flag
+from kd_plugin.programs import print_any_text
 from kd_plugin.user_code import import_code
 
 __all__ = [
@@ -45,6 +46,10 @@ class _GroupedOption(click.Option):
 
 class GroupedCommand(click.Command):
     """A command whose --help lists its options under their headings, in the order of their definition."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        print_any_text()
+        return super().main(*args, **kwargs)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """click takes `--mirror=-1`, of an option whose value may be left out, for `--mirror` and an option `-1`."""
