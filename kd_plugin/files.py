@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import uuid
 from pathlib import Path
 
-__all__ = ["write_whole"]
+__all__ = ["DAMAGED", "write_whole"]
+
+# What torch.load(weights_only=True) raises for damaged files and those of another kind: its unpickler stops wherever
+# the bytes make no sense to it.
+DAMAGED = (
+    pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError,
+    AssertionError, ImportError,
+)  # fmt: skip
 
 
 def write_whole(path: Path, content: bytes) -> None:

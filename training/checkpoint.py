@@ -8,7 +8,6 @@ rename, so that at any moment one whole state is on disk. Neither file runs code
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ from torch import nn
 from dnnlib.errors import UserError
 from dnnlib.files import write_atomic
 from kd_plugin.errors import first_line
+from kd_plugin.file_kinds import what_it_is
+from kd_plugin.files import DAMAGED
 from training.networks import Discriminator, Generator
 
 __all__ = [
@@ -80,12 +81,15 @@ def load_snapshot(
         UserError: the file is missing, damaged, no snapshot, or lacks one of `roles`; names `flag`.
     """
     if not Path(path).is_file():
-        raise UserError(f"{flag}: '{path}' does not exist; give a network-snapshot-*.safetensors file")
+        came = what_it_is(Path(path)) if Path(path).is_dir() else ""
+        problem = "is a folder" if Path(path).is_dir() else "does not exist"
+        raise UserError(f"{flag}: '{path}' {problem}; give a network-snapshot-*.safetensors file{came}")
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             header = (file.metadata() or {}).get(_HEADER)
             if header is None:
-                raise UserError(f"{flag}: '{path}' is a safetensors file, but not a snapshot of this trainer")
+                came = what_it_is(Path(path))
+                raise UserError(f"{flag}: '{path}' is a safetensors file, but not a snapshot of this trainer{came}")
             meta = json.loads(header)
             networks = {}
             for role in roles:
@@ -98,7 +102,9 @@ def load_snapshot(
                 network.load_state_dict(state)
                 networks[role] = network.to(device).eval().requires_grad_(False)
     except (SafetensorError, OSError, json.JSONDecodeError, KeyError, RuntimeError) as error:
-        raise UserError(f"{flag}: '{path}' cannot be read as a snapshot: {first_line(error)}") from error
+        raise UserError(
+            f"{flag}: '{path}' cannot be read as a snapshot: {first_line(error)}{what_it_is(Path(path))}"
+        ) from error
     return Snapshot(networks, meta)
 
 
@@ -115,11 +121,12 @@ def load_state(run_dir: Path) -> dict[str, Any]:
     """
     path = run_dir / STATE_NAME
     if not path.is_file():
-        raise UserError(f"--resume: there is no {STATE_NAME} in '{run_dir}'; the run was stopped before its first save")
+        came = what_it_is(run_dir) or "; the run was stopped before its first save"
+        raise UserError(f"--resume: there is no {STATE_NAME} in '{run_dir}'{came}")
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"--resume: '{path}' cannot be read: {first_line(error)}") from error
+    except DAMAGED as error:
+        raise UserError(f"--resume: '{path}' cannot be read: {first_line(error)}{what_it_is(path)}") from error
     if state.get("format") == 2:
         state = _from_format_2(state)
     if state.get("format") != _STATE_FORMAT:

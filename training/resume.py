@@ -13,6 +13,7 @@ from dnnlib.errors import UserError
 from dnnlib.files import is_called
 from kd_plugin.config.schema import to_dict
 from kd_plugin.download import sha256_of
+from kd_plugin.file_kinds import what_it_is
 from kd_plugin.prompts.sources import AUTO, ChosenPrompts
 from kd_plugin.teachers import split_spec
 from training.checkpoint import load_state, runs_with_state
@@ -72,9 +73,9 @@ def read_config(path: str | Path) -> SavedRun:
     try:
         saved = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"--config: '{path}' cannot be read as JSON: {error}") from error
-    if not isinstance(saved, dict):
-        raise UserError(f"--config: '{path}' holds no options; give the config.json of a run")
+        raise UserError(f"--config: '{path}' cannot be read as JSON: {error}{what_it_is(Path(path))}") from error
+    if not isinstance(saved, dict) or not saved.keys() & TrainConfig.__dataclass_fields__.keys():
+        raise UserError(f"--config: '{path}' holds no options; give the config.json of a run{what_it_is(Path(path))}")
     saved.pop(_PROMPTS, None)
     content = saved.pop(_CONTENT, {})
     return SavedRun(saved, content)

@@ -13,6 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from kd_plugin.errors import PromptError, arg
+from kd_plugin.file_kinds import what_it_is
 from kd_plugin.prompts.selection import known_texts, select_prompts
 from kd_plugin.prompts.subjects import subject_of, with_article
 from kd_plugin.teachers.protocol import Teacher
@@ -74,9 +75,14 @@ def read_prompts(path: str | Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise PromptError(
             f"{arg('prompts', str(path))} is not UTF-8 text ({error.reason} at byte {error.start})"
+            f"{what_it_is(Path(path))}"
         ) from None
     except OSError as error:
-        raise PromptError(f"{arg('prompts', str(path))} cannot be read ({error.strerror})") from None
+        raise PromptError(
+            f"{arg('prompts', str(path))} cannot be read ({error.strerror}){what_it_is(Path(path))}"
+        ) from None
+    if "\0" in text or text.lstrip().startswith(("{", "<", "version https://git-lfs")):
+        raise PromptError(f"{arg('prompts', str(path))} holds no prompts, one per line{what_it_is(Path(path))}")
     lines = (line.strip() for line in text.splitlines())
     prompts = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
     if not prompts:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from kd_plugin.errors import TeacherError, arg, nearest
+from kd_plugin.file_kinds import what_it_is
 from kd_plugin.registry import Registry
 from kd_plugin.teachers import module
 from kd_plugin.teachers.base import scramble
@@ -102,10 +103,14 @@ def _clip(model: str, device: torch.device, precision: str) -> Teacher:
     from kd_plugin.teachers.openai_clip import OpenAIClip
 
     model = model or _DEFAULT_CLIP
-    weights = read_weights(find_weights(model))
-    return OpenAIClip.from_state_dict(
-        weights.tensors, f"clip:{model}", device, weights.activation, precision, give_away=True
-    )
+    path = find_weights(model)
+    weights = read_weights(path)
+    try:
+        return OpenAIClip.from_state_dict(
+            weights.tensors, f"clip:{model}", device, weights.activation, precision, give_away=True
+        )
+    except TeacherError as error:
+        raise TeacherError(f"{error}{what_it_is(path)}") from error
 
 
 @TEACHERS.register("open_clip")

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from kd_plugin.download import download
 from kd_plugin.errors import KDError, TeacherError, arg, first_line, nearest
+from kd_plugin.file_kinds import what_it_is
+from kd_plugin.files import DAMAGED
 from kd_plugin.teachers.base import nearest_file
 from kd_plugin.teachers.clip_architecture import Activation, activation_in
 from kd_plugin.teachers.torchscript import is_torchscript, load_torchscript
@@ -35,6 +37,8 @@ MODELS = {
     "ViT-L/14": ("ViT-L-14.pt", "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"),
     "ViT-L/14@336px": ("ViT-L-14-336px.pt", "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"),
 }
+
+_WRAPPER = "module."
 
 # What a weights file is called; tells a mistyped path from a mistyped name.
 _SUFFIXES = {".pt", ".pth", ".bin", ".safetensors"}
@@ -83,7 +87,7 @@ def read_weights(path: Path) -> ClipWeights:
     """
     try:
         if _is_safetensors(path):
-            return ClipWeights(safetensors.torch.load_file(path))
+            return ClipWeights(_unwrapped(safetensors.torch.load_file(path)))
         if is_torchscript(path):
             archive = load_torchscript(path, "cpu")
             return ClipWeights(dict(archive.state_dict()), activation_in(archive))
@@ -92,17 +96,19 @@ def read_weights(path: Path) -> ClipWeights:
         raise TeacherError(
             f"{arg('teacher', f'clip:{path}')}: not loaded, since it holds Python objects whose loading could run "
             "code, or it is "
-            "damaged; save model.state_dict() alone, or use safetensors"
+            f"damaged; save model.state_dict() alone, or use safetensors{what_it_is(path)}"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, *DAMAGED) as error:
         raise TeacherError(
             f"{arg('teacher', f'clip:{path}')}: cannot be read ({first_line(error)}); fetch the file again"
+            f"{what_it_is(path)}"
         ) from error
+    content = _unwrapped(content)
     if not _is_state_dict(content):
         held = ", ".join(map(str, list(content)[:3])) if isinstance(content, Mapping) else type(content).__name__
         raise TeacherError(
             f"{arg('teacher', f'clip:{path}')}: expected a state_dict (names and tensors), found: {held}; save "
-            "model.state_dict() alone"
+            f"model.state_dict() alone{what_it_is(path)}"
         )
     return ClipWeights(dict(content))
 
@@ -112,6 +118,16 @@ def _is_safetensors(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(9)
     return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+
+
+def _unwrapped(content: Any) -> Any:
+    """The state_dict inside a checkpoint ({"epoch": 3, "state_dict": {...}}), without DataParallel's `module.`."""
+    if isinstance(content, Mapping) and not _is_state_dict(content):
+        inside = (content.get(name) for name in ("state_dict", "model_state_dict", "model"))
+        content = next((found for found in inside if found and _is_state_dict(found)), content)
+    if not _is_state_dict(content) or not all(name.startswith(_WRAPPER) for name in content):
+        return content
+    return {name.removeprefix(_WRAPPER): value for name, value in content.items()}
 
 
 def _is_state_dict(content: Any) -> bool:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kd_plugin.errors import PromptError, TeacherError, arg, first_line
+from kd_plugin.file_kinds import what_it_is
 from kd_plugin.teachers.network import NetworkTeacher, TextSide, ready
 from kd_plugin.teachers.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 
@@ -50,6 +51,7 @@ def load(name: str, device: torch.device, precision: str) -> NetworkTeacher:
         except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
             raise TeacherError(
                 f"{arg('teacher', f'hf:{name}')}: cannot be loaded ({first_line(error)}); {_FORM}"
+                f"{what_it_is(Path(name))}"
             ) from error
     model = model.to(device).eval()
     image_side = getattr(model, "get_image_features", None)

@@ -156,6 +156,11 @@ def _restore_masks(model: Any) -> None:
 
 def _check_names(weights: Mapping[str, Tensor], name: str) -> None:
     missing = [landmark for landmark in _LANDMARKS if landmark not in weights]
+    if missing and any(key.startswith(("text_model.", "vision_model.")) for key in weights):
+        raise TeacherError(
+            f"teacher '{name}': the file has the names of the transformers package; give the folder that it lies in, "
+            f"with its config.json, as {arg('teacher', 'hf:FOLDER')}"
+        )
     if missing:
         first_names = ", ".join(list(weights)[:3]) or "nothing"
         raise TeacherError(

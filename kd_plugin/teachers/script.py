@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kd_plugin.download import sha256_of
 from kd_plugin.errors import PromptError, TeacherError, arg, nearest
+from kd_plugin.file_kinds import what_it_is
 from kd_plugin.teachers.base import Frozen, check_images, freeze, nearest_file
 from kd_plugin.teachers.torchscript import is_torchscript, load_torchscript
 
@@ -69,7 +70,7 @@ class TextTable:
             raise TeacherError(
                 f"{arg('teacher', 'script')}: '{path}' is not a table of texts ({error}); it must hold the arrays "
                 "names, embeddings "
-                "and prompt_template, without pickled objects"
+                f"and prompt_template, without pickled objects{what_it_is(path)}"
             ) from error
         problem = _table_problem(names, embeddings, template)
         if problem:
@@ -177,13 +178,13 @@ def _load_tower(path: Path, device: torch.device) -> Any:
     if not is_torchscript(path):
         raise TeacherError(
             f"{arg('teacher', 'script')}: '{path}' is not a TorchScript file; save the tower with "
-            "torch.jit.script(module).save(path)"
+            f"torch.jit.script(module).save(path){what_it_is(path)}"
         )
     try:
         tower = load_torchscript(path, device)
     except RuntimeError as error:
         raise TeacherError(
-            f"{arg('teacher', 'script')}: the tower '{path}' cannot be read ({_last_line(error)})"
+            f"{arg('teacher', 'script')}: the tower '{path}' cannot be read ({_last_line(error)}){what_it_is(path)}"
         ) from error
     return freeze(tower)
 

@@ -168,7 +168,7 @@ def test_damaged_files(files: dict[str, Path], tmp_path: Path, name: str, damage
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        ({"epoch": 3, "state_dict": {"weight": torch.zeros(1)}}, "found: epoch, state_dict;"),
+        ({"epoch": 3, "weights": {"weight": torch.zeros(1)}}, "found: epoch, weights;"),
         (torch.zeros(3), "found: Tensor;"),
         ([1, 2], "found: list;"),
     ],
@@ -178,3 +178,27 @@ def test_something_else_than_a_state_dict(tmp_path: Path, content: Tensor | obje
     with pytest.raises(TeacherError, match=r"expected a state_dict .*; save model\.state_dict\(\) alone") as caught:
         load_teacher(f"clip:{tmp_path}/x.pt")
     assert found in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["epoch_3.pt", "module.pt", "module.safetensors", "model.pt"])
+def test_wrappers_are_taken_off(files: dict[str, Path], tmp_path: Path, form: str) -> None:
+    """As open_clip, DataParallel and training loops save weights."""
+    weights = torch.load(files["state.pt"])
+    wrapped = {f"module.{name}": value for name, value in weights.items()}
+    content = {
+        "epoch_3.pt": {"epoch": 3, "name": "run", "state_dict": wrapped},
+        "model.pt": {"model": weights, "step": 1},
+    }
+    path = tmp_path / form
+    if path.suffix == ".pt":
+        torch.save(content.get(form, wrapped), path)
+    else:
+        safetensors.torch.save_file(wrapped, path)
+    assert load_teacher(f"clip:{path}").fingerprint == load_teacher(f"clip:{files['state.pt']}").fingerprint
+
+
+def test_the_names_of_transformers(tmp_path: Path) -> None:
+    names = ("text_model.embeddings.token_embedding.weight", "vision_model.embeddings.patch_embedding.weight")
+    safetensors.torch.save_file({name: torch.zeros(2) for name in names}, tmp_path / "model.safetensors")
+    with pytest.raises(TeacherError, match=r"the names of the transformers package; give the folder .* --kd=hf:FOLDER"):
+        load_teacher(f"clip:{tmp_path}/model.safetensors")

@@ -23,6 +23,7 @@ import torch
 
 from dnnlib.errors import UserError
 from dnnlib.tables import FileTable, open_table
+from kd_plugin.file_kinds import what_it_is
 from training.data.decoding import IMAGE_SUFFIXES, UNREADABLE, decode_image, image_size, reason
 from training.data.labels import Labels, classes_by_folder, parse_labels, read_meta
 from training.data.pixels import to_float
@@ -38,13 +39,17 @@ _DECODERS = min(os.cpu_count() or 1, 16)  # threads
 def _open_files(path: Path, flag: str) -> FileTable:
     if not path.exists():
         raise UserError(f"{flag}: '{path}' does not exist")
+    if any(path.glob("training-state.pt")) or any(path.glob("*/training-state.pt")):  # of a run: grids, no images
+        raise UserError(f"{flag}: '{path}' holds no images to use{what_it_is(path)}")
     try:
         files = open_table(path, IMAGE_SUFFIXES, companion="dataset.json")
     except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise UserError(f"{flag}: cannot read '{path}' ({error}); expected a folder or a zip of images") from None
+        raise UserError(
+            f"{flag}: cannot read '{path}' ({error}); expected a folder or a zip of images{what_it_is(path)}"
+        ) from None
     if not len(files):
         zips = list(path.glob("*.zip")) if path.is_dir() else []
-        hint = f"; did you mean {flag}='{zips[0]}'?" if zips else ""
+        hint = f"; did you mean {flag}='{zips[0]}'?" if zips else what_it_is(path)
         raise UserError(f"{flag}: '{path}' holds no images ({' '.join(IMAGE_SUFFIXES)}){hint}")
     return files
 

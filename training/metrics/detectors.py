@@ -17,6 +17,7 @@ from torch import Tensor
 from dnnlib.errors import UserError
 from kd_plugin.download import download, sha256_of
 from kd_plugin.errors import KDError, arg, first_line, nearest
+from kd_plugin.file_kinds import what_it_is
 from kd_plugin.teachers import TEACHERS, load_teacher
 from kd_plugin.teachers.torchscript import load_torchscript
 from training.data.pixels import to_float
@@ -119,6 +120,8 @@ def load_detector(spec: str | os.PathLike[str], device: torch.device | str = "cp
         UserError: the file is missing, not TorchScript, or does not keep to the contract; a teacher that does not load.
     """
     name, where = os.fspath(spec), torch.device(device)
+    if Path(name).is_dir():
+        raise UserError(f"--detector: '{name}' is a folder; {_DETECTOR.expected}{what_it_is(Path(name))}")
     try:
         if Path(name).is_file():
             return _from_file(Path(name), Path(name).stem, where)
@@ -184,7 +187,9 @@ def _read(path: Path, device: torch.device, contract: _Contract) -> Any:
         return load_torchscript(path, device).eval()
     except (RuntimeError, ValueError, EOFError) as error:
         reason = first_line(error)
-        raise UserError(f"{contract.flag}: cannot read '{path}' ({reason}); {contract.expected}") from None
+        raise UserError(
+            f"{contract.flag}: cannot read '{path}' ({reason}); {contract.expected}{what_it_is(path)}"
+        ) from None
 
 
 def _fetch(url: str, flag: str) -> Path:
