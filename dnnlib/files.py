@@ -8,14 +8,14 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dnnlib.errors import UserError
 
 LONGEST_NAME = 80  # of a description in a folder's name: file systems take 255 bytes, some tools 100
 
-__all__ = ["is_called", "make_run_dir", "next_run_name", "require_writable", "write_atomic"]
+__all__ = ["errors_name", "is_called", "make_run_dir", "next_run_name", "require_writable", "write_atomic"]
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str | Callable[[Path], object]) -> None:
@@ -25,8 +25,15 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str | Callable[[
         path: the file to make or replace. Its folder must exist.
         content: the bytes; or text, stored as UTF-8; or a function that writes the file whose path it is given. That
             path lies in the same folder and keeps the suffix, by which writers such as Pillow choose the format.
+
+    Raises:
+        OSError: it cannot be written, and names the file; what was there stays.
     """
-    target = Path(path)
+    with errors_name(path):
+        _write_atomic(Path(path), content)
+
+
+def _write_atomic(target: Path, content: bytes | str | Callable[[Path], object]) -> None:
     partial = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:12]}.part{target.suffix}")
     try:
         if callable(content):
@@ -39,6 +46,23 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str | Callable[[
         partial.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # Windows cannot open a folder; only the moment of the rename is at stake
         _flush_to_disk(target.parent, os.O_RDONLY)
+
+
+@contextlib.contextmanager
+def errors_name(path: str | os.PathLike[str]) -> Iterator[None]:
+    """An OSError in this block names the file that was to be written.
+
+    torch.save turns some of them into a RuntimeError.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        chain: BaseException | None = error
+        while chain is not None and not (isinstance(chain, OSError) and chain.errno):
+            chain = chain.__cause__ or chain.__context__
+        if chain is None:
+            raise
+        raise OSError(chain.errno, chain.strerror, os.fspath(path)) from error
 
 
 def _flush_to_disk(path: Path, flags: int = os.O_RDWR) -> None:

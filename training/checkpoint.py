@@ -110,7 +110,12 @@ def load_snapshot(
 
 def save_state(run_dir: Path, state: Mapping[str, Any]) -> None:
     """Replaces the run's state; readable by `torch.load(..., weights_only=True)`."""
-    write_atomic(run_dir / STATE_NAME, lambda partial: torch.save({"format": _STATE_FORMAT, **state}, partial))
+
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:  # of an open file torch reports why it cannot write
+            torch.save({"format": _STATE_FORMAT, **state}, file)
+
+    write_atomic(run_dir / STATE_NAME, write)
 
 
 def load_state(run_dir: Path) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def _write(path: Path, sample: Sample) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, lambda partial: save_file(tensors, partial))
-    except OSError:
+    except (OSError, SafetensorError):
         pass  # a cache that cannot be written costs time, not the figures
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from dnnlib.errors import UserError
-from dnnlib.files import write_atomic
+from dnnlib.files import errors_name, write_atomic
 from dnnlib.text import format_seconds
 from torch_utils.ranks import ALONE, Ranks
 from training.config import TrainConfig
@@ -124,7 +124,8 @@ class MetricMonitor:
             "kimg": nimg / 1000,
             "timestamp": time.time(),
         }
-        with open(_path(run_dir, result.metric), "a", encoding="utf-8") as file:
+        path = _path(run_dir, result.metric)
+        with errors_name(path), open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
 

@@ -12,6 +12,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from dnnlib.files import errors_name, write_atomic
 from torch_utils.stats import Stat
 
 __all__ = ["Logbook"]
@@ -47,8 +48,9 @@ class Logbook:
         if self._silent:
             return
         tqdm.write(text)
-        self._log.write(text + "\n")
-        self._log.flush()
+        with errors_name(self._log.name):
+            self._log.write(text + "\n")
+            self._log.flush()
 
     def advance(self, nimg: int) -> None:
         if not self._silent:
@@ -60,7 +62,7 @@ class Logbook:
         if self._silent:
             return
         line = {name: _jsonable(stat) for name, stat in numbers.items()}
-        with open(self._stats, "a", encoding="utf-8") as file:
+        with errors_name(self._stats), open(self._stats, "a", encoding="utf-8") as file:
             file.write(json.dumps({**line, "timestamp": time.time()}, allow_nan=False) + "\n")
 
     def __enter__(self) -> Logbook:
@@ -92,4 +94,4 @@ def _drop_later_lines(path: Path, kimg: float) -> None:
                 kept.append(line)
         except (json.JSONDecodeError, KeyError, TypeError):
             continue  # a line cut short by the kill
-    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    write_atomic(path, "".join(line + "\n" for line in kept))

@@ -1,0 +1,44 @@
+"""Failures of the machine (disk, permission, memory) in one line, with what helps."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+
+import torch
+
+__all__ = ["explained"]
+
+_NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+_NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
+_SMALLER = ("--batch-gpu", "--batch", "--cbase", "--resolution")  # flags that save memory, the best first
+
+
+def explained(error: BaseException, flags: Iterable[str]) -> str:
+    """The line; "" for an error of another kind.
+
+    Args:
+        error: that ended the program.
+        flags: that it takes.
+    """
+    known = set(flags)
+    if isinstance(error, OSError) and error.errno in _NO_ROOM | _NO_ACCESS:
+        file = "a file" if error.filename is None else f"'{error.filename}'"
+        where = "give another --outdir" if "--outdir" in known else "write elsewhere"
+        what = "make room, or" if error.errno in _NO_ROOM else "allow writing there, or"
+        more = "; --resume=latest continues from the last save" if "--resume" in known else ""
+        return (
+            f"{file} could not be written ({error.strerror}); {what} {where} (of caches: set KD_CACHE). Files that "
+            f"were written before are whole{more}"
+        )
+    of_gpu = isinstance(error, torch.OutOfMemoryError)
+    text = str(error).lower()
+    if of_gpu or isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
+        smaller = [flag for flag in _SMALLER if flag in known]
+        return (
+            f"not enough memory{' on the GPU' if of_gpu else ''}; try a smaller {', '.join(smaller[:3])}"
+            + (", or a larger --num-fp16-res" if of_gpu and "--num-fp16-res" in known else "")
+            + ("; --resume=latest continues from the last save" if "--resume" in known else "")
+        )
+    return ""
