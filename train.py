@@ -34,6 +34,7 @@ from kd_plugin.config.click_flags import (
 )
 from kd_plugin.config.kd import KDConfig, require_numbers
 from kd_plugin.config.ranges import ABOVE_0
+from kd_plugin.config.schema import to_dict
 from kd_plugin.errors import flag
 from kd_plugin.probe.run import SECONDS
 from kd_plugin.teachers import split_spec
@@ -50,6 +51,7 @@ from training.loop import fake_grid_path, run, snapshot_path
 from training.probing import probe_lines
 from training.report.describe import describe
 from training.report.logbook import Logbook
+from training.report.trackers import open_trackers, require_wandb
 from training.resume import LATEST, config_json, content_of, read_config, run_to_continue, state_to_continue
 from training.session import Session
 
@@ -161,6 +163,7 @@ def train(config: TrainConfig, dataset: ImageDataset, resume: str | None, ranks:
     """Build the run, restore its state if it continues one, and train; everything is checked before writing."""
     name = run_name(config)
     ranks.from_first(lambda: require_writable(config.outdir))
+    require_wandb(config.wandb)
     content = ranks.from_first(lambda: content_of(config, dataset))
     run_dir = ranks.from_first(lambda: run_to_continue(config, content, name, resume))
     taken: list[str] = []
@@ -181,6 +184,8 @@ def train(config: TrainConfig, dataset: ImageDataset, resume: str | None, ranks:
         write_atomic(run_dir / "config.json", config_json(config, session.prompts, content))
 
     with Logbook(run_dir if ranks.is_main else None, round(config.kimg * 1000), session.nimg) as log:
+        if ranks.is_main:
+            log.follow(open_trackers(run_dir, to_dict(config), session.nimg, log.write))
         log.write(f"Run folder:  {run_dir}")
         for line in describe(session):
             log.write(line)

@@ -197,6 +197,13 @@ class TrainConfig:
         shown_default="all of --data; new drawings with --data=demo",
     )
 
+    wandb: str | None = option(
+        None,
+        "Log to this Weights & Biases project too (pip install wandb); TensorBoard files are written where it is "
+        "installed",
+        metavar="PROJECT",
+        group="Machine",
+    )
     gpus: int = option(
         1,
         "Processes that share the batch, one per GPU if there are GPUs",
@@ -384,6 +391,7 @@ _FREE_TO_CHANGE = frozenset(
         "best",
         "detector",
         "reference",
+        "wandb",
     }
 )
 _FORMER_DEFAULTS = {"ada_kimg": ADA_KIMG}  # version 0.1 saved the number, where now None stands for it

@@ -71,8 +71,7 @@ def run(session: Session, run_dir: Path, log: Logbook) -> int:
             if ticked:
                 end_tick(session, clock, log)
             if done or (ticked and session.tick % config.snap == 0) or overdue:
-                for line in (*save(session, run_dir), *measure(session, run_dir)):
-                    log.write(line)
+                save_and_measure(session, run_dir, log)
                 clock.saved()
             if ticked:  # after the save, which does not belong to the next tick's time
                 clock.start_tick(session)
@@ -159,11 +158,17 @@ def train_step(session: Session, batch: Batch) -> None:
     session.augmentation.end_step(config.batch, session.ranks)
 
 
-def measure(session: Session, run_dir: Path) -> Iterator[str]:
-    """Measure the snapshot that was just saved; yields lines for the log."""
-    if session.monitors.metrics is not None:
-        snapshot = snapshot_path(session, run_dir)
-        yield from session.monitors.metrics.measure(session.G_ema, run_dir, snapshot, session.nimg, session.ranks)
+def save_and_measure(session: Session, run_dir: Path, log: Logbook) -> None:
+    for line in save(session, run_dir):
+        log.write(line)
+    if session.ranks.is_main:
+        log.picture("fakes", fake_grid_path(session, run_dir), session.nimg)
+    monitor = session.monitors.metrics
+    if monitor is not None:
+        measured = monitor.measure(session.G_ema, run_dir, snapshot_path(session, run_dir), session.nimg, session.ranks)
+        for line in measured.lines:
+            log.write(line)
+        log.scalars(measured.values, session.nimg)
 
 
 def snapshot_path(session: Session, run_dir: Path) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +34,14 @@ from training.networks import Generator
 __all__ = ["BEST_SNAPSHOT", "MetricMonitor"]
 
 BEST_SNAPSHOT = "network-snapshot-best.safetensors"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Lines for the log, and the values by name."""
+
+    lines: list[str]
+    values: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -82,15 +89,9 @@ class MetricMonitor:
             f"{len(reference)} images ({reference.name}); {BEST_SNAPSHOT} is the best by {self.best.name}"
         )
 
-    def measure(
-        self, G_ema: Generator, run_dir: Path, snapshot: Path, nimg: int, ranks: Ranks = ALONE
-    ) -> Iterator[str]:
+    def measure(self, G_ema: Generator, run_dir: Path, snapshot: Path, nimg: int, ranks: Ranks = ALONE) -> Measured:
         """Measures, all processes together; process 0 appends to metric-<name>.jsonl, and keeps `snapshot` if it is the
-        best so far.
-
-        Yields:
-            Lines for the log.
-        """
+        best so far."""
         started = time.perf_counter()
         device = next(G_ema.parameters()).device
         try:
@@ -98,19 +99,20 @@ class MetricMonitor:
             options = EvaluationOptions(seed=self.seed, ranks=ranks)
             results = evaluate(fakes, self.reals, self.detector, self.metrics, options)
         except UserError as error:  # the training continues: it may have run for days
-            yield f"Metrics:     not measured: {error}"
-            return
+            return Measured([f"Metrics:     not measured: {error}"], {})
         if not ranks.is_main:
-            return
+            return Measured([], {})
         seconds = time.perf_counter() - started
         for result in results:
             self._append(run_dir, result, snapshot, nimg, seconds, ranks.world)
-        values = ", ".join(f"{name} {value:.4g}" for result in results for name, value in result.results.items())
-        yield f"Metrics:     {values}  time {format_seconds(seconds)}"
+        values = {name: value for result in results for name, value in result.results.items()}
+        listed = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         values_so_far = _main_values(run_dir, self.best.name)
         better = max if self.best.family.higher_is_better else min
         if values_so_far[-1] == better(values_so_far):
             write_atomic(run_dir / BEST_SNAPSHOT, lambda partial: shutil.copyfile(snapshot, partial))
+        lines = [f"Metrics:     {listed}  time {format_seconds(seconds)}"]
+        return Measured(lines, {f"Metrics/{name}": value for name, value in values.items()})
 
     def _append(
         self, run_dir: Path, result: MetricResult, snapshot: Path, nimg: int, seconds: float, world: int

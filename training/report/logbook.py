@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from dnnlib.files import errors_name, write_atomic
 from torch_utils.stats import Stat
+from training.report.trackers import Trackers
 
 __all__ = ["Logbook"]
 
@@ -28,6 +29,7 @@ class Logbook:
 
     def __init__(self, run_dir: Path | None, total_nimg: int, start_nimg: int = 0) -> None:
         self._silent = run_dir is None
+        self._trackers: Trackers | None = None
         if run_dir is None:
             return
         self._stats = run_dir / _STATS
@@ -43,6 +45,10 @@ class Logbook:
             leave=False,
             mininterval=0.5,
         )
+
+    def follow(self, trackers: Trackers) -> None:
+        """Let them see ticks, pictures and metrics from now on."""
+        self._trackers = trackers
 
     def write(self, text: str) -> None:
         if self._silent:
@@ -65,12 +71,28 @@ class Logbook:
         with errors_name(self._stats), open(self._stats, "a", encoding="utf-8") as file:
             file.write(json.dumps({**line, "timestamp": time.time()}, allow_nan=False) + "\n")
 
+        if "Progress/kimg" in numbers:
+            means = {name: stat.mean for name, stat in numbers.items() if math.isfinite(stat.mean)}
+            self.scalars(means, round(numbers["Progress/kimg"].mean * 1000))
+
+    def scalars(self, values: Mapping[str, float], nimg: int) -> None:
+        """For trackers alone."""
+        if self._trackers is not None:
+            self._trackers.scalars(values, nimg)
+
+    def picture(self, name: str, path: Path, nimg: int) -> None:
+        """For trackers alone."""
+        if self._trackers is not None:
+            self._trackers.picture(name, path, nimg)
+
     def __enter__(self) -> Logbook:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._trackers is not None:
+            self._trackers.close()
         if not self._silent:
             self._bar.close()
             self._log.close()
