@@ -47,7 +47,7 @@ from training.config import TrainConfig, resolve, with_precision
 from training.data.dataset import ImageDataset
 from training.data.image_sets import ImageOptions, open_training_set
 from training.drawings import DemoSpec
-from training.loop import fake_grid_path, run, snapshot_path
+from training.loop import fake_grid_path, measure_what_was_missed, run, snapshot_path
 from training.probing import probe_lines
 from training.report.describe import describe
 from training.report.logbook import Logbook
@@ -201,6 +201,8 @@ def train(config: TrainConfig, dataset: ImageDataset, resume: str | None, ranks:
             log.write(f"Warm start:  {line}")
         if session.nimg >= round(config.kimg * 1000):
             log.write(f"Note:        the run has reached --kimg={config.kimg:g} already; a larger --kimg continues it")
+        if state is not None and state["config"]["metrics"] == config.metrics:
+            measure_what_was_missed(session, run_dir, log)
         status = run(session, run_dir, log)
         if status:
             log.write(f"Stopped at {session.nimg / 1000:.1f} kimg; the same command with --resume=latest continues")

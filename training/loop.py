@@ -31,7 +31,7 @@ from training.report.progress import forecast, tick_line, tick_stats
 from training.report.views import save_views
 from training.session import HOW_TO_CONTINUE, Session
 
-__all__ = ["fake_grid_path", "run", "snapshot_path"]
+__all__ = ["fake_grid_path", "measure_what_was_missed", "run", "snapshot_path"]
 
 LONGEST_UNSAVED_SEC = 3600  # at most this much work is lost, however long a tick lasts
 
@@ -163,6 +163,20 @@ def save_and_measure(session: Session, run_dir: Path, log: Logbook) -> None:
         log.write(line)
     if session.ranks.is_main:
         log.picture("fakes", fake_grid_path(session, run_dir), session.nimg)
+    measure(session, run_dir, log)
+
+
+def measure_what_was_missed(session: Session, run_dir: Path, log: Logbook) -> None:
+    """The last save of a run that was killed before it was measured."""
+    monitor, snapshot = session.monitors.metrics, snapshot_path(session, run_dir)
+    if monitor is not None and session.ranks.from_first(
+        lambda: snapshot.is_file() and not monitor.has_measured(run_dir, session.nimg)
+    ):
+        measure(session, run_dir, log)
+
+
+def measure(session: Session, run_dir: Path, log: Logbook) -> None:
+    """The snapshot that was saved last."""
     monitor = session.monitors.metrics
     if monitor is not None:
         measured = monitor.measure(session.G_ema, run_dir, snapshot_path(session, run_dir), session.nimg, session.ranks)

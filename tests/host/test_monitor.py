@@ -106,6 +106,20 @@ def test_lines_after_the_last_save_are_dropped(run_train: RunTrain, tmp_path: Pa
     assert [line["kimg"] for line in lines_of(run_dir_of(tmp_path), "kid16_full")] == [0.008, 0.016]
 
 
+def test_a_save_that_was_not_measured_is_measured_later(run_train: RunTrain, tmp_path: Path) -> None:
+    """As after a kill between the two, or between two metrics."""
+    both = ("--detector=demo", "--metrics=kid16_full,fid16_full")
+    assert run_train(*both).exit_code == 0
+    path = run_dir_of(tmp_path) / "metric-fid16_full.jsonl"
+    before = path.read_text()
+    path.write_text(before.splitlines(keepends=True)[0])
+    assert run_train(*both, "--kimg=0.02", "--resume=latest").exit_code == 0
+    for name in ("kid16_full", "fid16_full"):
+        assert [line["kimg"] for line in lines_of(run_dir_of(tmp_path), name)] == [0.008, 0.016, 0.02]
+    again, first = (json.loads(text.splitlines()[1])["results"] for text in (path.read_text(), before))
+    assert again == first
+
+
 class FailsLater(nn.Module):
     """Fine on the two images of the trial, NaN on more."""
 

@@ -89,6 +89,10 @@ class MetricMonitor:
             f"{len(reference)} images ({reference.name}); {BEST_SNAPSHOT} is the best by {self.best.name}"
         )
 
+    def has_measured(self, run_dir: Path, nimg: int) -> bool:
+        """Whether every metric has its line for the snapshot at `nimg`: a run may be killed before it is measured."""
+        return all(_measured_last(_path(run_dir, metric.name)) == nimg / 1000 for metric in self.metrics)
+
     def measure(self, G_ema: Generator, run_dir: Path, snapshot: Path, nimg: int, ranks: Ranks = ALONE) -> Measured:
         """Measures, all processes together; process 0 appends to metric-<name>.jsonl, and keeps `snapshot` if it is the
         best so far."""
@@ -127,12 +131,20 @@ class MetricMonitor:
             "timestamp": time.time(),
         }
         path = _path(run_dir, result.metric)
+        if _measured_last(path) == line["kimg"]:  # by a run that was killed before it came to the next metric
+            return
         with errors_name(path), open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
 
 def _path(run_dir: Path, metric: str) -> Path:
     return run_dir / f"metric-{metric}.jsonl"
+
+
+def _measured_last(path: Path) -> float | None:
+    """The kimg of the last line."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return float(json.loads(lines[-1])["kimg"]) if lines else None
 
 
 def _main_values(run_dir: Path, metric: str) -> list[float]:
