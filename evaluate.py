@@ -54,7 +54,7 @@ from training.metrics.detectors import INCEPTION, VGG
 from training.metrics.pairs import write_nearest
 from training.metrics.samples import BATCH, Progress
 from training.networks import Generator
-from training.report.describe import repetitions
+from training.report.describe import repetitions, skipped
 from training.resume import read_config
 
 _ABOUT = "\n".join(f"    {family.form.format(n='N'):<15} {family.about}" for family in FAMILIES)
@@ -145,9 +145,9 @@ def open_reals(options: Options, use_labels: bool) -> tuple[ImageDataset, Reals]
     images = ImageOptions(
         options.data, options.resolution, use_labels, mirror=options.mirror, reference=options.reference
     )
-    if options.network is not None:
-        images = dataclasses.replace(images, **chosen_by_run(Path(options.network), images))
     train = open_training_set(images)
+    if options.network is not None and (chosen := chosen_by_run(Path(options.network), options.data, train)):
+        train = open_training_set(dataclasses.replace(images, **chosen))
     return train, Reals(open_reference(images, train, options.mirror), train)
 
 
@@ -173,9 +173,8 @@ def remarks(fakes: GeneratedImages | ImageFolder, results: Sequence[MetricResult
         held, used = len(fakes.dataset), max(result.num_fake for result in results)
         if held > used:
             lines.append(f"--fakes holds {held} images; no metric uses more than the first {used}, by name")
-        if skipped := fakes.dataset.skipped:
-            kinds = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common(6))
-            lines.append(f"{skipped.total()} other files of --fakes skipped ({kinds})")
+        if fakes.dataset.skipped:
+            lines.append(skipped(fakes.dataset, "other files of --fakes"))
     return lines
 
 
@@ -189,16 +188,16 @@ def remarks_on_reals(reals: Reals) -> list[str]:
     ]
 
 
-def chosen_by_run(network: Path, images: ImageOptions) -> dict[str, Any]:
+def chosen_by_run(network: Path, data: str, dataset: ImageDataset) -> dict[str, Any]:
     """--subset, --holdout and --seed of the snapshot's run, from the config.json beside it.
 
     Empty if that file is missing or belongs to a run on other images, wherever they lay.
     """
     try:
         saved = read_config(network.parent / "config.json")
-        same = saved.options["data"] == images.data  # all that version 0.1 knows
+        same = saved.options["data"] == data  # all that version 0.1 knows
         if "data" in saved.content:
-            same = saved.content["data"] == open_training_set(images).source_fingerprint
+            same = saved.content["data"] == dataset.source_fingerprint
         if same:
             return {name: saved.options[name] for name in ("subset", "holdout", "seed")}
     except (UserError, KeyError):  # the snapshot was moved, or the file is not a run's

@@ -1,4 +1,4 @@
-"""Writing files."""
+"""Reading and writing files."""
 
 from __future__ import annotations
 

@@ -81,9 +81,10 @@ def load_snapshot(
         UserError: the file is missing, damaged, no snapshot, or lacks one of `roles`; names `flag`.
     """
     if not Path(path).is_file():
-        came = what_it_is(Path(path)) if Path(path).is_dir() else ""
         problem = "is a folder" if Path(path).is_dir() else "does not exist"
-        raise UserError(f"{flag}: '{path}' {problem}; give a network-snapshot-*.safetensors file{came}")
+        raise UserError(
+            f"{flag}: '{path}' {problem}; give a network-snapshot-*.safetensors file{what_it_is(Path(path))}"
+        )
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             header = (file.metadata() or {}).get(_HEADER)

@@ -11,21 +11,15 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 from dnnlib.errors import UserError
-from kd_plugin.config.click_flags import plain_flag
+from kd_plugin.config.click_flags import require_in_range
 from kd_plugin.config.kd import KDConfig, missing_teacher, variant_values
 from kd_plugin.config.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SEED, SHARE, Range
-from kd_plugin.config.schema import from_dict, option, options_of, out_of_range, to_dict
-from kd_plugin.errors import flag, nearest
+from kd_plugin.config.schema import from_dict, option, to_dict
+from kd_plugin.errors import KDError, nearest
 from training.data.image_sets import ImageOptions
 from training.drawings import DemoSpec
 
-__all__ = [
-    "TrainConfig",
-    "differing_fields",
-    "preset_row",
-    "resolve",
-    "with_precision",
-]
+__all__ = ["ADA_KIMG", "ADA_KIMG_WARM", "SIZE", "TrainConfig", "preset_row", "resolve", "with_precision"]
 
 ADA_KIMG = 500.0
 ADA_KIMG_WARM = 100.0  # a trained discriminator overfits sooner: ADA may adjust p faster, as in the official code
@@ -223,8 +217,10 @@ class TrainConfig:
     kd: KDConfig = field(default_factory=KDConfig, metadata={"flag": ""})
 
     def __post_init__(self) -> None:
-        for item, value, expected in out_of_range(TrainConfig, to_dict(self)):
-            raise UserError(f"{plain_flag(item.key)}: {value} was given, it must be {expected}")
+        try:
+            require_in_range(TrainConfig, to_dict(self))
+        except KDError as error:
+            raise UserError(str(error)) from None
         self._check_shares()
         if self.aug != "noaug" and self.diffaugment != "none":
             raise UserError(
@@ -369,61 +365,3 @@ def _default(name: str) -> Any:
 def with_precision(config: TrainConfig, networks: str, teacher: str) -> TrainConfig:
     """The same run with these number types for networks and teacher."""
     return dataclasses.replace(config, precision=networks, kd=dataclasses.replace(config.kd, precision=teacher))
-
-
-# What may change between a run and its continuation without making it another run.
-_FREE_TO_CHANGE = frozenset(
-    {
-        "kimg",
-        "tick",
-        "snap",
-        "snap_keep",
-        "outdir",
-        "desc",
-        "gpus",
-        "batch_gpu",
-        "precision",
-        "tf32",
-        "workers",
-        "max_nan_steps",
-        "device",
-        "metrics",
-        "best",
-        "detector",
-        "reference",
-        "wandb",
-    }
-)
-_FORMER_DEFAULTS = {"ada_kimg": ADA_KIMG}  # version 0.1 saved the number, where now None stands for it
-_FREE_TO_CHANGE_KD = frozenset({"precision"})  # `auto` may measure otherwise today: the run keeps what it had
-
-
-def differing_fields(
-    saved: Mapping[str, Any],
-    config: TrainConfig,
-    content_then: Mapping[str, str] | None = None,
-    content_now: Mapping[str, str] | None = None,
-) -> list[str]:
-    """'--gamma (10 was saved, 5 was given)' for each difference that makes `config` another run than `saved`.
-
-    Where the content of what an option names is known, then and now (training.resume.content_of), it decides, and not
-    how the option was spelled.
-    """
-    then, today = content_then or {}, content_now or {}
-    differences = []
-    for owner, spell, prefix, free, old, new in (
-        (TrainConfig, plain_flag, "", _FREE_TO_CHANGE | {"kd"}, dict(saved), to_dict(config)),
-        (KDConfig, flag, "kd.", _FREE_TO_CHANGE_KD, dict(saved.get("kd", {})), to_dict(config.kd)),
-    ):
-        for item in options_of(owner):
-            if item.key in free:
-                continue
-            before, now = old.get(item.key, item.default), new[item.key]  # an option that is newer than the run
-            name, key = item.flag_name(spell), prefix + item.key
-            if key in then and key in today:
-                if then[key] != today[key]:
-                    how = f"{before} was saved, {now} was given" if before != now else f"{now} holds something else now"
-                    differences.append(f"{name} ({how})")
-            elif before != now and not (now is None and before == _FORMER_DEFAULTS.get(item.key)):
-                differences.append(f"{name} ({before} was saved, {now} was given)")
-    return differences

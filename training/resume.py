@@ -11,16 +11,28 @@ from typing import Any
 
 from dnnlib.errors import UserError
 from dnnlib.files import is_called
-from kd_plugin.config.schema import to_dict
+from kd_plugin.config.click_flags import plain_flag
+from kd_plugin.config.kd import KDConfig
+from kd_plugin.config.schema import options_of, to_dict
 from kd_plugin.download import sha256_of
+from kd_plugin.errors import flag
 from kd_plugin.file_kinds import what_it_is
 from kd_plugin.prompts.sources import AUTO, ChosenPrompts
 from kd_plugin.teachers import split_spec
 from training.checkpoint import load_state, runs_with_state
-from training.config import TrainConfig, differing_fields
+from training.config import ADA_KIMG, TrainConfig
 from training.data.dataset import ImageDataset
 
-__all__ = ["LATEST", "SavedRun", "config_json", "content_of", "read_config", "run_to_continue", "state_to_continue"]
+__all__ = [
+    "LATEST",
+    "SavedRun",
+    "config_json",
+    "content_of",
+    "differing_fields",
+    "read_config",
+    "run_to_continue",
+    "state_to_continue",
+]
 
 LATEST = "latest"
 # In config.json beside the options: the chosen prompts, for the reader; and what content_of returned.
@@ -49,7 +61,7 @@ def content_of(config: TrainConfig, dataset: ImageDataset) -> dict[str, str]:
 
 def _hash_of(name: str) -> str:
     """Of a file or a folder; the name itself if there is none."""
-    path = Path(name)
+    path = Path(name).expanduser()
     if not name or not path.exists():
         return name
     if path.is_file():
@@ -130,3 +142,61 @@ def state_to_continue(config: TrainConfig, content: Mapping[str, str], run_dir: 
             f"give the same, or start a new run without --resume"
         )
     return state
+
+
+# What may change between a run and its continuation without making it another run.
+_FREE_TO_CHANGE = frozenset(
+    {
+        "kimg",
+        "tick",
+        "snap",
+        "snap_keep",
+        "outdir",
+        "desc",
+        "gpus",
+        "batch_gpu",
+        "precision",
+        "tf32",
+        "workers",
+        "max_nan_steps",
+        "device",
+        "metrics",
+        "best",
+        "detector",
+        "reference",
+        "wandb",
+    }
+)
+_FORMER_DEFAULTS = {"ada_kimg": ADA_KIMG}  # version 0.1 saved the number, where now None stands for it
+_FREE_TO_CHANGE_KD = frozenset({"precision"})  # `auto` may measure otherwise today: the run keeps what it had
+
+
+def differing_fields(
+    saved: Mapping[str, Any],
+    config: TrainConfig,
+    content_then: Mapping[str, str] | None = None,
+    content_now: Mapping[str, str] | None = None,
+) -> list[str]:
+    """'--gamma (10 was saved, 5 was given)' for each difference that makes `config` another run than `saved`.
+
+    Where the content of what an option names is known, then and now (training.resume.content_of), it decides, and not
+    how the option was spelled.
+    """
+    then, today = content_then or {}, content_now or {}
+    differences = []
+    for owner, spell, prefix, free, old, new in (
+        (TrainConfig, plain_flag, "", _FREE_TO_CHANGE | {"kd"}, dict(saved), to_dict(config)),
+        (KDConfig, flag, "kd.", _FREE_TO_CHANGE_KD, dict(saved.get("kd", {})), to_dict(config.kd)),
+    ):
+        for item in options_of(owner):
+            if item.key in free:
+                continue
+            before, now = old.get(item.key, item.default), new[item.key]  # an option that is newer than the run
+            name, key = item.flag_name(spell), prefix + item.key
+            if key in then and key in today:
+                if then[key] != today[key]:
+                    how = f"{before} was saved, {now} was given" if before != now else f"{now} holds something else now"
+                    differences.append(f"{name} ({how})")
+            elif before != now and not (now is None and before == _FORMER_DEFAULTS.get(item.key)):
+                differences.append(f"{name} ({before} was saved, {now} was given)")
+    return differences

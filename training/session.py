@@ -39,14 +39,14 @@ from training.monitors.learning import LearningMonitor
 from training.monitors.metrics import MetricMonitor
 from training.monitors.overfitting import OverfittingMonitor
 from training.monitors.strength import StrengthMonitor
-from training.monitors.variety import VarietyMonitor, spread
+from training.monitors.variety import VarietyMonitor, spread_of
 from training.networks import Discriminator, Generator
 from training.phases import Greg, Phase, StepContext, make_phases
 from training.warm_start import take_weights
 
 __all__ = ["HOW_TO_CONTINUE", "Monitors", "Part", "Session"]
 
-SHOWN = 128  # real images tell how much they differ
+SHOWN = 64  # real images tell how much they differ
 HOW_TO_CONTINUE = (
     "the last snapshot and state are kept. Start again from it (--resume=SNAPSHOT) with a lower --lr, a higher --gamma "
     "or --precision=fp32"
@@ -125,7 +125,7 @@ class Session:
             monitors=Monitors(
                 overfitting,
                 MetricMonitor.build(config, dataset, device),
-                VarietyMonitor(spread(torch.cat(list(dataset.images(limit=SHOWN))))),
+                VarietyMonitor(spread_of(dataset.images(limit=SHOWN, batch=8)) if ranks.is_main else 0.0),
                 StrengthMonitor(adaptive=config.aug == "ada"),
             ),
         )

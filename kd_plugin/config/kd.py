@@ -137,9 +137,8 @@ def require_numbers(values: Mapping[str, Any]) -> None:
         KDError: a number that is not in its range.
     """
     for item, value, expected in out_of_range(KDConfig, values):
-        number = "" if item.kind is int else "a number "
-        how = expected.replace("greater than", "above").replace("at least", "of at least" if number else "at least")
-        raise KDError(f"{arg(item.key, value)} is not a {item.range.noun}; give {number}{how}")
+        number = "" if item.kind is int else "a number of " if expected.startswith("at ") else "a number "
+        raise KDError(f"{arg(item.key, value)} is not a {item.range.noun}; give {number}{expected}")
 
 
 # The published configurations, as options of KDConfig. Source: the paper, its release, and

@@ -33,11 +33,11 @@ class Range:
 
     @property
     def words(self) -> str:
-        """'at least 0', 'greater than 0', 'from 0 to 1', or 'finite'."""
+        """'at least 0', 'above 0', 'from 0 to 1', or 'finite'."""
         if math.isfinite(self.low) and math.isfinite(self.high):
             return f"from {self.low:.16g} to {self.high:.16g}"
         if math.isfinite(self.low):
-            return f"{'greater than' if self.above else 'at least'} {self.low:.16g}"
+            return f"{'above' if self.above else 'at least'} {self.low:.16g}"
         return f"at most {self.high:.16g}" if math.isfinite(self.high) else "finite"
 
 

@@ -100,16 +100,19 @@ _WEIGHTED = re.compile(r"(?:(\d*\.?\d+)\*)?(.*)", re.DOTALL)
 @TEACHERS.register("clip")
 def _clip(model: str, device: torch.device, precision: str) -> Teacher:
     from kd_plugin.teachers.clip_files import find_weights, read_weights
-    from kd_plugin.teachers.openai_clip import OpenAIClip
+    from kd_plugin.teachers.openai_clip import OpenAIClip, missing_names
 
     model = model or _DEFAULT_CLIP
     path = find_weights(model)
     weights = read_weights(path)
+    is_another = bool(missing_names(weights.tensors))
     try:
         return OpenAIClip.from_state_dict(
             weights.tensors, f"clip:{model}", device, weights.activation, precision, give_away=True
         )
     except TeacherError as error:
+        if not is_another:
+            raise
         raise TeacherError(f"{error}{what_it_is(path)}") from error
 
 

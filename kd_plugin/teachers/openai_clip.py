@@ -154,13 +154,13 @@ def _restore_masks(model: Any) -> None:
         block.attn_mask = mask
 
 
+def missing_names(weights: Mapping[str, Tensor]) -> list[str]:
+    """What every CLIP with OpenAI's names has, and these weights lack."""
+    return [landmark for landmark in _LANDMARKS if landmark not in weights]
+
+
 def _check_names(weights: Mapping[str, Tensor], name: str) -> None:
-    missing = [landmark for landmark in _LANDMARKS if landmark not in weights]
-    if missing and any(key.startswith(("text_model.", "vision_model.")) for key in weights):
-        raise TeacherError(
-            f"teacher '{name}': the file has the names of the transformers package; give the folder that it lies in, "
-            f"with its config.json, as {arg('teacher', 'hf:FOLDER')}"
-        )
+    missing = missing_names(weights)
     if missing:
         first_names = ", ".join(list(weights)[:3]) or "nothing"
         raise TeacherError(

@@ -12,7 +12,7 @@ from click.testing import Result
 
 from evaluate import chosen_by_run
 from training.checkpoint import load_state
-from training.data.image_sets import ImageOptions
+from training.data.image_sets import ImageOptions, open_training_set
 from training.drawings import DemoSpec, write_demo_set
 
 RunTrain = Callable[..., Result]
@@ -48,8 +48,9 @@ def test_other_paths_to_the_same_files(run_train: RunTrain, files: Path, tmp_pat
         assert load_state(the_run(tmp_path))["parts"]["progress"]["nimg"] == float(kimg) * 1000
     result = run_train(*flags, *typed, f"--resume={the_run(tmp_path)}", "--kimg=0.028")
     assert result.exit_code == 0, result.output
+    data = moved[0].removeprefix("--data=")
     snapshot = the_run(tmp_path) / "network-snapshot-000000.016.safetensors"
-    assert chosen_by_run(snapshot, ImageOptions(moved[0].removeprefix("--data=")))["holdout"] == 4
+    assert chosen_by_run(snapshot, data, open_training_set(ImageOptions(data)))["holdout"] == 4
 
 
 def test_the_same_path_to_other_content(run_train: RunTrain, files: Path, tmp_path: Path) -> None:
@@ -67,7 +68,7 @@ def test_the_same_path_to_other_content(run_train: RunTrain, files: Path, tmp_pa
     assert refused.exit_code == 2
     assert "was started with other options: --data (d.zip holds something else now)" in refused.output
     assert json.loads((the_run(tmp_path) / "config.json").read_text()) == before
-    assert chosen_by_run(the_run(tmp_path) / "x.safetensors", ImageOptions("d.zip")) == {}
+    assert chosen_by_run(the_run(tmp_path) / "x.safetensors", "d.zip", open_training_set(ImageOptions("d.zip"))) == {}
 
 
 def test_a_run_that_recorded_no_content(run_train: RunTrain, files: Path, tmp_path: Path) -> None:

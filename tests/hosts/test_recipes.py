@@ -7,14 +7,11 @@ They need requests, psutil and scipy, and for lightweight-gan einops and adabeli
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 import random
 import shutil
 import sys
-import zipfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +19,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch import nn
 
 import kd_plugin
 from kd_plugin.hosts.repairs import mend
 from tests.hosts.absent import provide_packages
 from tests.hosts.loops import LOOPS
 from tests.hosts.recipes import DOCUMENT, RECIPES, Recipe, document
+from tests.hosts.shared import hashed, write_images
 from tests.hosts.test_launcher import isolated
 
 OFF = {"agkd": 0.0, "cgkd": 0.0, "match": 0.0}
@@ -102,19 +98,3 @@ def run(variable: str, folder: Path, mode: str) -> None:
         for kd, start in zip(distillers, before, strict=True)
     ]
     Path("outcome.json").write_text(json.dumps({"weights": weights, "terms": terms, "moved": moved}))
-
-
-def write_images(path: Path) -> None:
-    numbers = np.random.default_rng(0)
-    with zipfile.ZipFile(path, "w") as archive:
-        for k in range(12):
-            with archive.open(f"{k}.png", "w") as file:
-                Image.fromarray(numbers.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(file, "PNG")
-
-
-def hashed(modules: Iterable[nn.Module]) -> str:
-    digest = hashlib.sha256()
-    for module in modules:
-        for tensor in module.state_dict().values():
-            digest.update(tensor.detach().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -11,21 +11,16 @@ About a minute each.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import io
 import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import kd_plugin
 from kd_plugin.config.schema import to_dict
@@ -33,6 +28,7 @@ from kd_plugin.hosts.checkouts import without_added
 from kd_plugin.hosts.launch import prepare
 from kd_plugin.hosts.loss import make
 from tests.hosts.absent import provide_packages
+from tests.hosts.shared import hashed, write_images
 from tests.hosts.test_launcher import call, isolated
 from tests.hosts.test_patch import PATCH, as_program, patch
 
@@ -53,12 +49,7 @@ def checkout(request: pytest.FixtureRequest) -> tuple[Path, list[str]]:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "100-shot-obama.zip"
-    numbers = np.random.default_rng(0)
-    with zipfile.ZipFile(path, "w") as archive:
-        for k in range(12):
-            content = io.BytesIO()
-            Image.fromarray(numbers.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(content, "PNG")
-            archive.writestr(f"{k}.png", content.getvalue())
+    write_images(path)
     return path
 
 
@@ -76,7 +67,7 @@ def rehearse(checkout: tuple[Path, list[str]], out: Path, images: Path, *flags: 
     return done.output, run_dir
 
 
-def hashed(run_dir: Path, repo: Path) -> str:
+def hash_of(run_dir: Path, repo: Path) -> str:
     """Of the weights in the snapshot, which is read where kd_plugin cannot be imported."""
     done = isolated(print_hash, run_dir, repo)
     assert done.returncode == 0, done.output
@@ -92,11 +83,7 @@ def print_hash(run_dir: Path, repo: Path) -> None:
     (snapshot,) = run_dir.glob("*.pkl")
     with open(snapshot, "rb") as file:
         data = legacy.load_network_pkl(file)
-    digest = hashlib.sha256()
-    for name in ("G", "D", "G_ema"):
-        for tensor in data[name].state_dict().values():
-            digest.update(tensor.numpy().tobytes())
-    print(digest.hexdigest())
+    print(hashed(data[name] for name in ("G", "D", "G_ema")))
 
 
 def test_a_run_weight_0_and_resume(checkout: tuple[Path, list[str]], images: Path, tmp_path: Path) -> None:
@@ -106,7 +93,7 @@ def test_a_run_weight_0_and_resume(checkout: tuple[Path, list[str]], images: Pat
     _, plain = rehearse(checkout, tmp_path / "plain", images, "--kd=none")
     off = ("--kd=demo", "--kd-agkd=0", "--kd-cgkd=0", "--kd-match=0")
     _, zero = rehearse(checkout, tmp_path / "zero", images, *off)
-    hashes = [hashed(run_dir, checkout[0]) for run_dir in (taught, plain, zero)]
+    hashes = [hash_of(run_dir, checkout[0]) for run_dir in (taught, plain, zero)]
     assert hashes[1] == hashes[2] != hashes[0]
     (snapshot,) = taught.glob("*.pkl")
     output, _ = rehearse(checkout, tmp_path / "again", images, "--kd=demo", f"--resume={snapshot}")

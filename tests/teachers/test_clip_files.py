@@ -200,5 +200,7 @@ def test_wrappers_are_taken_off(files: dict[str, Path], tmp_path: Path, form: st
 def test_the_names_of_transformers(tmp_path: Path) -> None:
     names = ("text_model.embeddings.token_embedding.weight", "vision_model.embeddings.patch_embedding.weight")
     safetensors.torch.save_file({name: torch.zeros(2) for name in names}, tmp_path / "model.safetensors")
-    with pytest.raises(TeacherError, match=r"the names of the transformers package; give the folder .* --kd=hf:FOLDER"):
+    with pytest.raises(
+        TeacherError, match=r"; it is weights of the transformers package: give the folder .* --kd=hf:FOLDER"
+    ):
         load_teacher(f"clip:{tmp_path}/model.safetensors")

@@ -39,14 +39,14 @@ _DECODERS = min(os.cpu_count() or 1, 16)  # threads
 def _open_files(path: Path, flag: str) -> FileTable:
     if not path.exists():
         raise UserError(f"{flag}: '{path}' does not exist")
-    if any(path.glob("training-state.pt")) or any(path.glob("*/training-state.pt")):  # of a run: grids, no images
-        raise UserError(f"{flag}: '{path}' holds no images to use{what_it_is(path)}")
     try:
         files = open_table(path, IMAGE_SUFFIXES, companion="dataset.json")
     except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise UserError(
             f"{flag}: cannot read '{path}' ({error}); expected a folder or a zip of images{what_it_is(path)}"
         ) from None
+    if files.skipped[".pt"] and any(path.glob("training-state.pt")) | any(path.glob("*/training-state.pt")):
+        raise UserError(f"{flag}: '{path}' holds no images to use{what_it_is(path)}")  # a run's: grids
     if not len(files):
         zips = list(path.glob("*.zip")) if path.is_dir() else []
         hint = f"; did you mean {flag}='{zips[0]}'?" if zips else what_it_is(path)
@@ -110,7 +110,8 @@ class ImageDataset:
         self._flag = flag
         self._files = _open_files(self.path, flag)
         self.name = self.path.resolve().stem if self.path.is_file() else self.path.resolve().name
-        usable = _usable([self._files.name(number) for number in range(len(self._files))])
+        names = [self._files.name(number) for number in range(len(self._files))]
+        usable = _usable(names)
         self.raw_length = len(usable)
         self.mirror = mirror
         self._resize = resolution
@@ -122,7 +123,8 @@ class ImageDataset:
         self._kept = usable[_choose(len(usable), max_size, holdout, held_out, seed)]
         self.resolution = resolution or self._common_resolution()
 
-        names = self._names_in_meta()
+        root = self._files.companion_root  # dataset.json names the images relative to the folder it lies in
+        names = [name.removeprefix(root) for name in names]
         meta = read_meta(self._files.companion, self.path)
         by_folder = None if self._files.companion else classes_by_folder(names)
         labels = None
@@ -237,12 +239,6 @@ class ImageDataset:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pixels": None}
-
-    def _names_in_meta(self) -> list[str]:
-        """The images' names as dataset.json gives them: relative to the folder it lies in."""
-        root = self._files.companion_root
-        names = (self._files.name(number) for number in range(len(self._files)))
-        return [name.removeprefix(root) for name in names]
 
     def labels_at(self, indices: np.ndarray) -> np.ndarray:
         """[B, label_dim] float32 of the images at `indices` [B]."""

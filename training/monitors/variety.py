@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import torch
 from torch import Tensor
 
 from training.monitors.alarm import Alarm
 
-__all__ = ["VarietyMonitor", "spread"]
+__all__ = ["VarietyMonitor", "spread", "spread_of"]
 
 LOST = 0.5  # of the most variety there was
 COLLAPSED = 0.2  # of that of the real images; runs that learn have more than 0.3 from the first snapshot on
@@ -16,6 +19,16 @@ def spread(images: Tensor) -> float:
     """How much [N, C, H, W] images in [-1, 1] differ to the eye: the standard deviation over N, averaged over pixels
     and channels. What lies outside is shown clipped, so it counts as that."""
     return float(images.float().clamp(-1, 1).std(dim=0, correction=0).mean())
+
+
+def spread_of(batches: Iterable[Tensor]) -> float:
+    """The same of images that come in batches: at 1024 pixels those of a grid are a gigabyte."""
+    count, total, squares = 0, torch.zeros([]), torch.zeros([])
+    for images in batches:
+        values = images.clamp(-1, 1).double()
+        count, total, squares = count + len(images), total + values.sum(0), squares + values.square().sum(0)
+    mean = total / count
+    return float((squares / count - mean.square()).clamp(min=0).sqrt().mean())
 
 
 class VarietyMonitor:

@@ -8,7 +8,7 @@ from training.data.dataset import ImageDataset
 from training.networks.discriminator import group_size_of
 from training.session import Session
 
-__all__ = ["describe", "repetitions"]
+__all__ = ["describe", "repetitions", "skipped"]
 
 FEW_IMAGES = 50  # with fewer, copies are likely: noted at the start
 
@@ -50,6 +50,12 @@ def describe(session: Session) -> list[str]:
     return lines
 
 
+def skipped(dataset: ImageDataset, what: str = "other files") -> str:
+    """Of `dataset.skipped`, in words."""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in dataset.skipped.most_common(6))
+    return f"{dataset.skipped.total()} {what} skipped ({kinds})"
+
+
 def repetitions(dataset: ImageDataset) -> str:
     """Of `dataset.repeated`, in words."""
     (name, earlier), count = dataset.repeated[0], len(dataset.repeated)
@@ -74,8 +80,7 @@ def _remarks(session: Session) -> list[str]:
             f"divide the {config.micro_batch} images that D sees at once"
         )
     if dataset.skipped:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in dataset.skipped.most_common(6))
-        remarks.append(f"Note:        {dataset.skipped.total()} other files skipped ({kinds})")
+        remarks.append(f"Note:        {skipped(dataset)}")
     if dataset.fits_in_memory and dataset.repeated:
         remarks.append(f"Note:        {repetitions(dataset)}")
     if dataset.used < FEW_IMAGES:
