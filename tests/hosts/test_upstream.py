@@ -103,6 +103,7 @@ def test_a_run_weight_0_and_resume(checkout: tuple[Path, list[str]], images: Pat
 def test_the_gradients_are_those_of_the_joint_form(checkout: tuple[Path, list[str]], tmp_path: Path) -> None:
     done = isolated(compare_gradients, checkout[0])
     assert done.returncode == 0, done.output
+    print(done.output)
 
 
 def test_the_patch(checkout: tuple[Path, list[str]], images: Path, tmp_path: Path) -> None:
