@@ -14,6 +14,7 @@ import dataclasses
 import json
 import math
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass
@@ -32,7 +33,7 @@ from kd_plugin.config.schema import option
 from torch_utils.device import pick_device
 from torch_utils.ranks import joined_ranks, local_device
 from training.checkpoint import load_snapshot
-from training.cli import script
+from training.cli import from_python, function, script
 from training.config import SIZE
 from training.data.dataset import ImageDataset
 from training.data.fewshot_sets import resolve_data
@@ -45,11 +46,11 @@ from training.metrics import (
     ImageFolder,
     MetricResult,
     Reals,
-    evaluate,
     load_detector,
     load_perceptual,
     parse_metrics,
 )
+from training.metrics import evaluate as measure
 from training.metrics.detectors import INCEPTION, VGG
 from training.metrics.pairs import write_nearest
 from training.metrics.samples import BATCH, Progress
@@ -106,7 +107,37 @@ class Options:
 @add_flags(Options)
 @script
 def main(**flags: Any) -> None:
-    options = options_from(Options, flags)
+    results, notes = _evaluate(options_from(Options, flags))
+    for line in notes:
+        click.echo(f"Note: {line}", err=True)
+    for result in results:
+        click.echo(json.dumps(result.to_json()))
+    if results and sys.stdout.isatty():
+        click.echo(_table(results), err=True)
+
+
+@function(Options)
+def evaluate(**options: Any) -> list[MetricResult]:
+    """What the command does, from Python.
+
+    Args:
+        options: its flags, with _ for -; see `Options`.
+
+    Returns:
+        One result for each metric. What is worth a note is a Python warning.
+
+    Raises:
+        UserError: as the command; names the argument.
+        RunFailed: not enough memory.
+    """
+    results, notes = _evaluate(from_python(Options, options))
+    for line in notes:
+        warnings.warn(line, stacklevel=2)
+    return results
+
+
+def _evaluate(options: Options) -> tuple[list[MetricResult], list[str]]:
+    """The results, and notes on them; both empty in all processes but the first."""
     if (options.network is None) == (options.fakes is None):
         raise UserError("give either --network=SNAPSHOT or --fakes=DIR, the generated images to measure")
     metrics = parse_metrics(options.metrics)
@@ -126,18 +157,13 @@ def main(**flags: Any) -> None:
             ranks=ranks,
             on_progress=show,
         )
-        results = evaluate(fakes, reals, detector, metrics, how)
+        results = measure(fakes, reals, detector, metrics, how)
     if not ranks.is_main:
-        return
+        return [], []
     if options.nearest is not None:
         count = max((metric.num_fake for metric in metrics), default=len(train))
         write_nearest(Path(options.nearest), fakes, train, detector, count, options.batch)
-    for line in (*remarks(fakes, results), *remarks_on_reals(reals)):
-        click.echo(f"Note: {line}", err=True)
-    for result in results:
-        click.echo(json.dumps(result.to_json()))
-    if sys.stdout.isatty():
-        click.echo(_table(results), err=True)
+    return results, [*remarks(fakes, results), *remarks_on_reals(reals)]
 
 
 def open_reals(options: Options, use_labels: bool) -> tuple[ImageDataset, Reals]:

@@ -28,7 +28,7 @@ from kd_plugin.config.schema import option
 from kd_plugin.errors import nearest
 from torch_utils.device import pick_device
 from training.checkpoint import load_snapshot
-from training.cli import script
+from training.cli import from_python, function, script
 from training.config import SIZE
 from training.networks import Generator
 from training.report.image_grid import save_grid, save_image, to_pixels
@@ -57,9 +57,39 @@ class Options:
 @click.command(cls=GroupedCommand, help=__doc__, context_settings={"max_content_width": 120})
 @add_flags(Options)
 @script
-@torch.no_grad()
 def main(**flags: Any) -> None:
-    options = options_from(Options, flags)
+    made = _generate(options_from(Options, flags))
+    click.echo(f"{len(made.images)} images and grid.png are in {made.folder}")
+    for line in made.remarks:
+        click.echo(line)
+
+
+@function(Options)
+def generate(**options: Any) -> Generated:
+    """What the command does, from Python.
+
+    Args:
+        options: its flags, with _ for - (`trunc_cutoff=4`, `class_="dog"`); see `Options`.
+
+    Raises:
+        UserError: as the command; names the argument.
+        RunFailed: not enough memory, or the images cannot be written.
+    """
+    return _generate(from_python(Options, options))
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The files that were written, in the order of the seeds, and what the user may not have meant."""
+
+    folder: Path
+    images: list[Path]
+    grid: Path
+    remarks: list[str]
+
+
+@torch.no_grad()
+def _generate(options: Options) -> Generated:
     seeds = parse_seeds(options.seeds)
     device = pick_device(options.device)
     snapshot = load_snapshot(options.network, device)
@@ -72,7 +102,7 @@ def main(**flags: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
     how = {"psi": options.trunc, "class": None if index is None else (names[index] if names else index)}
-    batches = []
+    batches, files = [], []
     for start in range(0, len(seeds), options.batch):
         part = seeds[start : start + options.batch]
         images = G(
@@ -83,13 +113,12 @@ def main(**flags: Any) -> None:
             noise_mode=options.noise_mode,
         )
         for seed, pixels in zip(part, to_pixels(images), strict=True):
-            save_image(pixels, folder / f"seed{seed:04d}.png", {"kd_plugin": json.dumps({"seed": seed, **how})})
+            files.append(folder / f"seed{seed:04d}.png")
+            save_image(pixels, files[-1], {"kd_plugin": json.dumps({"seed": seed, **how})})
         batches.append(images.float().cpu())
     tiles = {"kd_plugin": json.dumps({"tiles": [{"seed": seed, **how} for seed in seeds]})}
     save_grid(torch.cat(batches), folder / "grid.png", min(options.columns, len(seeds)), tiles)
-    click.echo(f"{len(seeds)} images and grid.png are in {folder}")
-    for line in remarks(options, folder, seeds):
-        click.echo(line)
+    return Generated(folder, files, folder / "grid.png", remarks(options, folder, seeds))
 
 
 def latents(seeds: Sequence[int], z_dim: int) -> torch.Tensor:

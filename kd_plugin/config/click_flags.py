@@ -139,10 +139,14 @@ def require_in_range(record: type, values: Mapping[str, Any]) -> None:
         values: some of them, by key.
 
     Raises:
-        KDError: a number is not in its range; names the flag.
+        KDError: a number is not in its range, or a name not among the choices; names the flag.
     """
     for item, value, expected in out_of_range(record, values):
         raise KDError(f"{plain_flag(item.key)}: {value} was given, it must be {expected}")
+    for item in options_of(record):  # click asks for these itself; config.json and Python do not
+        name = values.get(item.key)
+        if item.choices and name is not None and name not in item.choices:
+            raise KDError(f"{plain_flag(item.key)}: {name} was given, it must be one of {', '.join(item.choices)}")
 
 
 class TrainCommand(GroupedCommand):

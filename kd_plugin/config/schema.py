@@ -173,7 +173,9 @@ def out_of_range(config: type, values: Mapping[str, Any]) -> Iterator[tuple[Opti
     """Of `values` by key: the options whose number is not in its range, its value, and what it must be instead."""
     for item in options_of(config):
         value = values.get(item.key)
-        if item.kind in (int, float) and value is not None and (problem := item.range.problem(value)):
+        if item.kind not in (int, float) or not isinstance(value, int | float) or isinstance(value, bool):
+            continue  # no number: from_dict refuses it
+        if problem := item.range.problem(value):
             yield item, value, problem
 
 

@@ -145,7 +145,7 @@ def test_accepted(name: str, kind: str, tmp_path: Path) -> None:
         compression = zipfile.ZIP_DEFLATED if kind == "deflated" else zipfile.ZIP_STORED
         path = zipped(tmp_path / "set.zip", case.files, compression)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    _, dataset = configure({"data": str(path), **case.options}, {})
+    _, dataset = configure({"data": str(path), **case.options})
     dataset.preload()
     assert (dataset.used, dataset.resolution, dataset.label_dim) == (case.images, SIDE, case.labels)
     assert case.note in dataset.label_note
@@ -157,7 +157,7 @@ def test_grey_stays_grey_and_alpha_lies_on_white(tmp_path: Path) -> None:
     grey = Image.new("LA", (SIDE, SIDE), (128, 255))
     clear = Image.new("LA", (SIDE, SIDE), (128, 0))
     path = in_folder(tmp_path / "set", {"a.png": encoded(grey), "b.png": encoded(clear)})
-    _, dataset = configure({"data": str(path)}, {})
+    _, dataset = configure({"data": str(path)})
     assert (dataset[0][0] == 128).all()
     assert (dataset[1][0] == 255).all()
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from dnnlib.files import write_atomic
 from kd_plugin import TermInfo
+from training.report.records import STATS, read_stats
 
 __all__ = ["save_chart"]
 
@@ -53,10 +55,9 @@ def save_chart(run_dir: Path, terms: Sequence[TermInfo] = ()) -> bool:
         from matplotlib.figure import Figure
     except ImportError:
         return False
-    stats = run_dir / "stats.jsonl"
-    ticks = [json.loads(line) for line in stats.read_text(encoding="utf-8").splitlines()] if stats.is_file() else []
+    stats = read_stats(run_dir) if (run_dir / STATS).is_file() else {}
     panels = [*_BEFORE_TERMS, *_term_panels(terms), *_AFTER_TERMS]
-    panels = [panel for panel in panels if any(name in tick for tick in ticks for name in panel.lines.values())]
+    panels = [panel for panel in panels if any(name in stats for name in panel.lines.values())]
     if not panels:
         return False
     columns = min(len(panels), MOST_COLUMNS)
@@ -65,11 +66,8 @@ def save_chart(run_dir: Path, terms: Sequence[TermInfo] = ()) -> bool:
     for place, panel in enumerate(panels, start=1):
         axes = figure.add_subplot(rows, columns, place)
         for label, name in panel.lines.items():
-            # A figure that is missing or not finite (null) leaves a gap.
-            points = [(tick["Progress/kimg"]["mean"], tick.get(name, {}).get("mean")) for tick in ticks]
-            if any(value is not None for _, value in points):
-                kimg, values = zip(*points, strict=True)
-                axes.plot(kimg, [float("nan") if value is None else value for value in values], ".-", label=label)
+            if name in stats and np.isfinite(stats[name]).any():  # NaN leaves a gap
+                axes.plot(stats["Progress/kimg"], stats[name], ".-", label=label)
         axes.set_title(panel.title, fontsize=10)
         axes.set_xlabel("kimg")
         axes.grid(alpha=0.3)

@@ -14,11 +14,10 @@ from tqdm import tqdm
 
 from dnnlib.files import errors_name, write_atomic
 from torch_utils.stats import Stat
+from training.report.records import STATS
 from training.report.trackers import Trackers
 
 __all__ = ["Logbook"]
-
-_STATS = "stats.jsonl"
 
 
 class Logbook:
@@ -32,7 +31,7 @@ class Logbook:
         self._trackers: Trackers | None = None
         if run_dir is None:
             return
-        self._stats = run_dir / _STATS
+        self._stats = run_dir / STATS
         for path in (self._stats, *run_dir.glob("metric-*.jsonl")):
             _drop_later_lines(path, start_nimg / 1000)
         self._log = open(run_dir / "log.txt", "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)

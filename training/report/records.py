@@ -1,0 +1,68 @@
+"""What a run wrote down: read again for charts, reports and notebooks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dnnlib.errors import UserError
+
+__all__ = ["STATS", "read_lines", "read_metrics", "read_stats"]
+
+STATS = "stats.jsonl"
+
+
+def read_stats(run_dir: str | Path) -> dict[str, np.ndarray]:
+    """The figures of a run's log, each as a curve.
+
+    Args:
+        run_dir: the folder of a run.
+
+    Returns:
+        For each name in stats.jsonl its mean at every tick, float64; NaN where it was not measured or not finite.
+        `Progress/kimg` says when.
+
+    Raises:
+        UserError: the folder holds no stats.jsonl.
+    """
+    path = Path(run_dir) / STATS
+    if not path.is_file():
+        raise UserError(f"'{run_dir}' holds no {STATS}; give the folder of a run, such as runs/00000-...")
+    ticks = list(read_lines(path))
+    names = dict.fromkeys(name for tick in ticks for name in tick)
+
+    def value(tick: dict[str, Any], name: str) -> float:
+        stat = tick.get(name)
+        mean = stat.get("mean") if isinstance(stat, dict) else stat  # the time stamp stands alone
+        return float("nan") if mean is None else float(mean)
+
+    return {name: np.array([value(tick, name) for tick in ticks]) for name in names}
+
+
+def read_metrics(run_dir: str | Path) -> dict[str, dict[float, float]]:
+    """The metrics of a run's snapshots, each as a curve: value by kimg.
+
+    Args:
+        run_dir: the folder of a run.
+    """
+    curves: dict[str, dict[float, float]] = {}
+    for path in sorted(Path(run_dir).glob("metric-*.jsonl")):
+        for line in read_lines(path):
+            for name, value in line["results"].items():
+                curves.setdefault(name, {})[line["kimg"]] = value
+    return curves
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a .jsonl file; a line that a kill cut short is left out."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(record, dict):
+            yield record

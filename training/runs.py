@@ -1,0 +1,138 @@
+"""One run from its start to its end: built or continued, trained, and its log's first and last lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dnnlib.files import make_run_dir, require_writable, write_atomic
+from kd_plugin.config.schema import to_dict
+from kd_plugin.teachers import split_spec
+from torch_utils.ranks import Ranks
+from training.checkpoint import load_snapshot
+from training.config import TrainConfig, with_precision
+from training.data.dataset import ImageDataset
+from training.drawings import DemoSpec
+from training.loop import fake_grid_path, measure_what_was_missed, run, snapshot_path
+from training.report.describe import describe
+from training.report.logbook import Logbook
+from training.report.trackers import open_trackers, require_wandb
+from training.resume import LATEST, config_json, content_of, run_to_continue, state_to_continue
+from training.session import Session
+
+__all__ = ["Run", "run_or_continue"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `train` made.
+
+    folder: of the run; see README.md for what it holds.
+    snapshot: the networks as they are now, for generate and evaluate.
+    grid: the latest image grid.
+    kimg: thousands of real images shown so far.
+    status: 0, or 128 + the number of the signal that stopped it.
+    """
+
+    folder: Path
+    snapshot: Path
+    grid: Path
+    kimg: float
+    status: int
+
+    @property
+    def finished(self) -> bool:
+        """False if it was stopped (in a notebook, by interrupting the kernel); all was saved, and
+        `train(..., resume=folder)` continues."""
+        return self.status == 0
+
+
+def run_or_continue(config: TrainConfig, dataset: ImageDataset, resume: str | None, ranks: Ranks) -> Run:
+    """Build the run, restore its state if it continues one, and train; everything is checked before writing."""
+    name = run_name(config)
+    ranks.from_first(lambda: require_writable(config.outdir))
+    require_wandb(config.wandb)
+    content = ranks.from_first(lambda: content_of(config, dataset))
+    run_dir = ranks.from_first(lambda: run_to_continue(config, content, name, resume))
+    taken: list[str] = []
+    state = None if run_dir is None else state_to_continue(config, content, run_dir)
+    if state is not None:
+        saved = state["config"]  # `auto` may choose differently today: the run keeps its choice
+        networks = saved["precision"] if config.precision == "auto" else config.precision
+        config = with_precision(config, networks, saved["kd"]["precision"])
+    session = Session.build(config, dataset, ranks)
+    config = session.config
+    if state is not None:
+        session.load_state_dict(state)
+    elif resume not in (None, LATEST):
+        snapshot = load_snapshot(resume, roles=("G", "D", "G_ema"), flag="--resume")
+        taken = [f"Warm start:  {line}" for line in session.start_from(snapshot)]
+    run_dir = run_dir or ranks.from_first(lambda: make_run_dir(Path(config.outdir), name))
+    if ranks.is_main:
+        write_atomic(run_dir / "config.json", config_json(config, session.prompts, content))
+
+    with Logbook(run_dir if ranks.is_main else None, round(config.kimg * 1000), session.nimg) as log:
+        if ranks.is_main:
+            log.follow(open_trackers(run_dir, to_dict(config), session.nimg, log.write))
+        log.write(f"Run folder:  {run_dir}")
+        for line in (*describe(session), *origin(session, state, resume), *taken):
+            log.write(line)
+        if state is not None and state["config"]["metrics"] == config.metrics:
+            measure_what_was_missed(session, run_dir, log)
+        status = run(session, run_dir, log)
+        if status:
+            log.write(f"Stopped at {session.nimg / 1000:.1f} kimg; the same command with --resume=latest continues")
+        else:
+            for line in closing(session, run_dir):
+                log.write(line)
+    return Run(run_dir, snapshot_path(session, run_dir), fake_grid_path(session, run_dir), session.nimg / 1000, status)
+
+
+def origin(session: Session, state: dict[str, Any] | None, resume: str | None) -> Iterator[str]:
+    """Where a run stands that continues, or should have continued, another."""
+    config = session.config
+    if resume == LATEST and session.nimg == 0:
+        yield f"Resume:      no earlier run called '{run_name(config)}' in '{config.outdir}'; this is a new one"
+    elif state is not None:
+        yield f"Resume:      at {session.nimg / 1000:.1f} kimg"
+        if (before := state["config"]["gpus"]) != config.gpus:
+            yield f"             in {config.gpus} processes, before in {before}: random draws differ from here on"
+    if session.nimg >= round(config.kimg * 1000):
+        yield f"Note:        the run has reached --kimg={config.kimg:g} already; a larger --kimg continues it"
+
+
+def closing(session: Session, run_dir: Path) -> list[str]:
+    """The last lines of the log: files to look at, and the next commands."""
+    snapshot, grid = snapshot_path(session, run_dir), fake_grid_path(session, run_dir)
+    distils = session.config.kd.enabled
+    lines = [
+        f"Finished at {session.nimg / 1000:.1f} kimg. Look at",
+        f"    {grid}    generated images (reals.png: the training images)",
+        f"    {run_dir / 'chart.png'}    D's scores{' and the distillation' if distils else ''}",
+        f"    {run_dir / 'views.png'}    what D {'and the teacher see' if distils else 'sees'}",
+        "For more images:",
+        f"    python generate.py --network={snapshot} --seeds=0-31 --trunc=0.7",
+    ]
+    if DemoSpec.parse(session.config.data):
+        lines += [
+            "For your own images (a folder or zip of 100 or more; a GPU is recommended):",
+            "    python train.py --kd=clip --data=FOLDER --resolution=256",
+        ]
+    return lines
+
+
+def run_name(config: TrainConfig) -> str:
+    """'100-shot-obama-low_shot-kd-clip': the images, the preset, the teacher, and --desc."""
+    data = re.sub(r"\.zip$", "", Path(config.data.rstrip("/\\")).name)
+    parts = [data, config.cfg]
+    if config.kd.enabled:
+        parts.append("kd")
+        for _, spec in split_spec(config.kd.teacher):
+            scheme, _, rest = spec.partition(":")
+            parts += [scheme, Path(rest).stem] if rest and scheme != "script" else [scheme]
+    if config.desc:
+        parts.append(config.desc)
+    return "-".join(parts)
