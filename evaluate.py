@@ -56,7 +56,7 @@ from training.metrics.pairs import write_nearest
 from training.metrics.samples import BATCH, Progress
 from training.networks import Generator
 from training.report.describe import repetitions, skipped
-from training.resume import read_config
+from training.resume import CONFIG, read_config
 
 _ABOUT = "\n".join(f"    {family.form.format(n='N'):<15} {family.about}" for family in FAMILIES)
 
@@ -220,7 +220,7 @@ def chosen_by_run(network: Path, data: str, dataset: ImageDataset) -> dict[str, 
     Empty if that file is missing or belongs to a run on other images, wherever they lay.
     """
     try:
-        saved = read_config(network.parent / "config.json")
+        saved = read_config(network.parent / CONFIG)
         same = saved.options["data"] == data  # all that version 0.1 knows
         if "data" in saved.content:
             same = saved.content["data"] == dataset.source_fingerprint

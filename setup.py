@@ -7,7 +7,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HF = "transformers>=4.45"
-HOST = ["click>=8.1", "pillow>=10.1", "ninja>=1.11", "matplotlib>=3.8"]
+HOST = ["click>=8.1", "pillow>=10.1", "ninja>=1.11", "matplotlib>=3.8", "jinja2>=3.1"]
 
 setup(
     name="kd_plugin",

@@ -11,10 +11,7 @@ from __future__ import annotations
 import dnnlib.threads  # noqa: F401  # first: OpenMP reads its settings when torch is imported
 
 # isort: split
-import dataclasses
-import os
 import sys
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,10 +25,9 @@ from kd_plugin.config.click_flags import (
     add_flags,
     grouped_option,
     import_option,
-    require_in_range,
     variant_option,
 )
-from kd_plugin.config.kd import KDConfig, require_numbers
+from kd_plugin.config.kd import KDConfig
 from kd_plugin.config.ranges import ABOVE_0
 from kd_plugin.config.schema import options_of
 from kd_plugin.errors import flag, nearest
@@ -40,12 +36,10 @@ from torch_utils.device import pick_device
 from torch_utils.launch import launch
 from torch_utils.ranks import joined_ranks
 from training.cli import function, plain_values, script
-from training.config import TrainConfig, resolve
-from training.data.dataset import ImageDataset
-from training.data.image_sets import ImageOptions, open_training_set
+from training.config import TrainConfig
 from training.probing import probe_lines
-from training.resume import config_json, content_of, read_config
-from training.runs import Run, run_or_continue
+from training.resume import config_json, content_of
+from training.runs import Run, configure, run_or_continue, started_by_torchrun
 from training.session import Session
 
 
@@ -128,21 +122,6 @@ def train(*, resume: str | Path | None = None, config: str | Path | None = None,
         return run_or_continue(resolved, dataset, None if resume is None else str(resume), ranks)
 
 
-def started_by_torchrun() -> bool:
-    return "WORLD_SIZE" in os.environ
-
-
-def world_of_torchrun(asked: int | None) -> int:
-    """
-    Raises:
-        UserError: --gpus asks for another number of processes than there are.
-    """
-    world = int(os.environ["WORLD_SIZE"])
-    if asked not in (None, world):
-        raise UserError(f"--gpus={asked}: {world} processes were started already (torchrun); leave --gpus out")
-    return world
-
-
 def require_gpus(config: TrainConfig) -> None:
     """
     Raises:
@@ -154,34 +133,6 @@ def require_gpus(config: TrainConfig) -> None:
             f"--gpus={config.gpus}: this machine has {torch.cuda.device_count()}; give that, or --device=cpu to share "
             "the CPU's cores"
         )
-
-
-def configure(
-    flags: Mapping[str, Any], config_file: str | None = None, variant: str | None = None
-) -> tuple[TrainConfig, ImageDataset]:
-    """Open the images and resolve every option; a preset may depend on the images' size.
-
-    Args:
-        flags: those that were given, by key; of the distillation as `kd_` + key.
-        config_file: a config.json, for the others.
-        variant: a published configuration of the distillation.
-    """
-    fields = {field.name for field in dataclasses.fields(TrainConfig)}
-    given = {name: value for name, value in flags.items() if name in fields}
-    kd_given = {name.removeprefix("kd_"): value for name, value in flags.items() if name not in fields}
-    if started_by_torchrun():
-        given["gpus"] = world_of_torchrun(given.get("gpus"))
-    saved = read_config(config_file).options if config_file is not None else None
-    require_in_range(TrainConfig, given)  # before images are opened
-    require_numbers(kd_given)
-    names = {field.name for field in dataclasses.fields(ImageOptions)}
-    images = {
-        field.name: given.get(field.name, (saved or {}).get(field.name, field.default))
-        for field in dataclasses.fields(TrainConfig)
-        if field.name in names
-    }
-    dataset = open_training_set(ImageOptions(**images))
-    return resolve(given, kd_given, dataset.resolution, saved, variant), dataset
 
 
 if __name__ == "__main__":

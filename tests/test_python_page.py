@@ -25,7 +25,7 @@ from training.cli import with_arguments
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 CELLS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-SHORTER = {"PATH/OF/THE/CLONE": str(ROOT), "kimg=2": "kimg=0.064", "kimg=3": "kimg=0.096", "kid500": "kid64", "mem500": "mem64"}
+SHORTER = {"PATH/OF/THE/CLONE": str(ROOT), "kimg=2": "kimg=0.064", "kimg=3": "kimg=0.096", "500": "64"}
 
 
 def notebook(folder: Path) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 import evaluate
 import generate
 import kd_plugin
+import report
 import train
 from studies.results import RESULTS, load_results
 
@@ -32,6 +33,7 @@ SCRIPTS: dict[str, click.Command] = {
     "train.py": train.main,
     "generate.py": generate.main,
     "evaluate.py": evaluate.main,
+    "report.py": report.main,
 }
 
 

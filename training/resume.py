@@ -24,6 +24,7 @@ from training.config import ADA_KIMG, TrainConfig
 from training.data.dataset import ImageDataset
 
 __all__ = [
+    "CONFIG",
     "LATEST",
     "SavedRun",
     "config_json",
@@ -34,6 +35,7 @@ __all__ = [
     "state_to_continue",
 ]
 
+CONFIG = "config.json"  # in the folder of a run
 LATEST = "latest"
 # In config.json beside the options: the chosen prompts, for the reader; and what content_of returned.
 _PROMPTS, _CONTENT = "kd_prompts_used", "content"
@@ -41,10 +43,12 @@ _PROMPTS, _CONTENT = "kd_prompts_used", "content"
 
 @dataclass(frozen=True)
 class SavedRun:
-    """What config.json holds: the options, and the content of the files that they name, see `content_of`."""
+    """What config.json holds: the options; the content of the files that they name, see `content_of`; the prompts that
+    were chosen."""
 
     options: dict[str, Any]
     content: dict[str, str]
+    prompts: tuple[str, ...]
 
 
 def content_of(config: TrainConfig, dataset: ImageDataset) -> dict[str, str]:
@@ -88,9 +92,8 @@ def read_config(path: str | Path) -> SavedRun:
         raise UserError(f"--config: '{path}' cannot be read as JSON: {error}{what_it_is(Path(path))}") from error
     if not isinstance(saved, dict) or not saved.keys() & TrainConfig.__dataclass_fields__.keys():
         raise UserError(f"--config: '{path}' holds no options; give the config.json of a run{what_it_is(Path(path))}")
-    saved.pop(_PROMPTS, None)
-    content = saved.pop(_CONTENT, {})
-    return SavedRun(saved, content)
+    prompts, content = saved.pop(_PROMPTS, ()), saved.pop(_CONTENT, {})
+    return SavedRun(saved, content, tuple(prompts))
 
 
 def run_to_continue(config: TrainConfig, content: Mapping[str, str], name: str, resume: str | None) -> Path | None:
@@ -110,7 +113,7 @@ def run_to_continue(config: TrainConfig, content: Mapping[str, str], name: str, 
     others: list[tuple[Path, list[str]]] = []
     for folder in runs_with_state(Path(config.outdir)) if resume == LATEST else []:
         try:
-            saved = read_config(folder / "config.json")
+            saved = read_config(folder / CONFIG)
         except UserError:  # one broken folder must not block the others
             continue
         differences = differing_fields(saved.options, config, saved.content, content)
@@ -133,7 +136,7 @@ def state_to_continue(config: TrainConfig, content: Mapping[str, str], run_dir: 
         UserError: the state in `run_dir` cannot be read, or belongs to another configuration.
     """
     state = load_state(run_dir)
-    beside = run_dir / "config.json"
+    beside = run_dir / CONFIG
     content_then = read_config(beside).content if beside.is_file() else {}
     differences = differing_fields(state["config"], config, content_then, content)
     if differences:

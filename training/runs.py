@@ -1,29 +1,78 @@
-"""One run from its start to its end: built or continued, trained, and its log's first and last lines."""
+"""One run from its start to its end: configured, built or continued, trained; and its log's first and last lines."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dnnlib.errors import UserError
 from dnnlib.files import make_run_dir, require_writable, write_atomic
+from kd_plugin.config.click_flags import require_in_range
+from kd_plugin.config.kd import require_numbers
 from kd_plugin.config.schema import to_dict
 from kd_plugin.teachers import split_spec
 from torch_utils.ranks import Ranks
 from training.checkpoint import load_snapshot
-from training.config import TrainConfig, with_precision
+from training.config import TrainConfig, resolve, with_precision
 from training.data.dataset import ImageDataset
+from training.data.image_sets import ImageOptions, open_training_set
 from training.drawings import DemoSpec
 from training.loop import fake_grid_path, measure_what_was_missed, run, snapshot_path
 from training.report.describe import describe
 from training.report.logbook import Logbook
 from training.report.trackers import open_trackers, require_wandb
-from training.resume import LATEST, config_json, content_of, run_to_continue, state_to_continue
+from training.resume import CONFIG, LATEST, config_json, content_of, read_config, run_to_continue, state_to_continue
 from training.session import Session
 
-__all__ = ["Run", "run_or_continue"]
+__all__ = ["Run", "configure", "run_or_continue", "started_by_torchrun"]
+
+
+def configure(
+    flags: Mapping[str, Any], config_file: str | None = None, variant: str | None = None
+) -> tuple[TrainConfig, ImageDataset]:
+    """Open the images and resolve every option; a preset may depend on the images' size.
+
+    Args:
+        flags: those that were given, by key; of the distillation as `kd_` + key.
+        config_file: a config.json, for the others.
+        variant: a published configuration of the distillation.
+    """
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    given = {name: value for name, value in flags.items() if name in fields}
+    kd_given = {name.removeprefix("kd_"): value for name, value in flags.items() if name not in fields}
+    if started_by_torchrun():
+        given["gpus"] = world_of_torchrun(given.get("gpus"))
+    saved = read_config(config_file).options if config_file is not None else None
+    require_in_range(TrainConfig, given)  # before images are opened
+    require_numbers(kd_given)
+    names = {field.name for field in dataclasses.fields(ImageOptions)}
+    images = {
+        field.name: given.get(field.name, (saved or {}).get(field.name, field.default))
+        for field in dataclasses.fields(TrainConfig)
+        if field.name in names
+    }
+    dataset = open_training_set(ImageOptions(**images))
+    return resolve(given, kd_given, dataset.resolution, saved, variant), dataset
+
+
+def started_by_torchrun() -> bool:
+    return "WORLD_SIZE" in os.environ
+
+
+def world_of_torchrun(asked: int | None) -> int:
+    """
+    Raises:
+        UserError: --gpus asks for another number of processes than there are.
+    """
+    world = int(os.environ["WORLD_SIZE"])
+    if asked not in (None, world):
+        raise UserError(f"--gpus={asked}: {world} processes were started already (torchrun); leave --gpus out")
+    return world
 
 
 @dataclass(frozen=True)
@@ -72,7 +121,7 @@ def run_or_continue(config: TrainConfig, dataset: ImageDataset, resume: str | No
         taken = [f"Warm start:  {line}" for line in session.start_from(snapshot)]
     run_dir = run_dir or ranks.from_first(lambda: make_run_dir(Path(config.outdir), name))
     if ranks.is_main:
-        write_atomic(run_dir / "config.json", config_json(config, session.prompts, content))
+        write_atomic(run_dir / CONFIG, config_json(config, session.prompts, content))
 
     with Logbook(run_dir if ranks.is_main else None, round(config.kimg * 1000), session.nimg) as log:
         if ranks.is_main:
@@ -113,8 +162,9 @@ def closing(session: Session, run_dir: Path) -> list[str]:
         f"    {grid}    generated images (reals.png: the training images)",
         f"    {run_dir / 'chart.png'}    D's scores{' and the distillation' if distils else ''}",
         f"    {run_dir / 'views.png'}    what D {'and the teacher see' if distils else 'sees'}",
-        "For more images:",
+        "For more images, and for a page on overfitting, copies and how the images changed:",
         f"    python generate.py --network={snapshot} --seeds=0-31 --trunc=0.7",
+        f"    python report.py {run_dir}",
     ]
     if DemoSpec.parse(session.config.data):
         lines += [

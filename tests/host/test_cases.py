@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from train import configure, main
+from training.runs import configure, main
 
 SIDE = 16
 

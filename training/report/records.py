@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from dnnlib.errors import UserError
 
-__all__ = ["STATS", "read_lines", "read_metrics", "read_stats"]
+__all__ = ["STATS", "MetricCurve", "read_lines", "read_metrics", "read_stats"]
 
 STATS = "stats.jsonl"
 
@@ -43,17 +45,37 @@ def read_stats(run_dir: str | Path) -> dict[str, np.ndarray]:
     return {name: np.array([value(tick, name) for tick in ticks]) for name in names}
 
 
-def read_metrics(run_dir: str | Path) -> dict[str, dict[float, float]]:
-    """The metrics of a run's snapshots, each as a curve: value by kimg.
+@dataclass(frozen=True)
+class MetricCurve:
+    """A metric of a run's snapshots.
+
+    Attributes:
+        main: the name of its main value; `kid5k_full` of `kid5k_full` and `kid5k_full_stderr`.
+        values: by name, then by kimg.
+    """
+
+    main: str
+    values: dict[str, dict[float, float]]
+
+
+def read_metrics(run_dir: str | Path) -> dict[str, MetricCurve]:
+    """The metrics of a run's snapshots, by the name that `--metrics` gave them.
 
     Args:
-        run_dir: the folder of a run.
+        run_dir: the folder of a run, also of an official checkout: there the snapshot's name says when it was.
     """
-    curves: dict[str, dict[float, float]] = {}
+    curves: dict[str, MetricCurve] = {}
     for path in sorted(Path(run_dir).glob("metric-*.jsonl")):
+        values: dict[str, dict[float, float]] = {}
         for line in read_lines(path):
-            for name, value in line["results"].items():
-                curves.setdefault(name, {})[line["kimg"]] = value
+            found = re.search(r"(\d+)\.pkl$", line.get("snapshot_pkl") or "")
+            if "kimg" not in line and not found:
+                continue
+            kimg = float(line["kimg"] if found is None else found[1])
+            for name, value in line.get("results", {}).items():
+                values.setdefault(name, {})[kimg] = value
+        if values:
+            curves[path.stem.removeprefix("metric-")] = MetricCurve(next(iter(values)), values)
     return curves
 
 

@@ -1,0 +1,121 @@
+"""Curves of several runs as SVG: a colour is a run, a line style is a figure."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dnnlib.errors import UserError
+from training.report.page.record import RunRecord
+from training.report.panels import AFTER_TERMS, OVERFITTING, SCORES, Panel, panels_of_names
+
+__all__ = ["COLORS", "Drawing", "overfitting_curves", "training_curves"]
+
+# Of Paul Tol's "bright" scheme, which people with colour blindness can tell apart; then shades of grey.
+COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#222222", "#999999")
+_STYLES = ("-", "--", ":", "-.")
+_REST = (
+    Panel("ADA's p", {"p": "Progress/augment"}),
+    Panel("Seconds per kimg", {"seconds": "Timing/sec_per_kimg"}),
+    Panel("Fraction of the time spent on distillation", {"fraction": "Timing/kd_fraction"}),
+)
+GAP = OVERFITTING[1].lines
+Curve = tuple[Any, Any]  # kimg and values, of one length
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A set of axes. `source` is a data URI; `about` says in words what is drawn."""
+
+    title: str
+    source: str
+    about: str
+
+
+def overfitting_curves(runs: Sequence[RunRecord]) -> list[Drawing]:
+    """The gap and the scores that it is computed from; and every metric."""
+    drawn = [_of_stats(panel, runs) for panel in reversed(OVERFITTING)]
+    names = dict.fromkeys(name for run in runs for name in run.metrics)
+    return [each for each in (*drawn, *(_of_metric(name, runs) for name in names)) if each is not None]
+
+
+def training_curves(runs: Sequence[RunRecord]) -> list[Drawing]:
+    """All others."""
+    terms = panels_of_names(dict.fromkeys(name for run in runs for name in run.stats))
+    drawn = (_of_stats(panel, runs) for panel in (SCORES, *terms, *AFTER_TERMS, *_REST))
+    return [each for each in drawn if each is not None]
+
+
+def _of_stats(panel: Panel, runs: Sequence[RunRecord]) -> Drawing | None:
+    def lines(run: RunRecord) -> Iterator[tuple[str, Curve]]:
+        for label, name in panel.lines.items():
+            if name in run.stats and np.isfinite(run.stats[name]).any():
+                yield label, (run.stats["Progress/kimg"], run.stats[name])
+
+    return _draw(panel.title, [dict(lines(run)) for run in runs], list(panel.lines), is_gap=panel.lines is GAP)
+
+
+def _of_metric(metric: str, runs: Sequence[RunRecord]) -> Drawing | None:
+    """All its values but errors and counts; of one name each: the main value bare, others by their suffix."""
+
+    def lines(run: RunRecord) -> Iterator[tuple[str, Curve]]:
+        curve = run.metrics.get(metric)
+        for name, values in {} if curve is None else curve.values.items():
+            if not name.endswith(("_stderr", "_held_out", "_std")):
+                yield name.removeprefix(f"{metric}_"), (list(values), list(values.values()))
+
+    curves = [dict(lines(run)) for run in runs]
+    return _draw(metric, curves, list(dict.fromkeys(label for each in curves for label in each)))
+
+
+def _draw(
+    title: str, curves: Sequence[dict[str, Curve]], labels: Sequence[str], is_gap: bool = False
+) -> Drawing | None:
+    """None where no run has a line."""
+    if not any(curves):
+        return None
+    figure, axes = _figure()
+    for color, of_run in zip(_endless_colors(), curves, strict=False):
+        for label, (kimg, values) in of_run.items():
+            style = _STYLES[labels.index(label) % len(_STYLES)]
+            axes.plot(kimg, values, style, color=color, marker="." if len(kimg) < 40 else "", linewidth=1.5)
+    if is_gap:
+        axes.axhspan(0.5, 1.0, color="#EE6677", alpha=0.12, linewidth=0)
+        axes.set_ylim(min(-0.1, axes.get_ylim()[0]), 1.05)
+    if len(labels) > 1:
+        keys = [axes.plot([], [], _STYLES[n % len(_STYLES)], color="black")[0] for n in range(len(labels))]
+        axes.legend(keys, labels, fontsize=8, frameon=False)
+    axes.set_xlabel("kimg")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    return Drawing(title, _data_uri(figure), f"{title}, over kimg: {', '.join(labels)}")
+
+
+def _endless_colors() -> Iterator[str]:
+    yield from COLORS
+    while True:
+        yield COLORS[-1]
+
+
+def _figure() -> tuple[Any, Any]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError("curves need matplotlib, which is not installed: pip install matplotlib") from None
+    figure = Figure(figsize=(4.6, 3.0), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _data_uri(figure: Any) -> str:
+    from matplotlib import rc_context
+
+    text = io.BytesIO()
+    # Letters as text, not as outlines; equal figures give equal bytes.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "kd_plugin", "font.family": "sans-serif"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(text.getvalue()).decode()}"
