@@ -35,7 +35,11 @@ class Options:
     """The flags of this command."""
 
     out: str | None = option(
-        None, "The page to write", metavar="FILE.html", shown_default="report.html in the first run's folder"
+        None,
+        "The page to write",
+        metavar="FILE.html",
+        group="Page",
+        shown_default="report.html in the first run's folder",
     )
     samples: int = option(256, "Images to make and compare with the training images; 0: none", SAMPLES, metavar="N")
     data: str | None = option(

@@ -11,6 +11,7 @@ import pytest
 
 import evaluate
 import generate
+import report
 import train
 from kd_plugin.hosts.patch import main as patch
 from kd_plugin.probe.__main__ import main as probe
@@ -52,9 +53,14 @@ def test_paths_and_prompts(encoding: str, tmp_path: Path) -> None:
     measured = [f"--fakes={folder}/картинки", f"--data={data}", "--detector=demo", "--metrics=kid4_full"]
     status, output = run(evaluate.main, measured, encoding, tmp_path / "evaluate.txt")
     assert status == 0, output
+    status, output = run(report.main, [str(run_dir), "--samples=4"], encoding, tmp_path / "report.txt")
+    assert status == 0, output
+    assert "кот 猫.zip" in (run_dir / "report.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("main", [train.main, generate.main, evaluate.main, probe], ids=lambda main: main.__module__)
+@pytest.mark.parametrize(
+    "main", [train.main, generate.main, evaluate.main, report.main, probe], ids=lambda main: main.__module__
+)
 def test_help(main: Callable[[list[str]], object], tmp_path: Path) -> None:
     status, output = run(main, ["--help"], "ascii", tmp_path / "help.txt")
     assert status == 0, output

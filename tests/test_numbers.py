@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 import evaluate
 import generate
+import report
 import train
 from kd_plugin.config.click_flags import plain_flag
 from kd_plugin.config.kd import KDConfig
@@ -27,13 +28,16 @@ NEEDED = {
     "train": ["--data=none.zip", "--kd=demo"],
     "generate": ["--network=none.safetensors", "--seeds=0"],
     "evaluate": ["--network=none.safetensors", "--data=none.zip"],
+    "report": ["none.d"],
     "probe": ["--data=none.zip"],
 }
+PROGRAMS: dict[str, Any] = {"train": train, "generate": generate, "evaluate": evaluate, "report": report}
 RECORDS = [
     ("train", TrainConfig, plain_flag),
     ("train", KDConfig, flag),
     ("generate", generate.Options, plain_flag),
     ("evaluate", evaluate.Options, plain_flag),
+    ("report", report.Options, plain_flag),
     ("probe", ProbeOptions, plain_flag),
 ]
 INVALID = ("nan", "inf", "-inf", "-1", "0", "4294967297", "1e300", "", "many", "9" * 400)
@@ -58,7 +62,7 @@ def takes(item: Option, text: str) -> bool:
 
 
 def call(program: str, arguments: list[str]) -> tuple[int, str]:
-    command: click.Command = {"train": train, "generate": generate, "evaluate": evaluate}[program].main
+    command: click.Command = PROGRAMS[program].main
     result = CliRunner().invoke(command, arguments)
     assert isinstance(result.exception, SystemExit | None), result.exception  # no traceback
     return result.exit_code, result.output
@@ -86,7 +90,7 @@ def test_a_number_that_a_flag_cannot_take(
 def test_there_is_no_other_numeric_flag() -> None:
     """Each one has a range: a flag that is added outside the records would not be looked at above."""
     known = {(program, name) for program, name, _ in NUMERIC}
-    for program, module in (("train", train), ("generate", generate), ("evaluate", evaluate)):
+    for program, module in PROGRAMS.items():
         for parameter in module.main.params:
             numbers = isinstance(parameter.type, click.types.IntParamType | click.types.FloatParamType)
             if numbers and (program, parameter.opts[0]) not in known:
