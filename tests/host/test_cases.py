@@ -20,7 +20,8 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from training.runs import configure, main
+from train import main
+from training.runs import configure
 
 SIDE = 16
 
