@@ -7,6 +7,8 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from kd_plugin.errors import arg
+
 __all__ = ["what_it_is"]
 
 _PICTURES = {
@@ -38,7 +40,7 @@ def _of_folder(path: Path) -> str:
     if runs := sorted(entry.name for entry in path.iterdir() if (entry / "training-state.pt").is_file()):
         return f"a folder of runs: give one of them, such as '{path / runs[-1]}'"
     if "config.json" in names and {"model.safetensors", "pytorch_model.bin"} & names:
-        return f"a folder of the transformers package: --kd=hf:{path} takes it"
+        return f"a folder of the transformers package: {arg('teacher', f'hf:{path}')} takes it"
     return "" if names else "an empty folder"
 
 
@@ -80,11 +82,11 @@ def _of_zip(path: Path) -> str:
     except zipfile.BadZipFile:
         return "a zip or a torch file that is cut off: copy or download it again"
     if any(name.endswith("/constants.pkl") for name in names):
-        return "a TorchScript network: --detector takes it, or --kd=script:FILE if it is an image tower"
+        return f"a TorchScript network: --detector takes it, or {arg('teacher', 'script:FILE')} if it is an image tower"
     if pickled is not None:
         return _of_pickle([content])
     if names and all(name.endswith(".npy") for name in names):
-        return "a numpy archive (.npz): --kd=script:TOWER.pt+TEXTS.npz takes a table of texts"
+        return f"a numpy archive (.npz): {arg('teacher', 'script:TOWER.pt+TEXTS.npz')} takes a table of texts"
     pictures = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
     if any(name.lower().endswith(pictures) for name in names):
         return "a zip of images: --data, --reference and --fakes take it"
@@ -101,15 +103,16 @@ def _of_pickle(contents: Iterable[bytes]) -> str:
     if b"_extra_state" in text and b"balances" in text:
         return "the state of a distillation: it is found by itself beside its snapshot"
     if b"visual.conv1.weight" in text and b"token_embedding" in text:
-        return "weights of OpenAI's CLIP: --kd=clip:FILE takes them"
+        return f"weights of OpenAI's CLIP: {arg('teacher', 'clip:FILE')} takes them"
     if b"text_model." in text and b"vision_model." in text:
-        return f"weights of the transformers package: {_AS_FOLDER}"
+        return f"weights of the transformers package: {_as_folder()}"
     if b"_rebuild_tensor" in text or b"torch" in text:
         return "weights or a checkpoint saved by torch"
     return "a Python pickle"
 
 
-_AS_FOLDER = "give the folder with its config.json, as --kd=hf:FOLDER"
+def _as_folder() -> str:
+    return f"give the folder with its config.json, as {arg('teacher', 'hf:FOLDER')}"
 
 
 def _of_safetensors(path: Path, length: int, size: int) -> str:
@@ -128,9 +131,9 @@ def _of_safetensors(path: Path, length: int, size: int) -> str:
     if "kd_plugin" in meta:
         return "a snapshot of this trainer: --network takes it, and --resume starts a new run from its weights"
     if any(name.startswith(("text_model.", "vision_model.")) for name in header):
-        return f"weights of the transformers package: {_AS_FOLDER}"
+        return f"weights of the transformers package: {_as_folder()}"
     if "token_embedding.weight" in header:
-        return "weights of a CLIP: --kd=clip:FILE takes those with OpenAI's names"
+        return f"weights of a CLIP: {arg('teacher', 'clip:FILE')} takes those with OpenAI's names"
     return "a safetensors file of another program"
 
 
@@ -148,7 +151,9 @@ def _of_text(path: Path, start: bytes, size: int) -> str:
             return "text that begins like JSON"
         if {"cfg", "gamma", "batch"} <= keys:
             return "the config.json of a run: --config takes it"
+        if {"G_kwargs", "D_kwargs"} <= keys:
+            return "the options of an official run: report.py takes the folder that it lies in"
         if "labels" in keys:
             return "a dataset.json: it belongs into the folder or zip of --data"
         return "a JSON file"
-    return "a text file: --kd-prompts takes texts, one per line"
+    return f"a text file: {arg('prompts', 'FILE')} takes texts, one per line"

@@ -21,6 +21,7 @@ from torch import nn
 import evaluate
 import generate
 import train
+from kd_plugin.errors import command_line
 from kd_plugin.file_kinds import what_it_is
 from training.drawings import DemoSpec, write_demo_set
 
@@ -90,7 +91,7 @@ KINDS = {
     "lfs": "a placeholder of Git LFS",
     "page": "a web page",
     "labels": "a dataset.json: it belongs into the folder or zip of --data",
-    "texts": "a text file: --kd-prompts takes texts",
+    "texts": "a text file: ",
     "cut": "a safetensors file that is cut off",
     "cut_zip": "a zip or a torch file that is cut off",
     "official.pkl": "a network pickle of the official code",
@@ -107,6 +108,12 @@ KINDS = {
 @pytest.mark.parametrize("name", KINDS)
 def test_what_it_is(name: str, files: dict[str, Path]) -> None:
     assert f"; it is {KINDS[name]}" in what_it_is(files[name])
+
+
+def test_flags_on_the_command_line_and_arguments_in_python(files: dict[str, Path]) -> None:
+    assert what_it_is(files["texts"]) == "; it is a text file: prompts='FILE' takes texts, one per line"
+    with command_line():
+        assert what_it_is(files["texts"]) == "; it is a text file: --kd-prompts=FILE takes texts, one per line"
 
 
 def test_nothing_is_said_of_what_is_not_known(tmp_path: Path) -> None:
