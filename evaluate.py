@@ -14,7 +14,6 @@ import dataclasses
 import json
 import math
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass
@@ -33,7 +32,7 @@ from kd_plugin.config.schema import option
 from torch_utils.device import pick_device
 from torch_utils.ranks import joined_ranks, local_device
 from training.checkpoint import load_snapshot
-from training.cli import from_python, function, script
+from training.cli import arguments_of, from_python, function, script, warn
 from training.config import SIZE
 from training.data.dataset import ImageDataset
 from training.data.fewshot_sets import resolve_data
@@ -116,7 +115,7 @@ def main(**flags: Any) -> None:
         click.echo(_table(results), err=True)
 
 
-@function(Options)
+@function(lambda: arguments_of(Options))
 def evaluate(**options: Any) -> list[MetricResult]:
     """What the command does, from Python.
 
@@ -131,8 +130,7 @@ def evaluate(**options: Any) -> list[MetricResult]:
         RunFailed: not enough memory.
     """
     results, notes = _evaluate(from_python(Options, options))
-    for line in notes:
-        warnings.warn(line, stacklevel=2)
+    warn(notes)
     return results
 
 
@@ -196,7 +194,8 @@ def remarks(fakes: GeneratedImages | ImageFolder, results: Sequence[MetricResult
         if result.value <= result.results.get(f"{result.metric}_stderr", -math.inf)
     ]
     if isinstance(fakes, ImageFolder):
-        held, used = len(fakes.dataset), max(result.num_fake for result in results)
+        held = len(fakes.dataset)
+        used = max((result.num_fake for result in results), default=held)
         if held > used:
             lines.append(f"--fakes holds {held} images; no metric uses more than the first {used}, by name")
         if fakes.dataset.skipped:

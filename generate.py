@@ -28,7 +28,7 @@ from kd_plugin.config.schema import option
 from kd_plugin.errors import nearest
 from torch_utils.device import pick_device
 from training.checkpoint import load_snapshot
-from training.cli import from_python, function, script
+from training.cli import arguments_of, from_python, function, script, warn
 from training.config import SIZE
 from training.networks import Generator
 from training.report.image_grid import save_grid, save_image, to_pixels
@@ -58,38 +58,43 @@ class Options:
 @add_flags(Options)
 @script
 def main(**flags: Any) -> None:
-    made = _generate(options_from(Options, flags))
+    made, notes = _generate(options_from(Options, flags))
     click.echo(f"{len(made.images)} images and grid.png are in {made.folder}")
-    for line in made.remarks:
+    for line in notes:
         click.echo(line)
 
 
-@function(Options)
+@function(lambda: arguments_of(Options))
 def generate(**options: Any) -> Generated:
     """What the command does, from Python.
 
     Args:
         options: its flags, with _ for - (`trunc_cutoff=4`, `class_="dog"`); see `Options`.
 
+    Returns:
+        The files. What is worth a note is a Python warning.
+
     Raises:
         UserError: as the command; names the argument.
         RunFailed: not enough memory, or the images cannot be written.
     """
-    return _generate(from_python(Options, options))
+    made, notes = _generate(from_python(Options, options))
+    warn(notes)
+    return made
 
 
 @dataclass(frozen=True)
 class Generated:
-    """The files that were written, in the order of the seeds, and what the user may not have meant."""
+    """The files that were written; images in the order of the seeds."""
 
     folder: Path
     images: list[Path]
     grid: Path
-    remarks: list[str]
 
 
 @torch.no_grad()
-def _generate(options: Options) -> Generated:
+def _generate(options: Options) -> tuple[Generated, list[str]]:
+    """What was written, and notes on it."""
     seeds = parse_seeds(options.seeds)
     device = pick_device(options.device)
     snapshot = load_snapshot(options.network, device)
@@ -118,7 +123,7 @@ def _generate(options: Options) -> Generated:
         batches.append(images.float().cpu())
     tiles = {"kd_plugin": json.dumps({"tiles": [{"seed": seed, **how} for seed in seeds]})}
     save_grid(torch.cat(batches), folder / "grid.png", min(options.columns, len(seeds)), tiles)
-    return Generated(folder, files, folder / "grid.png", remarks(options, folder, seeds))
+    return Generated(folder, files, folder / "grid.png"), remarks(options, folder, seeds)
 
 
 def latents(seeds: Sequence[int], z_dim: int) -> torch.Tensor:

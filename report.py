@@ -42,8 +42,14 @@ class Options:
         shown_default="report.html in the first run's folder",
     )
     samples: int = option(256, "Images to make and compare with the training images; 0: none", SAMPLES, metavar="N")
+    detector: str | None = option(
+        None,
+        "What compares images: inception, a TorchScript file, or a teacher",
+        metavar="NAME|PATH",
+        shown_default="the first teacher of these runs; without any, pixels",
+    )
     data: str | None = option(
-        None, "The training images, if they were moved", metavar="ZIP|DIR|NAME", shown_default="as in the run"
+        None, "The training images of runs whose own were moved", metavar="ZIP|DIR|NAME", shown_default="as in the run"
     )
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", metavar="NAME")
 
@@ -57,13 +63,14 @@ def main(runs: tuple[str, ...], **flags: Any) -> None:
     out = Path(runs[0]) / "report.html" if options.out is None else Path(options.out)
     if out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out: '{out}' was given, its name must end with .html")
-    records = [RunRecord.read(run) for run in dict.fromkeys(runs)]
+    records = [RunRecord.read(run) for run in {Path(run).resolve(): run for run in runs}.values()]
     require_writable(out.parent, flag="--out")
-    where = Where(options.data, options.samples, pick_device(options.device)) if options.samples else None
-    page = render(records, where)
+    where = Where(options.samples, options.data, options.detector, pick_device(options.device))
+    page = render(records, where if options.samples else None)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, page)
-    click.echo(f"{out} ({len(page.encode()) / 2**20:.1f} MB) shows {len(records)} runs; open it in a browser")
+    runs_in_words = "one run" if len(records) == 1 else f"{len(records)} runs"
+    click.echo(f"{out} ({len(page.encode()) / 2**20:.1f} MB) shows {runs_in_words}; open it in a browser")
 
 
 if __name__ == "__main__":

@@ -35,8 +35,9 @@ from kd_plugin.probe.run import SECONDS
 from torch_utils.device import pick_device
 from torch_utils.launch import launch
 from torch_utils.ranks import joined_ranks
-from training.cli import function, plain_values, script
+from training.cli import arguments_of, function, given_values, script
 from training.config import TrainConfig
+from training.precision import unchanged_torch
 from training.probing import probe_lines
 from training.resume import config_json, content_of
 from training.runs import Run, configure, run_or_continue, started_by_torchrun
@@ -96,30 +97,41 @@ def main(
     sys.exit(made.status)
 
 
-@function(TrainConfig, "--resume")
+def argument_names() -> dict[str, str]:
+    """Of `train`, by flag; terms may have been registered since the last call."""
+    of_kd = {name: f"kd_{item.key}" for item in options_of(KDConfig) if (name := item.flag_name(flag))}
+    more = {"--kd": "kd", "--kd-variant": "kd_variant", "--resume": "resume", "--config": "config"}
+    return {**arguments_of(TrainConfig), **of_kd, **more}
+
+
+@function(argument_names)
 def train(*, resume: str | Path | None = None, config: str | Path | None = None, **options: Any) -> Run:
     """What the command does, from Python: builds the run, trains in this process, and returns when it ends.
+
+    Torch's random state and its choice of TF32 are afterwards as they were.
 
     Args:
         resume: `latest`, the folder of a run, or a snapshot to start from.
         config: a config.json to repeat.
         options: the other flags of train.py, with _ for - (`kd="clip"`, `kd_match=2.0`, `batch_gpu=4`). Terms that were
-            registered before the call have their options too.
+            registered before the call have their options too. None is a value (`conv_clamp=None`): leave an argument
+            out to have its default.
 
     Raises:
         UserError: as the command; names the argument.
         RunFailed: the gradients were not finite, or not enough memory, or no room on the disk.
     """
-    given = plain_values({"kd_teacher" if name == "kd" else name: value for name, value in options.items()})
-    known = {*(item.key for item in options_of(TrainConfig)), *(f"kd_{item.key}" for item in options_of(KDConfig))}
-    if unknown := [name for name in given if name not in known | {"kd_variant"}]:
+    known = set(argument_names().values())
+    if unknown := [name for name in options if name not in known]:
         raise UserError(f"unknown argument '{unknown[0]}'{nearest(unknown[0], known)}")
-    variant = given.pop("kd_variant", None)
-    resolved, dataset = configure(given, None if config is None else str(config), variant)
-    if resolved.gpus > 1 and not started_by_torchrun():
-        raise UserError(f"--gpus={resolved.gpus}: a function trains in one process; for more start `python train.py`")
-    with joined_ranks() as ranks:
-        return run_or_continue(resolved, dataset, None if resume is None else str(resume), ranks)
+    variant = options.pop("kd_variant", None)
+    given = given_values({"kd_teacher" if name == "kd" else name: value for name, value in options.items()})
+    with unchanged_torch():
+        resolved, dataset = configure(given, None if config is None else str(config), variant)
+        if resolved.gpus > 1 and not started_by_torchrun():
+            raise UserError(f"--gpus={resolved.gpus}: a function trains in one process; for more start train.py")
+        with joined_ranks() as ranks:
+            return run_or_continue(resolved, dataset, None if resume is None else str(resume), ranks)
 
 
 def require_gpus(config: TrainConfig) -> None:

@@ -15,7 +15,15 @@ from dnnlib.errors import UserError
 
 LONGEST_NAME = 80  # of a description in a folder's name: file systems take 255 bytes, some tools 100
 
-__all__ = ["errors_name", "is_called", "make_run_dir", "next_run_name", "require_writable", "write_atomic"]
+__all__ = [
+    "errors_name",
+    "files_by_kimg",
+    "is_called",
+    "make_run_dir",
+    "next_run_name",
+    "require_writable",
+    "write_atomic",
+]
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str | Callable[[Path], object]) -> None:
@@ -93,6 +101,13 @@ def is_called(run_dir: Path, description: str) -> bool:
 
 def _safe_name(description: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", description)[:LONGEST_NAME].strip("-.")
+
+
+def files_by_kimg(folder: str | os.PathLike[str], before: str, after: str) -> dict[float, Path]:
+    """The files called `before`, a number of kimg (000012 or 000012.480) and `after`, in its order."""
+    name = re.compile(rf"{re.escape(before)}(\d{{6,}}(?:\.\d{{3}})?){re.escape(after)}")
+    found = {float(match[1]): path for path in Path(folder).iterdir() if (match := name.fullmatch(path.name))}
+    return dict(sorted(found.items()))
 
 
 def make_run_dir(outdir: str | os.PathLike[str], description: str, *, flag: str = "--outdir") -> Path:

@@ -19,8 +19,10 @@ import evaluate
 import generate
 import train
 from dnnlib.errors import UserError
+from kd_plugin.errors import arg
 from tests.forked import Forked
 from training.cli import with_arguments
+from training.resume import read_config
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
@@ -73,6 +75,16 @@ MISTAKES = {
     "train, unknown": (lambda: train.train(dat="demo"), "unknown argument 'dat'; nearest: 'data'"),
     "train, of the distillation": (lambda: train.train(data="demo", kd="demo", kd_mach=1.0), "'kd_match'"),
     "train, number": (lambda: train.train(data="demo", kimg=float("nan")), "kimg: nan was given"),
+    "train, type of resolution": (
+        lambda: train.train(data="demo", resolution="64"),
+        "'resolution': '64' is not of type",
+    ),
+    "train, type of subset": (lambda: train.train(data="demo", subset=1.5), "'subset': 1.5 is not of type int"),
+    "train, type of mirror": (lambda: train.train(data="demo", mirror="yes"), "'mirror': 'yes' is not of type bool"),
+    "train, type of data": (lambda: train.train(data=3), "'data': 3 is not of type str"),
+    "train, none": (lambda: train.train(data="demo", kimg=None), "'kimg': None is not of type float"),
+    "train, one option twice": (lambda: train.train(data="demo", kd="demo", kd_teacher="clip"), "'kd_teacher'"),
+    "train, teacher": (lambda: train.train(data="demo", kd="nobody"), "kd='nobody': unknown teacher"),
     "train, type": (lambda: train.train(data="demo", kimg="many"), "'kimg': 'many' is not of type float"),
     "train, choice": (lambda: train.train(data="demo", arch="res"), "arch: res was given, it must be one of resnet"),
     "train, data": (lambda: train.train(data=Path("none.zip")), "data"),
@@ -98,16 +110,44 @@ def test_a_mistake_is_an_error_that_names_the_argument(mistake: str) -> None:
 
 
 def test_flags_become_arguments() -> None:
-    text = "--kd-view=clean: no; give --trunc=0.7 (--batch-gpu=4), or --class. See --detector=script:a+b: it - or - not"
-    assert with_arguments(text) == (
-        "kd_view='clean': no; give trunc=0.7 (batch_gpu=4), or class_. See detector='script:a+b': it - or - not"
-    )
+    names = train.argument_names()
+    for text, expected in {
+        "--kd-view=clean: no; give --gamma=0.7 (--batch-gpu=4).": "kd_view='clean': no; give gamma=0.7 (batch_gpu=4).",
+        "--detector=script:a+b: it - or - not": "detector='script:a+b': it - or - not",
+        "--data='d/a b.zip' is gone": "data='d/a b.zip' is gone",
+        "'x/obama--data.zip', a --unknown flag": "'x/obama--data.zip', a --unknown flag",
+        "run evaluate.py --data=FILE --kd=demo or --kd": "run evaluate.py --data=FILE --kd=demo or kd",
+        "(--kd-match) --resume=latest": "(kd_match) resume='latest'",
+    }.items():
+        assert with_arguments(text, names) == expected
 
 
-def test_the_caller_of_a_function_keeps_its_own_names_of_options() -> None:
-    """Only in the call do messages of the plug-in name flags, which are then translated."""
-    from kd_plugin.errors import arg
-
-    with pytest.raises(UserError):
-        train.train(data="demo", kd="nobody")
+def test_a_call_leaves_the_process_as_it_was(tmp_path: Path) -> None:
+    """Random state, TF32, and how messages of the plug-in name options."""
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    first = torch.rand(1)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    run = train.train(data="demo:16@3", kd="demo", kimg=0.032, outdir=tmp_path / "runs", holdout=0, mirror=True)
+    assert torch.backends.cuda.matmul.allow_tf32
+    torch.testing.assert_close(torch.cat([first, torch.rand(1)]), expected)
     assert arg("view", "clean") == "view='clean'"
+    # Continued with another rhythm of saving: the files that are there.
+    again = train.train(config=run.folder / "config.json", resume=run.folder, tick=100.0)
+    assert again.snapshot == run.snapshot
+    assert again.grid.is_file()
+
+
+def test_none_is_a_value(tmp_path: Path) -> None:
+    run = train.train(data="demo:16@3", kimg=0.016, outdir=tmp_path, conv_clamp=None, wandb=None)
+    assert read_config(run.folder / "config.json").options["conv_clamp"] is None
+
+
+def test_notes_are_warnings_at_the_callers_line(tmp_path: Path) -> None:
+    run = train.train(data="demo:16@3", kimg=0.016, outdir=tmp_path / "runs")
+    with pytest.warns(UserWarning, match="^trunc=0: every image is the average one") as noted:
+        generate.generate(network=run.snapshot, seeds="0-3", trunc=0.0, outdir=tmp_path / "out")
+    assert {Path(each.filename).name for each in noted} == {"test_python_page.py"}
+    with pytest.warns(UserWarning, match="^fakes holds 4 images"):
+        evaluate.evaluate(fakes=tmp_path / "out", data="demo:16@3", metrics="div3", detector="demo")

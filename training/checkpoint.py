@@ -19,13 +19,14 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from dnnlib.errors import UserError
-from dnnlib.files import write_atomic
+from dnnlib.files import files_by_kimg, write_atomic
 from kd_plugin.errors import first_line
 from kd_plugin.file_kinds import what_it_is
 from kd_plugin.files import DAMAGED
 from training.networks import Discriminator, Generator
 
 __all__ = [
+    "SNAPSHOTS",
     "Snapshot",
     "delete_old_snapshots",
     "load_snapshot",
@@ -35,6 +36,7 @@ __all__ = [
     "save_state",
 ]
 
+SNAPSHOTS = ("network-snapshot-", ".safetensors")  # around the kimg
 STATE_NAME = "training-state.pt"
 _HEADER = "kd_plugin"
 _FORMAT = 1
@@ -157,7 +159,7 @@ def _from_format_2(state: dict[str, Any]) -> dict[str, Any]:
 
 def delete_old_snapshots(run_dir: Path, keep: int) -> None:
     """Delete all except the newest `keep`; the best one, under its own name, stays."""
-    for path in sorted(run_dir.glob("network-snapshot-[0-9]*.safetensors"))[:-keep]:
+    for path in list(files_by_kimg(run_dir, *SNAPSHOTS).values())[:-keep]:
         path.unlink()
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import MISSING
 from typing import Any, ParamSpec, TypeVar
 
@@ -23,11 +25,12 @@ from kd_plugin.config.schema import options_of
 from kd_plugin.errors import KDError, command_line, nearest
 from training.failures import explained
 
-__all__ = ["from_python", "function", "plain_values", "script", "with_arguments"]
+__all__ = ["arguments_of", "from_python", "function", "given_values", "script", "warn", "with_arguments"]
 
 O = TypeVar("O")  # a dataclass of options
 P = ParamSpec("P")
 R = TypeVar("R")
+ArgumentNames = Mapping[str, str]  # by flag
 
 
 def script(command: Callable[P, R]) -> Callable[P, R]:
@@ -43,30 +46,49 @@ def script(command: Callable[P, R]) -> Callable[P, R]:
     return user_errors(KDError)(wrapped)
 
 
-def function(record: type, *others: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+_ARGUMENTS: ContextVar[ArgumentNames] = ContextVar("arguments")
+
+
+def function(arguments: Callable[[], ArgumentNames]) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorates a function that does what a script does: errors, those of the plug-in too, are UserError or RunFailed,
     and their messages name arguments.
 
     Args:
-        record: a dataclass of its options.
-        others: flags that it takes besides.
+        arguments: gives the names of the function's arguments, by flag.
     """
 
     def decorate(body: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(body)
         def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-            keys = [item.key for item in options_of(record)]
+            names = arguments()
+            token = _ARGUMENTS.set(names)
             try:
-                with command_line(), _machine_failures([*map(plain_flag, keys), *others]):
+                with command_line(), _machine_failures(names):
                     return body(*args, **kwargs)
             except (UserError, KDError) as error:
-                raise UserError(with_arguments(str(error))) from error
+                raise UserError(with_arguments(str(error), names)) from error
             except RunFailed as error:
-                raise RunFailed(with_arguments(str(error))) from error
+                raise RunFailed(with_arguments(str(error), names)) from error
+            finally:
+                _ARGUMENTS.reset(token)
 
         return wrapped
 
     return decorate
+
+
+def arguments_of(record: type) -> ArgumentNames:
+    """By flag, of a dataclass of options."""
+    return {plain_flag(item.key): _KEYWORDS.get(item.key, item.key) for item in options_of(record)}
+
+
+def warn(notes: Iterable[str]) -> None:
+    """In the body of such a function: notes as Python warnings, at the line that called the function."""
+    for note in notes:
+        warnings.warn(with_arguments(note, _ARGUMENTS.get()), stacklevel=4)  # above: this, the body, the decorator
+
+
+_KEYWORDS = {"class": "class_"}  # a word of the language
 
 
 def from_python(record: type[O], arguments: Mapping[str, Any]) -> O:
@@ -76,7 +98,7 @@ def from_python(record: type[O], arguments: Mapping[str, Any]) -> O:
         UserError, KDError: an unknown or a missing keyword, a value of another type or out of range.
     """
     known = {item.key: item for item in options_of(record)}
-    given = plain_values(arguments)
+    given = given_values(arguments)
     if unknown := [name for name in given if name not in known]:
         raise UserError(f"unknown argument '{unknown[0]}'{nearest(unknown[0], known)}")
     if missing := [key for key, item in known.items() if item.default is MISSING and given.get(key) is None]:
@@ -84,26 +106,36 @@ def from_python(record: type[O], arguments: Mapping[str, Any]) -> O:
     return options_from(record, given)
 
 
-def plain_values(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """By key: `class_` is 'class', paths are texts, and None stands for what was not given."""
+def given_values(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """By key: `class_` is 'class', and paths are texts."""
+    keys = {keyword: key for key, keyword in _KEYWORDS.items()}
     return {
-        name.removesuffix("_"): os.fspath(value) if isinstance(value, os.PathLike) else value
+        keys.get(name, name): os.fspath(value) if isinstance(value, os.PathLike) else value
         for name, value in arguments.items()
-        if value is not None
     }
 
 
-def with_arguments(message: str) -> str:
-    """`--kd-view=clean` becomes `kd_view='clean'`, `--class` `class_`."""
+def with_arguments(message: str, names: ArgumentNames) -> str:
+    """`--kd-view=clean` becomes `kd_view='clean'`, for the flags in `names`.
+
+    A command in a message (`python evaluate.py --data=...`) stays one, as does what only looks like a flag.
+    """
 
     def argument(match: re.Match[str]) -> str:
-        name = match[1].replace("-", "_")
-        name = "class_" if name == "class" else name
-        if match[2] is None:
-            return name
-        return f"{name}={match[2] if re.fullmatch(r'-?[0-9.e-]+', match[2]) else repr(match[2])}"
+        command, flag, value = match["command"], match["flag"], match["value"]
+        if command or flag not in names:
+            return match[0]
+        if value is None:
+            return names[flag]
+        as_it_is = re.fullmatch(r"-?[0-9.e-]+|'.*'", value)
+        return f"{names[flag]}={value if as_it_is else repr(value)}"
 
-    return re.sub(r"--([a-z][a-z0-9-]*[a-z0-9])(?:=(\S+?)(?=[:;,.)]*(?:\s|$)))?", argument, message)
+    return re.sub(
+        r"(?P<command>\b\w+\.py(?: --\S+)+)|(?<![\w/.'-])(?P<flag>--[a-z][a-z0-9-]*[a-z0-9])"
+        r"(?:=(?P<value>'[^']*'|\S+?)(?=[:;,.?)]*(?:\s|$)))?",
+        argument,
+        message,
+    )
 
 
 @contextmanager

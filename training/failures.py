@@ -12,7 +12,7 @@ __all__ = ["explained"]
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 _NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
-_SMALLER = ("--batch-gpu", "--batch", "--cbase", "--resolution")  # flags that save memory, the best first
+_SMALLER = ("--batch-gpu", "--batch", "--cbase", "--resolution", "--samples")  # flags that save memory, the best first
 
 
 def explained(error: BaseException, flags: Iterable[str]) -> str:
@@ -37,7 +37,8 @@ def explained(error: BaseException, flags: Iterable[str]) -> str:
     if of_gpu or isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
         smaller = [flag for flag in _SMALLER if flag in known]
         return (
-            f"not enough memory{' on the GPU' if of_gpu else ''}; try a smaller {', '.join(smaller[:3])}"
+            f"not enough memory{' on the GPU' if of_gpu else ''}"
+            + (f"; try a smaller {', '.join(smaller[:3])}" if smaller else "; close other programs")
             + (", or a larger --num-fp16-res" if of_gpu and "--num-fp16-res" in known else "")
             + ("; --resume=latest continues from the last save" if "--resume" in known else "")
         )

@@ -19,13 +19,13 @@ from kd_plugin.config.schema import to_dict
 from torch_utils.seeding import seed_step
 from torch_utils.stats import Stat, Stopwatch
 from torch_utils.stop_signals import stop_signals_go_to
-from training.checkpoint import delete_old_snapshots, save_snapshot, save_state
+from training.checkpoint import SNAPSHOTS, delete_old_snapshots, save_snapshot, save_state
 from training.data.pixels import to_float
 from training.data.sampler import make_loader
 from training.ema import ema_beta, update_ema
 from training.phases import Batch
 from training.report.chart import save_chart
-from training.report.image_grid import grid_shape, save_grid
+from training.report.image_grid import GRIDS, grid_shape, save_grid
 from training.report.logbook import Logbook
 from training.report.progress import forecast, tick_line, tick_stats
 from training.report.views import save_views
@@ -186,11 +186,11 @@ def measure(session: Session, run_dir: Path, log: Logbook) -> None:
 
 
 def snapshot_path(session: Session, run_dir: Path) -> Path:
-    return run_dir / f"network-snapshot-{_kimg_in_names(session)}.safetensors"
+    return run_dir / _kimg_in_names(session).join(SNAPSHOTS)
 
 
 def fake_grid_path(session: Session, run_dir: Path) -> Path:
-    return run_dir / f"fakes{_kimg_in_names(session)}.png"
+    return run_dir / _kimg_in_names(session).join(GRIDS)
 
 
 def _kimg_in_names(session: Session) -> str:

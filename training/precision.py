@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from kd_plugin.teachers.precision import least_seconds
 from training.networks import Discriminator
 from training.networks.layers import block_dtype, block_resolutions
 
-__all__ = ["allow_tf32", "choose_precision", "set_precision"]
+__all__ = ["allow_tf32", "choose_precision", "set_precision", "unchanged_torch"]
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _WORTH_MEASURING = 2_000_000  # parameters of D: below, the measurement costs more than it could save
@@ -45,6 +47,19 @@ def set_precision(network: nn.Module, precision: str) -> None:
     """For the blocks that --num-fp16-res leaves to a low precision; the others are always in float32."""
     for block in _low_blocks(network):
         block.dtype = _DTYPES[precision]  # type: ignore[assignment]
+
+
+@contextmanager
+def unchanged_torch() -> Iterator[None]:
+    """After this block torch's random state and its choice of TF32 are as they were."""
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 def allow_tf32(allowed: bool) -> None:

@@ -81,17 +81,17 @@ def config_json(config: TrainConfig, prompts: ChosenPrompts | None, content: Map
     return json.dumps({**to_dict(config), **used, _CONTENT: dict(content)}, indent=2)
 
 
-def read_config(path: str | Path) -> SavedRun:
+def read_config(path: str | Path, flag: str = "--config") -> SavedRun:
     """
     Raises:
-        UserError: the file is missing or is not a config.json.
+        UserError: the file is missing or is not a config.json; names `flag`.
     """
     try:
         saved = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"--config: '{path}' cannot be read as JSON: {error}{what_it_is(Path(path))}") from error
+        raise UserError(f"{flag}: '{path}' cannot be read as JSON: {error}{what_it_is(Path(path))}") from error
     if not isinstance(saved, dict) or not saved.keys() & TrainConfig.__dataclass_fields__.keys():
-        raise UserError(f"--config: '{path}' holds no options; give the config.json of a run{what_it_is(Path(path))}")
+        raise UserError(f"{flag}: '{path}' holds no options; give the config.json of a run{what_it_is(Path(path))}")
     prompts, content = saved.pop(_PROMPTS, ()), saved.pop(_CONTENT, {})
     return SavedRun(saved, content, tuple(prompts))
 

@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from dnnlib.errors import UserError
-from dnnlib.files import make_run_dir, require_writable, write_atomic
+from dnnlib.files import files_by_kimg, make_run_dir, require_writable, write_atomic
 from kd_plugin.config.click_flags import require_in_range
-from kd_plugin.config.kd import require_numbers
-from kd_plugin.config.schema import to_dict
+from kd_plugin.config.kd import KDConfig, require_numbers
+from kd_plugin.config.schema import accepted_values, to_dict
 from kd_plugin.teachers import split_spec
 from torch_utils.ranks import Ranks
-from training.checkpoint import load_snapshot
+from training.checkpoint import SNAPSHOTS, load_snapshot
 from training.config import TrainConfig, resolve, with_precision
 from training.data.dataset import ImageDataset
 from training.data.image_sets import ImageOptions, open_training_set
 from training.drawings import DemoSpec
-from training.loop import fake_grid_path, measure_what_was_missed, run, snapshot_path
+from training.loop import measure_what_was_missed, run
 from training.report.describe import describe
+from training.report.image_grid import GRIDS
 from training.report.logbook import Logbook
 from training.report.trackers import open_trackers, require_wandb
 from training.resume import CONFIG, LATEST, config_json, content_of, read_config, run_to_continue, state_to_continue
@@ -48,7 +49,10 @@ def configure(
     if started_by_torchrun():
         given["gpus"] = world_of_torchrun(given.get("gpus"))
     saved = read_config(config_file).options if config_file is not None else None
-    require_in_range(TrainConfig, given)  # before images are opened
+    # Before images are opened, which takes time and depends on some of these.
+    for config, values in ((TrainConfig, given), (TrainConfig, saved or {}), (KDConfig, kd_given)):
+        accepted_values(config, {key: value for key, value in values.items() if key != "kd"})
+    require_in_range(TrainConfig, given)
     require_numbers(kd_given)
     names = {field.name for field in dataclasses.fields(ImageOptions)}
     images = {
@@ -137,7 +141,13 @@ def run_or_continue(config: TrainConfig, dataset: ImageDataset, resume: str | No
         else:
             for line in closing(session, run_dir):
                 log.write(line)
-    return Run(run_dir, snapshot_path(session, run_dir), fake_grid_path(session, run_dir), session.nimg / 1000, status)
+    return Run(run_dir, *newest_files(run_dir), session.nimg / 1000, status)
+
+
+def newest_files(run_dir: Path) -> tuple[Path, Path]:
+    """The newest snapshot and image grid. Names follow from --tick and --snap, which a continuation may change."""
+    snapshots, grids = files_by_kimg(run_dir, *SNAPSHOTS), files_by_kimg(run_dir, *GRIDS)
+    return snapshots[max(snapshots)], grids[max(grids)]
 
 
 def origin(session: Session, state: dict[str, Any] | None, resume: str | None) -> Iterator[str]:
@@ -155,7 +165,7 @@ def origin(session: Session, state: dict[str, Any] | None, resume: str | None) -
 
 def closing(session: Session, run_dir: Path) -> list[str]:
     """The last lines of the log: files to look at, and the next commands."""
-    snapshot, grid = snapshot_path(session, run_dir), fake_grid_path(session, run_dir)
+    snapshot, grid = newest_files(run_dir)
     distils = session.config.kd.enabled
     lines = [
         f"Finished at {session.nimg / 1000:.1f} kimg. Look at",

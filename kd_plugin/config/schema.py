@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from kd_plugin.config.ranges import ANY, WEIGHT, Range
 from kd_plugin.errors import KDError, nearest
 
-__all__ = ["Option", "from_dict", "option", "options_of", "out_of_range", "parts", "to_dict"]
+__all__ = ["Option", "accepted_values", "from_dict", "option", "options_of", "out_of_range", "parts", "to_dict"]
 
 C = TypeVar("C")  # a config dataclass
 SIMPLE = (bool, int, float, str)
@@ -195,13 +195,7 @@ def from_dict(config: type[C], values: Mapping[str, Any], what: str = "option") 
     known = {item.key: item for item in options_of(config)}
     fields: dict[str, Any] = {}
     of_parts: dict[tuple[str, str], dict[str, Any]] = {}
-    for key, value in values.items():
-        if key not in known:
-            raise KDError(f"unknown {what} '{key}'{nearest(key, known)}")
-        try:
-            accepted = _accepted(known[key], value, what)
-        except TypeError as error:
-            raise KDError(f"{what} '{key}': {error}") from None
+    for key, accepted in accepted_values(config, values, what).items():
         first, *rest = known[key].path
         if rest:
             of_parts.setdefault((first, rest[0]), {})[rest[1]] = accepted
@@ -211,6 +205,24 @@ def from_dict(config: type[C], values: Mapping[str, Any], what: str = "option") 
         if table := field.metadata.get("parts"):
             fields[field.name] = {name: part(**of_parts.get((field.name, name), {})) for name, part in table().items()}
     return config(**fields)
+
+
+def accepted_values(config: type, values: Mapping[str, Any], what: str = "option") -> dict[str, Any]:
+    """The values by key, in the types of their options.
+
+    Raises:
+        KDError: an unknown key (the message suggests the nearest one), or a value of another type.
+    """
+    known = {item.key: item for item in options_of(config)}
+    accepted = {}
+    for key, value in values.items():
+        if key not in known:
+            raise KDError(f"unknown {what} '{key}'{nearest(key, known)}")
+        try:
+            accepted[key] = _accepted(known[key], value, what)
+        except TypeError as error:
+            raise KDError(f"{what} '{key}': {error}") from None
+    return accepted
 
 
 def _accepted(item: Option, value: Any, what: str) -> Any:

@@ -111,7 +111,7 @@ class _Distilled(_Loss):
             self._report(f"Loss/KD/{name}", value)
         if self._steps % _EXPLAINED_EVERY == 2:
             for name, share in self._kd.explained().items():
-                self._report(f"KD/explained/{name}", share)
+                self._report("KD/explained" if name == "total" else f"KD/explained/{name}", share)
 
     def run_D(self, img: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if self._phase in _G_PHASES:

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
+from torch.nn import functional
 
+import train
+from kd_plugin.teachers import load_teacher
 from report import main
+from tests.host.conftest import SMALL
+from torch_utils.ranks import Job
+from training.data.dataset import ImageDataset
+from training.data.image_sets import ImageOptions, open_training_set
+from training.report.page.document import differences, names
+from training.report.page.findings import Findings, Judge, Where
+from training.report.page.prompt_scores import prompt_scores
 from training.report.page.record import RunRecord
 from training.report.page.verdict import BAD, GOOD, NEUTRAL, verdicts
 
-RunTrain = Callable[..., Result]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # Quiet: nothing is asked of the network, which a test machine may not have.
 BROWSER_FLAGS = [
@@ -35,14 +46,20 @@ def report(*given: str | Path) -> Result:
     return CliRunner().invoke(main, [str(each) for each in given])
 
 
-@pytest.fixture
-def two_runs(run_train: RunTrain, tmp_path: Path) -> list[Path]:
-    """A baseline and one with a teacher, held-out images and prompts."""
-    shared = ("--metrics=none", "--kimg=0.032", "--tick=0.008")
+@pytest.fixture(scope="session")
+def _trained(drawings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    outdir = tmp_path_factory.mktemp("report") / "runs"
+    shared = (f"--data={drawings}", f"--outdir={outdir}", "--cfg=demo", *SMALL, "--metrics=none", "--kimg=0.032")
     for flags in (("--holdout=0",), ("--kd=demo", "--holdout=4", "--gamma=1.5")):
-        result = run_train(*shared, *flags)
+        result = CliRunner().invoke(train.main, [*shared, *flags])
         assert result.exit_code == 0, result.output
-    return sorted((tmp_path / "runs").iterdir())
+    return outdir
+
+
+@pytest.fixture
+def two_runs(_trained: Path, tmp_path: Path) -> list[Path]:
+    """A baseline and one with a teacher, held-out images and prompts; of its own for each test."""
+    return sorted(Path(shutil.copytree(_trained, tmp_path / "runs")).iterdir())
 
 
 def write_metric(run: Path, name: str, values: dict[float, float], **more: float) -> None:
@@ -76,9 +93,8 @@ def test_a_page_on_two_runs(two_runs: list[Path], tmp_path: Path) -> None:
     assert 2 * 16 < text.count('alt="sample"') <= 2 * 2 * 16  # unselected, and one for each training image
     assert len(re.findall(r"<tr><th>(gamma|holdout|kd\.teacher)</th>", text)) == 3  # and no option that is equal
     assert "<tr><th>kimg</th>" not in text
-    assert text.count('class="bar fake"') == len(RunRecord.read(two_runs[1]).prompts) > 0
-    # Both by the one teacher: distances of one run compare with the other's.
-    assert text.count("compared by embeddings of demo") == 2
+    assert text.count('class="axis"') == len(RunRecord.read(two_runs[1]).prompts) > 0
+    assert text.count("Compared by demo. It trained runs shown here") == 1
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
@@ -159,37 +175,177 @@ def test_what_is_said_of_overfitting(tmp_path: Path) -> None:
     write_metric(run, "fid1k_full", {1: 20.0, 3: 21.0})
     write_metric(run, "pr1k3_full", {1: 0.9, 3: 0.4})
     write_metric(run, "mem100", {1: 0.5, 3: 0.75})
-    gap, fid, mem, pr = verdicts(RunRecord.read(run))
+    gap, fid, mem, pr = verdicts(RunRecord.read(run), Findings())
     assert (gap.kind, fid.kind, mem.kind, pr.kind) == (BAD, GOOD, BAD, BAD)
     assert "0.80 at 3 kimg" in gap.text
     assert "first above 0.5 at 2 kimg" in gap.text
     assert "the best 0.9 at 1 kimg" in pr.text
     (run / "stats.jsonl").write_text(stats_line(1, "Loss/scores/real", 0.0))
-    assert verdicts(RunRecord.read(run))[0].kind == NEUTRAL
+    assert verdicts(RunRecord.read(run), Findings())[0].kind == NEUTRAL
 
 
 def test_a_metric_that_is_worse_by_less_than_its_error(tmp_path: Path) -> None:
     for error, kind in ((0.2, GOOD), (0.01, BAD)):
         run = empty_run(tmp_path / f"run{error}")
         write_metric(run, "kid1k_full", {1: 0.5, 2: 0.7}, kid1k_full_stderr=error)
-        assert [verdict.kind for verdict in verdicts(RunRecord.read(run))] == [kind]
+        assert [verdict.kind for verdict in verdicts(RunRecord.read(run), Findings())] == [kind]
 
 
-def test_copies_are_found(two_runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A generator that gives back two training images."""
-    import torch
+def test_copies(tmp_path: Path) -> None:
+    """By their share too: a few exact copies among samples that are otherwise far away."""
+    for auc, share, kind in ((0.5, 0.05, GOOD), (0.56, 0.2, BAD), (0.7, 0.05, BAD), (0.02, 0.0, NEUTRAL)):
+        run = empty_run(tmp_path / f"{auc}-{share}")
+        lines = {"mem100_auc": auc, "mem100_share": share, "mem100_held_out": 40.0}
+        (run / "metric-mem100.jsonl").write_text(json.dumps({"results": lines, "kimg": 1.0}) + "\n")
+        (verdict,) = verdicts(RunRecord.read(run), Findings())
+        assert verdict.kind == kind, verdict
+        assert "calibrated on 40 unseen images" in verdict.text
 
-    from training.report.page import findings
 
+@pytest.mark.parametrize(("metric", "values", "kind"), [
+    ("fid10k_full", {1: 9.0}, NEUTRAL),  # one value says nothing
+    ("div1k", {1: 1.4, 2: 1.0}, NEUTRAL),  # 1 is best
+    ("eqt50k_int", {1: 10.0, 2: 20.0}, GOOD),  # of StyleGAN3, in dB
+    ("eqt50k_int", {1: 20.0, 2: 10.0}, BAD),
+    ("unheard1k", {1: 1.0, 2: 9.0}, NEUTRAL),
+])  # fmt: skip
+def test_the_direction_of_a_metric(metric: str, values: dict[float, float], kind: str, tmp_path: Path) -> None:
+    run = empty_run(tmp_path / "run")
+    write_metric(run, metric, values)
+    assert [verdict.kind for verdict in verdicts(RunRecord.read(run), Findings())] == [kind]
+
+
+def test_a_gap_without_a_value_and_a_small_one(tmp_path: Path) -> None:
+    run = empty_run(tmp_path / "run")
+    for name, value, kind, words in (
+        ("Overfit/train", 0.1, NEUTRAL, "D does not tell training images from generated ones"),
+        ("Overfit/gap", 0.1, GOOD, "Overfitting gap 0.10"),
+        ("Overfit/gap", 0.3, NEUTRAL, "Overfitting gap 0.30"),
+    ):
+        (run / "stats.jsonl").write_text(stats_line(1, name, value))
+        (verdict,) = verdicts(RunRecord.read(run), Findings())
+        assert verdict.kind == kind
+        assert words in verdict.text
+
+
+class Samples:
+    """In place of a generator: given pixels [N, 3, R, R]."""
+
+    def __init__(self, pixels: torch.Tensor) -> None:
+        self.pixels, self.device = pixels, torch.device("cpu")
+
+    def jobs(self, count: int, batch: int) -> Iterator[Job]:
+        for part in self.pixels[:count].split(batch):
+            yield Job(len(part), lambda part=part: part)  # type: ignore[misc]
+
+
+def drawn(count: int, series: int, mirror: bool = False) -> ImageDataset:
+    return open_training_set(ImageOptions(f"demo:{count}@{series}", mirror=mirror))
+
+
+def compared(samples: torch.Tensor, train: ImageDataset, held_out: ImageDataset | None = None) -> Findings:
+    judge = Judge.of([], Where(len(samples), None, None, torch.device("cpu")))
+    return judge._compare(Samples(samples), train, held_out)  # type: ignore[arg-type]
+
+
+def pixels_of(dataset: ImageDataset, indices: Sequence[int]) -> torch.Tensor:
+    return torch.from_numpy(dataset.gather(np.array(indices))[0])
+
+
+def test_copies_are_found_and_shown() -> None:
+    train = drawn(30, 3)
+    found = compared(pixels_of(train, [2, 7] * 10), train)
+    assert found.copies is not None
+    assert (found.copies.share, found.used, found.count) == (1.0, 2, 30)
+    assert [pair.name for pair in found.closest] == [train.file_name(2), train.file_name(7)]
+    assert found.closest[0].distance == 0
+    np.testing.assert_array_equal(found.unselected[1].training, pixels_of(train, [7])[0].numpy())
+    np.testing.assert_array_equal(found.unselected[1].sample, found.unselected[1].training)
+
+
+def test_mirrored_copies_are_copies() -> None:
+    train = drawn(30, 3, mirror=True)
+    found = compared(pixels_of(train, [32, 37] * 10), train)  # of 2 and 7, left to right
+    assert found.copies is not None
+    assert (found.copies.share, found.used, found.count) == (1.0, 2, 30)
+    # An image's own mirror image does not calibrate what is near.
+    assert float(found.copies.auc) == 1.0
+
+
+@pytest.mark.parametrize("held_out", [None, (60, 5)])
+def test_unseen_images_are_no_copies(held_out: tuple[int, int] | None) -> None:
+    """Other drawings of the same distribution: an even chance, and about 5 % that are very near."""
+    train, other = drawn(200, 3), drawn(200, 4)
+    found = compared(pixels_of(other, range(200)), train, None if held_out is None else drawn(*held_out))
+    assert found.copies is not None
+    assert abs(found.copies.auc - 0.5) < 0.1
+    assert found.copies.share < 0.12
+    assert (
+        "200 training images and the others" if held_out is None else "60 images that were held out"
+    ) in found.unseen
+    assert 0.8 < np.median([pair.distance for pair in found.unselected]) < 1.25
+
+
+def test_few_images_are_shown_and_not_judged() -> None:
+    train = drawn(8, 3)
+    found = compared(pixels_of(train, [0, 1, 2]), train)
+    assert found.copies is None
+    assert len(found.unselected) == 3
+
+
+def test_the_prompts(two_runs: list[Path]) -> None:
+    """Means over training images and samples by the run's own teacher, computed here again."""
     run = RunRecord.read(two_runs[1])
-    _, dataset = findings.configure({}, str(run.folder / "config.json"))
-    copies = torch.from_numpy(dataset.gather(np.array([2, 7] * 10))[0])
-    monkeypatch.setattr(findings, "_samples", lambda run, dataset, where: copies)
-    judge = findings.Judge.of([run], findings.Where())
-    found = judge.examine(run)
-    assert (found.near, found.used, found.count) == (1.0, 2, dataset.used)
-    assert [pair.name for pair in found.closest] == [dataset.file_name(2), dataset.file_name(7)]
-    np.testing.assert_array_equal(found.unselected[1].training, copies[1].numpy())
+    train, other = open_training_set(ImageOptions(run.options["data"], holdout=4)), drawn(40, 9)
+    samples = pixels_of(other, range(40))
+    scores = prompt_scores(run, Samples(samples), train, 40)  # type: ignore[arg-type]
+    assert scores is not None
+    teacher = load_teacher("demo")
+    texts = functional.normalize(teacher.embed_texts(run.prompts), dim=1)
+    for name, images in (("real", pixels_of(train, range(train.used))), ("fake", samples)):
+        cosines = functional.normalize(teacher.embed_images(images / 127.5 - 1), dim=1) @ texts.T
+        expected = dict(zip(run.prompts, cosines.mean(0).tolist(), strict=True))
+        for row in scores.rows:
+            assert getattr(row, name) == pytest.approx(expected[row.text], abs=2e-3)
+    assert [row.real for row in scores.rows] == sorted((row.real for row in scores.rows), reverse=True)
+
+
+def test_other_images_than_the_run_had(two_runs: list[Path], drawings: Path, tmp_path: Path) -> None:
+    """Moved images are found by --data; others are refused, and a code teacher is not run."""
+    moved = tmp_path / "elsewhere.zip"
+    shutil.copy(drawings, moved)
+    config = two_runs[0] / "config.json"
+    saved = json.loads(config.read_text())
+    config.write_text(json.dumps(saved | {"data": "gone.zip"}))
+    judge = Judge.of([], Where(4, str(moved), None, torch.device("cpu")))
+    assert judge.examine(RunRecord.read(two_runs[0])).problem == ""
+    other = dataclasses.replace(judge, where=dataclasses.replace(judge.where, data="demo:24@8"))
+    assert "holds other images than the run was trained on" in other.examine(RunRecord.read(two_runs[0])).problem
+
+
+def test_nobodys_code_is_run_for_a_page(two_runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "evil.py").write_text("raise SystemExit('run')\n")
+    monkeypatch.chdir(tmp_path)
+    config = two_runs[1] / "config.json"
+    saved = json.loads(config.read_text())
+    config.write_text(json.dumps(saved | {"kd": saved["kd"] | {"teacher": "evil:make"}}))
+    assert report(two_runs[1], "--samples=4").exit_code == 0
+    assert "Compared by pixels at 32x32" in (two_runs[1] / "report.html").read_text()
+
+
+def test_what_differs_from_the_usual(two_runs: list[Path]) -> None:
+    rows = dict(differences([RunRecord.read(two_runs[1])]))
+    assert rows["gamma"] == ["0.02", "1.5"]
+    assert rows["holdout"] == ["0", "4"]
+    assert not {"precision", "kd.precision", "kd.teacher", "cfg", "data"} & rows.keys()
+
+
+def test_names_tell_runs_apart(tmp_path: Path) -> None:
+    runs = [RunRecord.read(empty_run(tmp_path / name / "runs" / "00000-x")) for name in ("a", "b")]
+    assert names(runs) == ["a/runs/00000-x", "b/runs/00000-x"]
+    assert names(runs[:1]) == ["00000-x"]
+    result = report(runs[0].folder, f"{runs[0].folder}/")
+    assert "shows one run" in result.output
 
 
 MISTAKES: dict[str, tuple[Callable[[Path], list[str]], str]] = {

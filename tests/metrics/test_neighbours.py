@@ -128,3 +128,10 @@ def test_distances_within_clusters_by_brute_force() -> None:
 def test_effective_number() -> None:
     assert effective_number(torch.tensor([5, 5, 5, 0, 5])) == pytest.approx(4)
     assert effective_number(torch.tensor([0, 9])) == pytest.approx(1)
+
+
+def test_points_of_one_image_are_no_others() -> None:
+    points = normal(1, 5, 3)
+    twins = torch.cat([points, points + 1e-3])
+    torch.testing.assert_close(nearest_others(twins, same=5)[:5], nearest_others(points), atol=5e-3, rtol=0)
+    assert float(nearest_others(twins).max()) < 0.01

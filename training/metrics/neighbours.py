@@ -45,12 +45,19 @@ def nearest(queries: Tensor, candidates: Tensor) -> Nearest:
     return Nearest(torch.cat([each.values for each in minima]), torch.cat([each.indices for each in minima]))
 
 
-def nearest_others(points: Tensor, k: int = 1) -> Tensor:
-    """[N] distances of each of [N, F] to its k-th nearest among the others (the copies of a point are others)."""
+def nearest_others(points: Tensor, k: int = 1, same: int | None = None) -> Tensor:
+    """[N] distances of each of [N, F] to its k-th nearest among the others (the copies of a point are others).
+
+    Args:
+        points: [N, F].
+        k: which neighbour.
+        same: points whose numbers differ by a multiple of this are no others: an image and its mirror image.
+    """
     radii = []
     for first, block in _blocks(points, points):
         rows = torch.arange(len(block), device=block.device)
-        block[rows, first + rows] = torch.inf
+        for other in range(0, len(points), same or len(points)):
+            block[rows, (first + rows + other) % len(points)] = torch.inf
         radii.append(block.kthvalue(k, dim=1).values)
     return torch.cat(radii)
 

@@ -13,7 +13,9 @@ from torch import Tensor
 from dnnlib.files import write_atomic
 from training.data.pixels import to_uint8
 
-__all__ = ["grid_shape", "save_grid", "save_image", "to_pixels"]
+__all__ = ["GRIDS", "grid_shape", "save_grid", "save_image", "to_pixels"]
+
+GRIDS = ("fakes", ".png")  # around the kimg
 
 
 def to_pixels(images: Tensor) -> np.ndarray:

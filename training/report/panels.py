@@ -7,24 +7,26 @@ from dataclasses import dataclass
 
 from kd_plugin import TermInfo
 
-__all__ = ["AFTER_TERMS", "OVERFITTING", "SCORES", "Panel", "panels_of_names", "term_panels"]
+__all__ = ["AFTER_TERMS", "LARGE_GAP", "OVERFITTING", "SCORES", "Panel", "panels_of_names", "term_panels"]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What it shows, and which figures of stats.jsonl, by label."""
+    """What it shows, and which figures of stats.jsonl, by label; `alarming`: values that are shaded."""
 
     title: str
     lines: dict[str, str]
+    alarming: tuple[float, float] | None = None
 
 
+LARGE_GAP = 0.5  # more than half of what D knows of its training images is their memory
 SCORES = Panel("D's scores (logits)", {"real": "Loss/scores/real", "fake": "Loss/scores/fake"})
 OVERFITTING = (
     Panel(
         "D's scores, not augmented",
         {"training": "Overfit/train", "held out": "Overfit/holdout", "fake": "Overfit/fake"},
     ),
-    Panel("Overfitting gap", {"(training - held out) / (training - fake)": "Overfit/gap"}),
+    Panel("Overfitting gap", {"(training - held out) / (training - fake)": "Overfit/gap"}, (LARGE_GAP, 1.0)),
 )
 AFTER_TERMS = (
     Panel(

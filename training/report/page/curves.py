@@ -14,7 +14,7 @@ from dnnlib.errors import UserError
 from training.report.page.record import RunRecord
 from training.report.panels import AFTER_TERMS, OVERFITTING, SCORES, Panel, panels_of_names
 
-__all__ = ["COLORS", "Drawing", "overfitting_curves", "training_curves"]
+__all__ = ["Drawing", "color", "overfitting_curves", "training_curves"]
 
 # Of Paul Tol's "bright" scheme, which people with colour blindness can tell apart; then shades of grey.
 COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#222222", "#999999")
@@ -24,7 +24,6 @@ _REST = (
     Panel("Seconds per kimg", {"seconds": "Timing/sec_per_kimg"}),
     Panel("Fraction of the time spent on distillation", {"fraction": "Timing/kd_fraction"}),
 )
-GAP = OVERFITTING[1].lines
 Curve = tuple[Any, Any]  # kimg and values, of one length
 
 
@@ -57,7 +56,7 @@ def _of_stats(panel: Panel, runs: Sequence[RunRecord]) -> Drawing | None:
             if name in run.stats and np.isfinite(run.stats[name]).any():
                 yield label, (run.stats["Progress/kimg"], run.stats[name])
 
-    return _draw(panel.title, [dict(lines(run)) for run in runs], list(panel.lines), is_gap=panel.lines is GAP)
+    return _draw(panel.title, [dict(lines(run)) for run in runs], list(panel.lines), panel.alarming)
 
 
 def _of_metric(metric: str, runs: Sequence[RunRecord]) -> Drawing | None:
@@ -74,19 +73,21 @@ def _of_metric(metric: str, runs: Sequence[RunRecord]) -> Drawing | None:
 
 
 def _draw(
-    title: str, curves: Sequence[dict[str, Curve]], labels: Sequence[str], is_gap: bool = False
+    title: str,
+    curves: Sequence[dict[str, Curve]],
+    labels: Sequence[str],
+    alarming: tuple[float, float] | None = None,
 ) -> Drawing | None:
     """None where no run has a line."""
     if not any(curves):
         return None
     figure, axes = _figure()
-    for color, of_run in zip(_endless_colors(), curves, strict=False):
+    for number, of_run in enumerate(curves):
         for label, (kimg, values) in of_run.items():
             style = _STYLES[labels.index(label) % len(_STYLES)]
-            axes.plot(kimg, values, style, color=color, marker="." if len(kimg) < 40 else "", linewidth=1.5)
-    if is_gap:
-        axes.axhspan(0.5, 1.0, color="#EE6677", alpha=0.12, linewidth=0)
-        axes.set_ylim(min(-0.1, axes.get_ylim()[0]), 1.05)
+            axes.plot(kimg, values, style, color=color(number), marker="." if len(kimg) < 40 else "", linewidth=1.5)
+    if alarming is not None:  # seen even where no curve is near
+        axes.axhspan(*alarming, color="#EE6677", alpha=0.12, linewidth=0)
     if len(labels) > 1:
         keys = [axes.plot([], [], _STYLES[n % len(_STYLES)], color="black")[0] for n in range(len(labels))]
         axes.legend(keys, labels, fontsize=8, frameon=False)
@@ -96,10 +97,9 @@ def _draw(
     return Drawing(title, _data_uri(figure), f"{title}, over kimg: {', '.join(labels)}")
 
 
-def _endless_colors() -> Iterator[str]:
-    yield from COLORS
-    while True:
-        yield COLORS[-1]
+def color(number: int) -> str:
+    """Of a run; the last one for all that are too many."""
+    return COLORS[min(number, len(COLORS) - 1)]
 
 
 def _figure() -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,18 +10,20 @@ from typing import Any
 
 from dnnlib.errors import UserError
 from kd_plugin.config.schema import to_dict
-from training.config import TrainConfig, preset_row
-from training.report.page.curves import COLORS, overfitting_curves, training_curves
+from kd_plugin.errors import KDError
+from training.config import resolve
+from training.report.page.curves import color, overfitting_curves, training_curves
 from training.report.page.findings import Findings, Judge, Pair, Where
 from training.report.page.pictures import evenly, file_uri, pixels_uri
 from training.report.page.record import RunRecord
 from training.report.page.verdict import verdicts
+from training.resume import CONFIG
 
 __all__ = ["render"]
 
 MOST_GRIDS = 24  # of a run in the page
 _TEMPLATE = Path(__file__).with_name("page.html")
-_ABSENT = "-"
+_ABSENT, AUTO = "-", "auto"
 
 
 @dataclass(frozen=True)
@@ -49,22 +52,14 @@ def render(runs: Sequence[RunRecord], where: Where | None) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["picture"] = pixels_uri
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    grids = [_grids(run) for run in runs]
     judge = None if where is None else Judge.of(runs, where)
+    labelled = enumerate(zip(runs, names(runs), strict=True))
+    shown = [_shown(run, name, color(place), judge) for place, (run, name) in labelled]
     return template.render(
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
-        runs=[
-            {
-                "record": run,
-                "name": name,
-                "color": COLORS[min(place, len(COLORS) - 1)],
-                "verdicts": verdicts(run),
-                "grids": grids[place],
-                "findings": Findings(problem="--samples=0 was given") if judge is None else judge.examine(run),
-            }
-            for place, (run, name) in enumerate(zip(runs, names(runs), strict=True))
-        ],
-        moments=sorted({kimg for each in grids for kimg in each.uris}),
+        runs=shown,
+        judge=judge,
+        moments=sorted({kimg for run in shown for kimg in run["grids"].uris}),
         overfitting=overfitting_curves(runs),
         training=training_curves(runs),
         differences=differences(runs),
@@ -72,40 +67,51 @@ def render(runs: Sequence[RunRecord], where: Where | None) -> str:
     )
 
 
+def _shown(run: RunRecord, name: str, its_color: str, judge: Judge | None) -> dict[str, Any]:
+    """What the template reads of a run."""
+    findings = Findings(problem="--samples=0 was given") if judge is None else judge.examine(run)
+    return {
+        "record": run,
+        "name": name,
+        "color": its_color,
+        "verdicts": verdicts(run, findings),
+        "grids": _grids(run),
+        "findings": findings,
+        "again": shlex.join(["python", "train.py", f"--config={run.folder / CONFIG}"]),
+    }
+
+
 def names(runs: Sequence[RunRecord]) -> list[str]:
-    """Their folders' names; with the folders above if two are called alike."""
-    short = [run.name for run in runs]
-    if len(set(short)) == len(short):
-        return short
-    return [f"{run.folder.resolve().parent.name}/{run.name}" for run in runs]
+    """Their folders' names, with as many of the folders above as tell them apart."""
+    parts = [run.folder.resolve().parts for run in runs]
+    depth = 1
+    while len({each[-depth:] for each in parts}) < len(set(parts)):
+        depth += 1
+    return ["/".join(each[-depth:]) for each in parts]
 
 
 def differences(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
-    """Options in which the runs differ, with the value of each; of one run, those that are not its preset's."""
+    """Options in which the runs differ, with the value of each; of one run, those that are not usual, after the usual
+    value."""
     if len(runs) == 1:
-        usual = _usual(runs[0])
-        options = runs[0].options
-        return [
-            (key, [_text(usual, key), _text(options, key)])
-            for key in options
-            if usual and _text(usual, key) != _text(options, key)
-        ]
+        usual, options = _usual(runs[0]), runs[0].options
+        rows = [(key, [_text(usual, key), _text(options, key)]) for key in options if usual.get(key) != AUTO]
+        return [(key, values) for key, values in rows if usual and len(set(values)) > 1]
     keys = dict.fromkeys(key for run in runs for key in run.options)
     rows = [(key, [_text(run.options, key) for run in runs]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values)) > 1]
 
 
 def _usual(run: RunRecord) -> dict[str, Any]:
-    """The defaults and the preset's values; empty where they are unknown (an official run; a preset that depends on the
-    images' size)."""
-    name, resolution = run.options.get("cfg"), run.options.get("resolution")
-    if not run.is_ours or (name == "auto" and resolution is None):
+    """What the same images, preset and teacher give without further flags; empty where that is unknown: of an official
+    run, or of a preset that depends on the images' size."""
+    given: dict[str, Any] = {key: run.options[key] for key in ("data", "cfg") if key in run.options}
+    if not run.is_ours or (given.get("cfg") == AUTO and run.options.get("resolution") is None):
         return {}
     try:
-        preset = preset_row(str(name), resolution or 0, run.options.get("gpus", 1))
-    except UserError:  # of another version
+        config = to_dict(resolve(given, {"teacher": run.teacher}, run.options.get("resolution") or 0))
+    except (UserError, KDError):  # of another version
         return {}
-    config = to_dict(TrainConfig(data=run.options["data"], **{**preset, "cfg": name}))
     return {**config, **{f"kd.{key}": value for key, value in config.pop("kd").items()}}
 
 

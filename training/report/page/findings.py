@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,43 +12,43 @@ from torch import Tensor
 
 from dnnlib.errors import UserError
 from kd_plugin.errors import KDError
-from kd_plugin.teachers import load_teacher, split_spec
-from kd_plugin.teachers.image_input import rgb
-from kd_plugin.teachers.protocol import Teacher
 from training.checkpoint import load_snapshot
 from training.data.dataset import ImageDataset
+from training.data.image_sets import ImageOptions, open_held_out, open_training_set
 from training.data.pixels import to_float
-from training.metrics import GeneratedImages
-from training.metrics.neighbours import Nearest, nearest, nearest_others
-from training.metrics.samples import BATCH
+from training.metrics import Detector, GeneratedImages, load_detector
+from training.metrics.neighbours import Copying, copying, nearest, nearest_others
+from training.metrics.samples import BATCH, real_sample
+from training.report.page.prompt_scores import PromptScores, prompt_scores, teacher_of
 from training.report.page.record import RunRecord
-from training.resume import CONFIG
-from training.runs import configure
 
-__all__ = ["Findings", "Judge", "Pair", "PromptScore", "Where"]
+__all__ = ["Findings", "Judge", "Pair", "Where"]
 
 SHOWN = 16  # pairs of each kind
-_QUANTILE = 0.05
-_PIXELS_SIDE = 32  # images are compared at this size where a run has no teacher
+FEWEST = 20  # images that a statement about copies is calibrated on
+_PIXELS = 32  # side at which images are compared without a network
 
 
 @dataclass(frozen=True)
 class Where:
     """What of a run is looked at, and how.
 
-    data: the training images, if they are not where they were.
     samples: images made.
+    data: the training images, for runs whose own are gone.
+    detector: what compares images, as `--detector` of evaluate.py; None: a teacher of the runs.
     device: where to compute.
     """
 
-    data: str | None = None
-    samples: int = 256
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    samples: int
+    data: str | None
+    detector: str | None
+    device: torch.device
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A sample and its nearest training image, uint8 [3, H, W]; the distance in units of the median of `Findings`."""
+    """A sample and its nearest training image, uint8 [3, H, W], that image's name, and their distance: 1 is the median
+    distance of an unseen image to its nearest training image."""
 
     sample: np.ndarray
     training: np.ndarray
@@ -56,64 +57,61 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class PromptScore:
-    """Mean cosine of a prompt with training images and with samples."""
-
-    text: str
-    real: float
-    fake: float
-
-
-@dataclass(frozen=True)
 class Findings:
     """
     Attributes:
         snapshot: that was looked at.
-        compared_by: the features.
         unselected, closest: pairs: the first samples, and those nearest to a training image (each of these once).
-        near: share of the samples nearer to a training image than 95 % of these are to one another.
+        copies: None with fewer than FEWEST images to calibrate on.
+        unseen: what it is calibrated on.
         used: training images that are the nearest to some sample, of `count`.
-        prompts: those that fit the training images best first.
+        scores: of the prompts; None without any.
         problem: why there is nothing more.
     """
 
     snapshot: str = ""
-    compared_by: str = ""
     unselected: Sequence[Pair] = ()
     closest: Sequence[Pair] = ()
-    near: float = 0.0
+    copies: Copying | None = None
+    unseen: str = ""
     used: int = 0
     count: int = 0
-    prompts: Sequence[PromptScore] = ()
+    scores: PromptScores | None = None
     problem: str = ""
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Looks at runs, all with the same eyes: the first teacher that one of them had or, without any, their pixels.
+    """Looks at runs, all with the same eyes.
 
     Attributes:
         where: what is looked at.
-        teacher: None: pixels.
-        name: of what is compared.
+        detector: what compares images.
+        note: on the detector, for the reader.
     """
 
     where: Where
-    teacher: Teacher | None
-    name: str
+    detector: Detector
+    note: str
 
     @classmethod
     def of(cls, runs: Sequence[RunRecord], where: Where) -> Judge:
-        specs = (run.teacher for run in runs if run.is_ours)
-        spec = next((spec for spec in specs if spec != "none"), None)
-        by_pixels = f"pixels at {_PIXELS_SIDE}x{_PIXELS_SIDE}"
+        """With `where.detector`; else the first teacher that one of the runs had; without any, their pixels.
+
+        Raises:
+            UserError: the detector cannot be used.
+        """
+        if where.detector is not None:
+            return cls(where, load_detector(where.detector, where.device), "")
+        spec = next((spec for run in runs if (spec := teacher_of(run))), None)
         if spec is None:
-            return cls(where, None, by_pixels)
-        _, first = split_spec(spec)[0]
+            return cls(where, _pixels(where.device), "")
         try:
-            return cls(where, load_teacher(first, where.device, "fp32"), f"embeddings of {first}")
-        except KDError as error:
-            return cls(where, None, f"{by_pixels}, since the teacher cannot be loaded: {error}")
+            detector = load_detector(spec, where.device)
+        except UserError as error:
+            return cls(where, _pixels(where.device), f"The teacher cannot be loaded: {error}. ")
+        note = "It trained runs shown here, which flatters them: trust the pictures more, or give --detector. "
+        return cls(where, detector, note)
 
     def examine(self, run: RunRecord) -> Findings:
         """Make samples with the run's snapshot, and compare them with its training images; where that fails, `problem`
@@ -123,72 +121,84 @@ class Judge:
         if run.snapshot is None:
             return Findings(problem="it has no snapshot yet")
         try:
-            given = {} if self.where.data is None else {"data": self.where.data}
-            _, dataset = configure(given, str(run.folder / CONFIG))
-            fakes = _samples(run, dataset, self.where)
+            train, held_out = _images_of(run, self.where.data)
+            G = load_snapshot(run.snapshot, self.where.device).G_ema
+            source = GeneratedImages(G, train, seed=0, device=self.where.device)
+            findings = self._compare(source, train, held_out)
+            scores = prompt_scores(run, source, train, self.where.samples)
+            return dataclasses.replace(findings, snapshot=run.snapshot.name, scores=scores)
         except (UserError, KDError) as error:
-            return Findings(problem=f"{error}; if the images were moved, give --data")
-        reals = torch.cat([torch.from_numpy(dataset.gather(np.array([index]))[0]) for index in range(dataset.used)])
-        real, fake = self._features(reals), self._features(fakes)
-        neighbours = nearest(fake, real)
-        radius = nearest_others(real).double().quantile(_QUANTILE) if dataset.used > 2 else torch.tensor(0.0)
-        unselected, closest = _pairs(fakes, reals, neighbours, dataset)
+            return Findings(problem=str(error))
+
+    def _compare(self, source: GeneratedImages, train: ImageDataset, held_out: ImageDataset | None) -> Findings:
+        known = real_sample(self.detector, train, keep=True).rows
+        fake = torch.cat([self.detector(job.make()).cpu() for job in source.jobs(self.where.samples, BATCH)])
+        of_fakes = nearest(fake, known)
+        image = of_fakes.index % train.used  # a mirrored one is the same
+        if held_out is not None and len(held_out) >= FEWEST:
+            unseen = nearest(real_sample(self.detector, held_out, keep=True).rows, known).distance
+            who = f"{len(unseen)} images that were held out"
+        else:
+            unseen = nearest_others(known, same=train.used)[: train.used]
+            who = f"each of the {train.used} training images and the others"
+        closest: dict[int, int] = {}  # training image: the sample
+        for place in of_fakes.distance.argsort().tolist():
+            closest.setdefault(int(image[place]), place)
+        first = min(SHOWN, len(fake))
+        chosen = [*range(first), *list(closest.values())[:SHOWN]]
+        pixels, unit = _made(source, chosen, self.where.samples), float(unseen.median()) or 1.0
+        pairs = [
+            Pair(
+                pixels[place],
+                train.gather(of_fakes.index[[place]].numpy())[0][0],
+                train.file_name(int(image[place])),
+                float(of_fakes.distance[place]) / unit,
+            )
+            for place in chosen
+        ]
         return Findings(
-            snapshot=run.snapshot.name,
-            compared_by=self.name,
-            unselected=unselected,
-            closest=closest,
-            near=float((neighbours.distance < radius).double().mean()),
-            used=len(neighbours.index.unique()),
-            count=dataset.used,
-            prompts=[] if self.teacher is None else _prompt_scores(self.teacher, run.prompts, real, fake),
+            unselected=pairs[:first],
+            closest=pairs[first:],
+            copies=copying(of_fakes.distance, unseen) if len(unseen) >= FEWEST else None,
+            unseen=who,
+            used=len(closest),
+            count=train.used,
         )
 
-    @torch.inference_mode()
-    def _features(self, pixels: Tensor) -> Tensor:
-        """uint8 [N, 3, R, R] -> [N, F], on the CPU."""
-        parts = []
-        for part in pixels.split(BATCH):
-            images = rgb(to_float(part.to(self.where.device)))
-            if self.teacher is None:
-                side = (_PIXELS_SIDE, _PIXELS_SIDE)
-                parts.append(torch.nn.functional.interpolate(images, side, mode="area").flatten(1).cpu())
-            else:
-                parts.append(torch.nn.functional.normalize(self.teacher.embed_images(images), dim=1).cpu())
-        return torch.cat(parts)
+
+def _pixels(device: torch.device) -> Detector:
+    def features(pixels: Tensor) -> Tensor:
+        return torch.nn.functional.interpolate(to_float(pixels), (_PIXELS, _PIXELS), mode="area").flatten(1)
+
+    return Detector(f"pixels at {_PIXELS}x{_PIXELS}", "", 3 * _PIXELS**2, device, features)
 
 
-def _samples(run: RunRecord, dataset: ImageDataset, where: Where) -> Tensor:
-    """uint8 [samples, 3, R, R]."""
-    assert run.snapshot is not None
-    G = load_snapshot(run.snapshot, where.device).G_ema
-    source = GeneratedImages(G, dataset, seed=0, device=where.device)
-    return torch.cat([job.make().cpu() for job in source.jobs(where.samples, BATCH)])
+def _images_of(run: RunRecord, moved_to: str | None) -> tuple[ImageDataset, ImageDataset | None]:
+    """The images that a run was trained on, and those that it held out.
 
-
-def _pairs(fakes: Tensor, reals: Tensor, neighbours: Nearest, dataset: ImageDataset) -> tuple[list[Pair], list[Pair]]:
-    """The first samples, and those nearest to a training image."""
-    unit = float(neighbours.distance.median()) or 1.0
-
-    def pair(place: int) -> Pair:
-        index = int(neighbours.index[place])
-        distance = float(neighbours.distance[place]) / unit
-        return Pair(fakes[place].numpy(), reals[index].numpy(), dataset.file_name(index), distance)
-
-    closest: dict[int, int] = {}  # training image: the sample
-    for place in neighbours.distance.argsort().tolist():
-        closest.setdefault(int(neighbours.index[place]), place)
-    first = range(min(SHOWN, len(fakes)))
-    return [pair(place) for place in first], [pair(place) for place in list(closest.values())[:SHOWN]]
-
-
-def _prompt_scores(teacher: Teacher, prompts: Sequence[str], real: Tensor, fake: Tensor) -> list[PromptScore]:
-    if not prompts:
-        return []
+    Raises:
+        UserError: they cannot be opened, or are others than they were.
+    """
+    names = {field.name for field in dataclasses.fields(ImageOptions)}
+    options = ImageOptions(**{name: value for name, value in run.options.items() if name in names})
     try:
-        texts = torch.nn.functional.normalize(teacher.embed_texts(prompts), dim=1).cpu()
-    except KDError:  # it has no text encoder
-        return []
-    means = [(features @ texts.T).mean(0).tolist() for features in (real, fake)]
-    scores = [PromptScore(*each) for each in zip(prompts, *means, strict=True)]
-    return sorted(scores, key=lambda score: -score.real)
+        train = open_training_set(options)
+    except UserError as error:
+        if moved_to is None:
+            raise UserError(f"{error}; if the images were moved, give --data") from None
+        options = dataclasses.replace(options, data=moved_to)
+        train = open_training_set(options)
+    if run.content.get("data", train.source_fingerprint) != train.source_fingerprint:
+        raise UserError(f"'{options.data}' holds other images than the run was trained on")
+    return train, open_held_out(options)
+
+
+def _made(source: GeneratedImages, places: Sequence[int], count: int) -> dict[int, np.ndarray]:
+    """The samples at these places, uint8 [3, R, R], made again: all of them could not be kept."""
+    found: dict[int, np.ndarray] = {}
+    for number, job in enumerate(source.jobs(count, BATCH)):
+        inside = [place for place in set(places) if place // BATCH == number]
+        if inside:
+            batch = job.make().cpu().numpy()
+            found |= {place: batch[place % BATCH] for place in inside}
+    return found

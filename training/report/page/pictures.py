@@ -16,6 +16,7 @@ from kd_plugin.errors import first_line
 __all__ = ["evenly", "file_uri", "pixels_uri"]
 
 _WIDEST = 1280  # of a grid in the page, in pixels
+_PAIR = 144  # of a picture of a pair: twice the page's 72, for fine screens
 _LOSSLESS_BYTES = 150_000  # grids of small images; above that WebP at quality 85
 _QUALITY = 85
 
@@ -30,8 +31,10 @@ def file_uri(path: Path) -> str:
 
 
 def pixels_uri(pixels: np.ndarray) -> str:
-    """Of uint8 [3, H, W]."""
-    return _uri(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))))
+    """Of uint8 [3, H, W], no larger than pairs are shown."""
+    picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    picture.thumbnail((_PAIR, _PAIR), Image.Resampling.LANCZOS)
+    return _uri(picture)
 
 
 def evenly(items: Sequence[float], most: int) -> list[float]:

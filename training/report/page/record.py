@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 
 from dnnlib.errors import UserError
+from dnnlib.files import files_by_kimg
 from kd_plugin.errors import first_line
 from kd_plugin.file_kinds import what_it_is
+from training.checkpoint import SNAPSHOTS
 from training.monitors.metrics import BEST_SNAPSHOT
+from training.report.image_grid import GRIDS
 from training.report.records import STATS, MetricCurve, read_metrics, read_stats
 from training.resume import CONFIG, read_config
 
@@ -23,7 +26,6 @@ __all__ = ["RunRecord"]
 
 _OFFICIAL_CONFIG = "training_options.json"
 _KD_OPTIONS, _KD_PROMPTS = "loss_kwargs.kd.config.", "loss_kwargs.kd.prompts"  # see kd_plugin.hosts
-_KIMG = r"(\d{6}(?:\.\d{3})?)"
 _NOTED = re.compile(r"^(Warning|Note): +(.*)")
 
 
@@ -39,6 +41,7 @@ class RunRecord:
         grids: image grids by kimg, in order.
         noted: warnings and notes in the log, each once.
         is_ours: its networks can be loaded here.
+        content: of the files that its options name; see training.resume.content_of.
     """
 
     folder: Path
@@ -49,6 +52,7 @@ class RunRecord:
     grids: dict[float, Path]
     noted: list[str]
     is_ours: bool
+    content: dict[str, str]
 
     @classmethod
     def read(cls, folder: str | Path) -> RunRecord:
@@ -61,7 +65,7 @@ class RunRecord:
         if not ours.is_file() and not official.is_file():
             raise UserError(f"'{folder}' is not the folder of a run: {_what_is_there(path)}")
         try:
-            saved = read_config(ours) if ours.is_file() else None
+            saved = read_config(ours, "RUN") if ours.is_file() else None
             options = json.loads(official.read_text(encoding="utf-8")) if saved is None else saved.options
         except json.JSONDecodeError as error:
             raise UserError(f"'{official}' cannot be read as JSON: {first_line(error)}") from None
@@ -76,6 +80,7 @@ class RunRecord:
             grids=_grids(path),
             noted=_noted(path / "log.txt"),
             is_ours=saved is not None,
+            content={} if saved is None else saved.content,
         )
 
     @property
@@ -102,8 +107,7 @@ class RunRecord:
     def snapshot(self) -> Path | None:
         """The best one where metrics chose it, otherwise the newest; None before the first, and of official runs."""
         best = self.folder / BEST_SNAPSHOT
-        numbered = sorted(self.folder.glob("network-snapshot-[0-9]*.safetensors"))
-        return best if best.is_file() else numbered[-1] if numbered else None
+        return best if best.is_file() else next(reversed(files_by_kimg(self.folder, *SNAPSHOTS).values()), None)
 
 
 def _what_is_there(path: Path) -> str:
@@ -126,11 +130,8 @@ def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _grids(folder: Path) -> dict[float, Path]:
-    found = {0.0: folder / "fakes_init.png"} if (folder / "fakes_init.png").is_file() else {}
-    for path in sorted(folder.glob("fakes*.png")):
-        if match := re.fullmatch(rf"fakes{_KIMG}\.png", path.name):
-            found[float(match[1])] = path
-    return found
+    first = folder / "fakes_init.png"
+    return {**({0.0: first} if first.is_file() else {}), **files_by_kimg(folder, *GRIDS)}
 
 
 def _noted(log: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the curves of a run say about overfitting, in words."""
+"""What the figures of a run say about overfitting, in words."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ import numpy as np
 
 from dnnlib.errors import UserError
 from training.metrics import parse_metrics
+from training.report.page.findings import Findings
 from training.report.page.record import RunRecord
+from training.report.panels import LARGE_GAP
 from training.report.records import MetricCurve
 
-__all__ = ["Verdict", "verdicts"]
+__all__ = ["BAD", "GOOD", "NEUTRAL", "Verdict", "verdicts"]
 
 GOOD, NEUTRAL, BAD = "good", "neutral", "bad"
+_SMALL_GAP = 0.2
 _MUCH_WORSE = 0.1  # than the best, relative to it
 _SURE = 2.0  # standard errors
-_LARGE_GAP, _SOME_GAP = 0.5, 0.2
-_COPIES = 0.6  # chance that a sample is nearer to a training image than an unseen image is; 0.5: none
-_HIGHER = ("pr", "is")  # of official metrics that parse_metrics does not know
+_MANY_NEARER, _FEW_NEARER = 0.6, 0.3  # chance that a sample is nearer to a training image than an unseen image is
+_NEAR, _MANY_NEAR = 0.05, 0.1  # share of unseen images that are very near; of samples
+_NO_DIRECTION = ("div",)  # 1 is best
+_OFFICIAL = {"fid": False, "kid": False, "pr": True, "is": True, "ppl": False, "eq": True}  # higher is better
 
 
 @dataclass(frozen=True)
@@ -31,27 +35,30 @@ class Verdict:
     text: str
 
 
-def verdicts(run: RunRecord) -> list[Verdict]:
-    """One for the gap, one for each metric, one for copies."""
-    return [*_of_gap(run), *(line for name, curve in run.metrics.items() for line in _of_metric(name, curve))]
+def verdicts(run: RunRecord, findings: Findings) -> list[Verdict]:
+    """One for the gap, one for each metric, one for the samples that were looked at."""
+    of_metrics = (line for name, curve in run.metrics.items() for line in _of_metric(name, curve))
+    return [*_of_gap(run), *of_metrics, *_of_samples(findings)]
 
 
 def _of_gap(run: RunRecord) -> Iterator[Verdict]:
     gap = run.stats.get("Overfit/gap", np.zeros(0))
     known = np.flatnonzero(np.isfinite(gap))
     if not len(known):
-        if run.stats and run.is_ours:
+        if "Overfit/train" in run.stats:
+            yield Verdict(NEUTRAL, "Overfitting gap: none, D does not tell training images from generated ones")
+        elif run.stats and run.is_ours:
             yield Verdict(NEUTRAL, "Overfitting gap: not measured; --holdout=N keeps N images aside for it")
         return
     last, kimg = float(gap[known[-1]]), run.stats["Progress/kimg"]
     text = f"Overfitting gap {last:.2f} at {kimg[known[-1]]:.4g} kimg (0: none; 1: D has memorised its training images)"
-    above = known[gap[known] > _LARGE_GAP]
-    if last > _LARGE_GAP:
+    if last > LARGE_GAP:
+        above = known[gap[known] > LARGE_GAP]
         text += (
-            f", first above {_LARGE_GAP:g} at {kimg[above[0]]:.4g} kimg. What helps: more images, --aug=ada or "
+            f", first above {LARGE_GAP:g} at {kimg[above[0]]:.4g} kimg. What helps: more images, --aug=ada or "
             "--diffaugment, and stopping at the best snapshot"
         )
-    yield Verdict(BAD if last > _LARGE_GAP else GOOD if last < _SOME_GAP else NEUTRAL, text)
+    yield Verdict(BAD if last > LARGE_GAP else GOOD if last < _SMALL_GAP else NEUTRAL, text)
 
 
 def _of_metric(metric: str, curve: MetricCurve) -> Iterator[Verdict]:
@@ -60,12 +67,15 @@ def _of_metric(metric: str, curve: MetricCurve) -> Iterator[Verdict]:
         return
     at_end, last = max(values), values[max(values)]
     if metric.startswith("mem"):
-        many = last > _COPIES
-        meaning = "samples lie nearer to training images than unseen images do" if many else "no sign of copying"
-        text = f"{curve.main} {last:.2f} at {at_end:.4g} kimg: {meaning} (0.5: equally near)"
-        yield Verdict(BAD if many else GOOD, text)
+        share = curve.values.get(f"{metric}_share", {}).get(at_end, 0.0)
+        held_out = curve.values.get(f"{metric}_held_out", {}).get(at_end, 0.0)
+        unseen = f"{held_out:.0f} unseen images" if held_out > 1 else "each training image and the others"
+        yield _of_copies(f"{metric} at {at_end:.4g} kimg", last, share, unseen)
         return
     higher = _higher_is_better(metric)
+    if higher is None or len(values) == 1:
+        yield Verdict(NEUTRAL, f"{curve.main} {last:.4g} at {at_end:.4g} kimg")
+        return
     at_best = (max if higher else min)(values, key=lambda kimg: values[kimg])
     best, error = values[at_best], curve.values.get(f"{metric}_stderr", {})
     noise = _SURE * math.hypot(error.get(at_best, 0.0), error.get(at_end, 0.0))
@@ -77,8 +87,30 @@ def _of_metric(metric: str, curve: MetricCurve) -> Iterator[Verdict]:
         yield Verdict(GOOD, f"{text}: not clearly worse than its best")
 
 
-def _higher_is_better(metric: str) -> bool:
+def _of_samples(findings: Findings) -> Iterator[Verdict]:
+    if findings.copies is not None:
+        copies = findings.copies
+        yield _of_copies(f"Samples of {findings.snapshot}", copies.auc, copies.share, findings.unseen)
+
+
+def _of_copies(what: str, auc: float, share: float, unseen: str) -> Verdict:
+    """See training.metrics.neighbours.Copying."""
+    text = (
+        f"{what}: {share:.0%} lie very near to a training image ({_NEAR:.0%} are expected), and a sample is nearer to "
+        f"one than an unseen image is in {auc:.0%} of the cases (50%); calibrated on {unseen}"
+    )
+    if auc > _MANY_NEARER or share > _MANY_NEAR:
+        return Verdict(BAD, f"{text}. Look for copies below")
+    if auc < _FEW_NEARER:
+        return Verdict(NEUTRAL, f"{text}. No copies, but the samples are still unlike the training images")
+    return Verdict(GOOD, f"{text}. No sign of copying")
+
+
+def _higher_is_better(metric: str) -> bool | None:
+    """None where neither is."""
+    if metric.startswith(_NO_DIRECTION):
+        return None
     try:
         return parse_metrics(metric)[0].family.higher_is_better
     except (UserError, IndexError):
-        return metric.startswith(_HIGHER)
+        return next((higher for name, higher in _OFFICIAL.items() if metric.startswith(name)), None)
