@@ -139,6 +139,8 @@ def _evaluate(options: Options) -> tuple[list[MetricResult], list[str]]:
     if (options.network is None) == (options.fakes is None):
         raise UserError("give either --network=SNAPSHOT or --fakes=DIR, the generated images to measure")
     metrics = parse_metrics(options.metrics)
+    if not metrics and options.nearest is None:
+        raise UserError(f"--metrics={options.metrics}: nothing is to be done; name a metric, or give --nearest")
     if options.nearest is not None:
         require_writable(options.nearest, flag="--nearest")
     device = pick_device(local_device(options.device))

@@ -37,7 +37,6 @@ from torch_utils.launch import launch
 from torch_utils.ranks import joined_ranks
 from training.cli import arguments_of, function, given_values, script
 from training.config import TrainConfig
-from training.precision import unchanged_torch
 from training.probing import probe_lines
 from training.resume import config_json, content_of
 from training.runs import Run, configure, run_or_continue, started_by_torchrun
@@ -108,7 +107,7 @@ def argument_names() -> dict[str, str]:
 def train(*, resume: str | Path | None = None, config: str | Path | None = None, **options: Any) -> Run:
     """What the command does, from Python: builds the run, trains in this process, and returns when it ends.
 
-    Torch's random state and its choice of TF32 are afterwards as they were.
+    Torch's random state and settings are afterwards as they were. One call runs at a time.
 
     Args:
         resume: `latest`, the folder of a run, or a snapshot to start from.
@@ -126,12 +125,13 @@ def train(*, resume: str | Path | None = None, config: str | Path | None = None,
         raise UserError(f"unknown argument '{unknown[0]}'{nearest(unknown[0], known)}")
     variant = options.pop("kd_variant", None)
     given = given_values({"kd_teacher" if name == "kd" else name: value for name, value in options.items()})
-    with unchanged_torch():
-        resolved, dataset = configure(given, None if config is None else str(config), variant)
-        if resolved.gpus > 1 and not started_by_torchrun():
-            raise UserError(f"--gpus={resolved.gpus}: a function trains in one process; for more start train.py")
-        with joined_ranks() as ranks:
-            return run_or_continue(resolved, dataset, None if resume is None else str(resume), ranks)
+    if variant is not None and not isinstance(variant, str):
+        raise UserError(f"--kd-variant: {variant!r} is not of type str")
+    resolved, dataset = configure(given, None if config is None else str(config), variant)
+    if resolved.gpus > 1 and not started_by_torchrun():
+        raise UserError(f"--gpus={resolved.gpus}: a function trains in one process; for more start train.py")
+    with joined_ranks() as ranks:
+        return run_or_continue(resolved, dataset, None if resume is None else str(resume), ranks)
 
 
 def require_gpus(config: TrainConfig) -> None:

@@ -135,6 +135,13 @@ def require_writable(folder: str | os.PathLike[str], *, flag: str = "--outdir") 
         UserError: it cannot; names `flag`.
     """
     wanted = Path(folder).absolute()
+    try:
+        os.lstat(wanted)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a zero byte
+        problem = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{flag}: '{folder}' cannot be a folder ({problem}); choose another {flag}") from None
     existing = next(path for path in itertools.chain([wanted], wanted.parents) if os.path.lexists(path))
     if not existing.is_dir():
         raise UserError(f"{flag}: '{folder}' cannot be a folder, '{existing}' is a file; choose another {flag}")

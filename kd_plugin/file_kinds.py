@@ -88,7 +88,8 @@ def _of_zip(path: Path) -> str:
     if names and all(name.endswith(".npy") for name in names):
         return f"a numpy archive (.npz): {arg('teacher', 'script:TOWER.pt+TEXTS.npz')} takes a table of texts"
     pictures = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-    if any(name.lower().endswith(pictures) for name in names):
+    shown = [name for name in names if not name.startswith(("__MACOSX", "../", "/")) and "/." not in f"/{name}"]
+    if any(name.lower().endswith(pictures) for name in shown):
         return "a zip of images: --data, --reference and --fakes take it"
     return "a zip without images" if names else "an empty zip"
 
@@ -144,11 +145,12 @@ def _of_text(path: Path, start: bytes, size: int) -> str:
         return ""
     if "\0" in text:
         return ""
-    if text.lstrip().startswith("{"):
+    if text.lstrip().startswith(("{", "[")):
         try:
-            keys = json.loads(text).keys()
-        except ValueError:
+            content = json.loads(text)
+        except (ValueError, RecursionError):
             return "text that begins like JSON"
+        keys = content.keys() if isinstance(content, dict) else set()
         if {"cfg", "gamma", "batch"} <= keys:
             return "the config.json of a run: --config takes it"
         if {"G_kwargs", "D_kwargs"} <= keys:

@@ -28,6 +28,8 @@ def is_attribute_spec(spec: str) -> bool:
             return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
         return False
+    except Exception:  # of the user's package, which is imported on the way: there is one, and import_code reports it
+        return True
 
 
 def import_attribute(spec: str, given: str) -> Any:

@@ -24,7 +24,7 @@ def pick_device(name: str) -> torch.device:
         raise UserError(f"--device: '{name}' is not a device; give auto, cpu, cuda, cuda:N or mps") from None
     if not _is_available(device.type):
         raise UserError(f"--device: '{name}' was requested, but torch finds no such device here; use --device=cpu")
-    return device
+    return torch.device("cpu") if device.type == "cpu" else device  # libraries do not know cpu:0
 
 
 def _is_available(kind: str) -> bool:

@@ -94,6 +94,11 @@ def load_snapshot(
                 came = what_it_is(Path(path))
                 raise UserError(f"{flag}: '{path}' is a safetensors file, but not a snapshot of this trainer{came}")
             meta = json.loads(header)
+            if meta["format"] != _FORMAT:
+                raise UserError(
+                    f"{flag}: '{path}' was written by a later version (format {meta['format']}; this one reads "
+                    f"{_FORMAT})"
+                )
             networks = {}
             for role in roles:
                 if role not in meta["networks"]:
@@ -103,11 +108,19 @@ def load_snapshot(
                 prefix = f"{role}."
                 state = {key[len(prefix) :]: file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
                 network.load_state_dict(state)
+                if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
+                    raise UserError(
+                        f"{flag}: the weights of {role} in '{path}' are not finite; give an earlier snapshot"
+                    )
                 networks[role] = network.to(device).eval().requires_grad_(False)
-    except (SafetensorError, OSError, json.JSONDecodeError, KeyError, RuntimeError) as error:
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise UserError(
             f"{flag}: '{path}' cannot be read as a snapshot: {first_line(error)}{what_it_is(Path(path))}"
         ) from error
+    except (KeyError, TypeError, AttributeError, ValueError, AssertionError, RuntimeError) as error:
+        if isinstance(error, UserError) or "memory" in str(error):
+            raise
+        raise UserError(f"{flag}: the header of the snapshot '{path}' is damaged ({first_line(error)})") from error
     return Snapshot(networks, meta)
 
 
@@ -135,7 +148,9 @@ def load_state(run_dir: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGED as error:
         raise UserError(f"--resume: '{path}' cannot be read: {first_line(error)}{what_it_is(path)}") from error
-    if state.get("format") == 2:
+    if not isinstance(state, dict) or "format" not in state:
+        raise UserError(f"--resume: '{path}' is not the state of a run; it was saved by another program")
+    if state["format"] == 2:
         state = _from_format_2(state)
     if state.get("format") != _STATE_FORMAT:
         raise UserError(

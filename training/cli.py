@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from kd_plugin.config.click_flags import options_from, plain_flag
 from kd_plugin.config.schema import options_of
 from kd_plugin.errors import KDError, command_line, nearest
 from training.failures import explained
+from training.precision import unchanged_torch
 
 __all__ = ["arguments_of", "from_python", "function", "given_values", "script", "warn", "with_arguments"]
 
@@ -31,6 +33,7 @@ O = TypeVar("O")  # a dataclass of options
 P = ParamSpec("P")
 R = TypeVar("R")
 ArgumentNames = Mapping[str, str]  # by flag
+_RUNNING = threading.Lock()
 
 
 def script(command: Callable[P, R]) -> Callable[P, R]:
@@ -63,7 +66,7 @@ def function(arguments: Callable[[], ArgumentNames]) -> Callable[[Callable[P, R]
             names = arguments()
             token = _ARGUMENTS.set(names)
             try:
-                with command_line(), _machine_failures(names):
+                with command_line(), _machine_failures(names), _alone(), unchanged_torch():
                     return body(*args, **kwargs)
             except (UserError, KDError) as error:
                 raise UserError(with_arguments(str(error), names)) from error
@@ -136,6 +139,20 @@ def with_arguments(message: str, names: ArgumentNames) -> str:
         argument,
         message,
     )
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """
+    Raises:
+        UserError: another thread is in such a block: both would draw from the process's random generators.
+    """
+    if not _RUNNING.acquire(blocking=False):
+        raise UserError("another call is running in this process; start them one after the other, or in processes")
+    try:
+        yield
+    finally:
+        _RUNNING.release()
 
 
 @contextmanager

@@ -222,6 +222,8 @@ class TrainConfig:
         except KDError as error:
             raise UserError(str(error)) from None
         self._check_shares()
+        if round(self.kimg * 1000) < 1:
+            raise UserError(f"--kimg={self.kimg:g} is less than one image; 1 is a thousand")
         if self.aug != "noaug" and self.diffaugment != "none":
             raise UserError(
                 f"--aug={self.aug} and --diffaugment={self.diffaugment} both augment what the discriminator sees; "

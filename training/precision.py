@@ -51,13 +51,16 @@ def set_precision(network: nn.Module, precision: str) -> None:
 
 @contextmanager
 def unchanged_torch() -> Iterator[None]:
-    """After this block torch's random state and its choice of TF32 are as they were."""
+    """Afterwards torch's random state, choice of TF32 and default type are as before. Inside, the type is float32, and
+    gradients are computed."""
     backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [backend.allow_tf32 for backend in backends]
+    before, dtype = [backend.allow_tf32 for backend in backends], torch.get_default_dtype()
     try:
-        with torch.random.fork_rng():
+        torch.set_default_dtype(torch.float32)
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.enable_grad():
             yield
     finally:
+        torch.set_default_dtype(dtype)
         for backend, allowed in zip(backends, before, strict=True):
             backend.allow_tf32 = allowed
 

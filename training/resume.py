@@ -17,7 +17,7 @@ from kd_plugin.config.schema import options_of, to_dict
 from kd_plugin.download import sha256_of
 from kd_plugin.errors import flag
 from kd_plugin.file_kinds import what_it_is
-from kd_plugin.prompts.sources import AUTO, ChosenPrompts
+from kd_plugin.prompts.sources import AUTO, ChosenPrompts, read_prompts
 from kd_plugin.teachers import split_spec
 from training.checkpoint import load_state, runs_with_state
 from training.config import ADA_KIMG, TrainConfig
@@ -59,7 +59,8 @@ def content_of(config: TrainConfig, dataset: ImageDataset) -> dict[str, str]:
     ]
     content = {"data": dataset.source_fingerprint, "kd.teacher": json.dumps(teachers)}
     if config.kd.prompts not in (None, AUTO):
-        content["kd.prompts"] = _hash_of(str(config.kd.prompts))
+        texts = read_prompts(str(config.kd.prompts))  # not the bytes: line ends and comments may differ
+        content["kd.prompts"] = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
     return content
 
 
@@ -87,12 +88,17 @@ def read_config(path: str | Path, flag: str = "--config") -> SavedRun:
         UserError: the file is missing or is not a config.json; names `flag`.
     """
     try:
-        saved = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        saved = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{flag}: '{path}' cannot be read as JSON: {error}{what_it_is(Path(path))}") from error
     if not isinstance(saved, dict) or not saved.keys() & TrainConfig.__dataclass_fields__.keys():
         raise UserError(f"{flag}: '{path}' holds no options; give the config.json of a run{what_it_is(Path(path))}")
-    prompts, content = saved.pop(_PROMPTS, ()), saved.pop(_CONTENT, {})
+    prompts, content = saved.pop(_PROMPTS, []), saved.pop(_CONTENT, {})
+    for name, value, kind in ((_PROMPTS, prompts, list), (_CONTENT, content, dict), ("kd", saved.get("kd", {}), dict)):
+        if not isinstance(value, kind):
+            raise UserError(
+                f"{flag}: '{name}' in '{path}' is {value!r}; give the config.json of a run as it was written"
+            )
     return SavedRun(saved, content, tuple(prompts))
 
 

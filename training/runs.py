@@ -124,7 +124,7 @@ def run_or_continue(config: TrainConfig, dataset: ImageDataset, resume: str | No
         snapshot = load_snapshot(resume, roles=("G", "D", "G_ema"), flag="--resume")
         taken = [f"Warm start:  {line}" for line in session.start_from(snapshot)]
     run_dir = run_dir or ranks.from_first(lambda: make_run_dir(Path(config.outdir), name))
-    if ranks.is_main:
+    if ranks.is_main and (state is None or session.nimg < round(config.kimg * 1000)):
         write_atomic(run_dir / CONFIG, config_json(config, session.prompts, content))
 
     with Logbook(run_dir if ranks.is_main else None, round(config.kimg * 1000), session.nimg) as log:
@@ -136,12 +136,14 @@ def run_or_continue(config: TrainConfig, dataset: ImageDataset, resume: str | No
         if state is not None and state["config"]["metrics"] == config.metrics:
             measure_what_was_missed(session, run_dir, log)
         status = run(session, run_dir, log)
+        newest, newest_grid = ranks.from_first(lambda: newest_files(run_dir))
+        made = Run(run_dir, newest, newest_grid, session.nimg / 1000, status)
         if status:
             log.write(f"Stopped at {session.nimg / 1000:.1f} kimg; the same command with --resume=latest continues")
         else:
-            for line in closing(session, run_dir):
+            for line in closing(session, made):
                 log.write(line)
-    return Run(run_dir, *newest_files(run_dir), session.nimg / 1000, status)
+    return made
 
 
 def newest_files(run_dir: Path) -> tuple[Path, Path]:
@@ -163,18 +165,17 @@ def origin(session: Session, state: dict[str, Any] | None, resume: str | None) -
         yield f"Note:        the run has reached --kimg={config.kimg:g} already; a larger --kimg continues it"
 
 
-def closing(session: Session, run_dir: Path) -> list[str]:
+def closing(session: Session, made: Run) -> list[str]:
     """The last lines of the log: files to look at, and the next commands."""
-    snapshot, grid = newest_files(run_dir)
     distils = session.config.kd.enabled
     lines = [
         f"Finished at {session.nimg / 1000:.1f} kimg. Look at",
-        f"    {grid}    generated images (reals.png: the training images)",
-        f"    {run_dir / 'chart.png'}    D's scores{' and the distillation' if distils else ''}",
-        f"    {run_dir / 'views.png'}    what D {'and the teacher see' if distils else 'sees'}",
+        f"    {made.grid}    generated images (reals.png: the training images)",
+        f"    {made.folder / 'chart.png'}    D's scores{' and the distillation' if distils else ''}",
+        f"    {made.folder / 'views.png'}    what D {'and the teacher see' if distils else 'sees'}",
         "For more images, and for a page on overfitting, copies and how the images changed:",
-        f"    python generate.py --network={snapshot} --seeds=0-31 --trunc=0.7",
-        f"    python report.py {run_dir}",
+        f"    python generate.py --network={made.snapshot} --seeds=0-31 --trunc=0.7",
+        f"    python report.py {made.folder}",
     ]
     if DemoSpec.parse(session.config.data):
         lines += [

@@ -57,7 +57,14 @@ class GroupedCommand(click.Command):
         for name, _, value in (arg.partition("=") for arg in args):
             if name in optional and value.startswith("-"):
                 raise click.UsageError(f"{name}: '{value}' was given, which it does not take; see --help", ctx)
-        return super().parse_args(ctx, args)
+        rest = super().parse_args(ctx, args)
+        for parameter in self.params:
+            values = ctx.params.get(parameter.name or "")
+            for text in values if isinstance(values, tuple) else (values,):
+                if isinstance(text, str) and (not text or "\0" in text):
+                    came = "nothing" if not text else "a text with a zero byte"
+                    raise click.UsageError(f"{parameter.opts[0]}: {came} was given; leave it out or give a value", ctx)
+        return rest
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}

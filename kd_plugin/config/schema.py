@@ -236,7 +236,10 @@ def _accepted(item: Option, value: Any, what: str) -> Any:
     if isinstance(value, list) and typing.get_origin(item.kind) is tuple:
         return tuple(value)
     if item.kind is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise TypeError("a whole number that is too large") from None
     if item.kind in SIMPLE and type(value) is not item.kind and not (value is None and item.optional):
         raise TypeError(f"{value!r} is not of type {item.kind.__name__}")
     return value

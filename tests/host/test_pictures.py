@@ -17,7 +17,8 @@ from tests.host.conftest import SMALL
 from training.config import resolve
 from training.data.dataset import ImageDataset
 from training.report import chart
-from training.report.chart import Panel, save_chart
+from training.report.chart import save_chart
+from training.report.panels import Panel
 from training.report.progress import forecast
 from training.report.views import save_views
 from training.session import Session
@@ -97,13 +98,13 @@ def test_log_and_chart_show_a_terms_parts(
     run_train: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     panels: list[Panel] = []
-    panels_of = chart._term_panels
+    panels_of = chart.term_panels
 
     def watched(terms: Sequence[TermInfo]) -> list[Panel]:
         panels[:] = panels_of(terms)
         return panels_of(terms)
 
-    monkeypatch.setattr(chart, "_term_panels", watched)
+    monkeypatch.setattr(chart, "term_panels", watched)
     monkeypatch.setattr("training.loop.save_chart", save_chart)
     result = run_train("--kd=demo", "--kd-match-on=block1,embedding")
     assert result.exit_code == 0, result.output

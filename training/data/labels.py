@@ -8,6 +8,7 @@ refused by name and value where it is not.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -113,7 +114,8 @@ def _is_whole(value: Any) -> bool:
     """3, 3.0 and "3" all mean class 3; true does not mean class 1."""
     if isinstance(value, str):
         return value.strip().isdecimal()
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == int(value) and value >= 0
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and value == int(value) and value >= 0
 
 
 def _numbered(given: Mapping[str, Any], path: Path) -> np.ndarray:

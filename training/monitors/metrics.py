@@ -33,6 +33,7 @@ from training.networks import Generator
 
 __all__ = ["BEST_SNAPSHOT", "MetricMonitor"]
 
+_CONDITIONS = ("detector_sha256", "dataset_fingerprint", "num_real", "num_fake")
 BEST_SNAPSHOT = "network-snapshot-best.safetensors"
 
 
@@ -111,7 +112,7 @@ class MetricMonitor:
             self._append(run_dir, result, snapshot, nimg, seconds, ranks.world)
         values = {name: value for result in results for name, value in result.results.items()}
         listed = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        values_so_far = _main_values(run_dir, self.best.name)
+        values_so_far = _comparable_values(run_dir, self.best.name)
         better = max if self.best.family.higher_is_better else min
         if values_so_far[-1] == better(values_so_far):
             write_atomic(run_dir / BEST_SNAPSHOT, lambda partial: shutil.copyfile(snapshot, partial))
@@ -147,7 +148,13 @@ def _measured_last(path: Path) -> float | None:
     return float(json.loads(lines[-1])["kimg"]) if lines else None
 
 
-def _main_values(run_dir: Path, metric: str) -> list[float]:
-    """The main value of every snapshot so far."""
-    lines = _path(run_dir, metric).read_text(encoding="utf-8").splitlines()
-    return [next(iter(json.loads(line)["results"].values())) for line in lines]
+def _comparable_values(run_dir: Path, metric: str) -> list[float]:
+    """The main value of every snapshot that was measured as the last one was: a continuation may take another reference
+    set or detector."""
+    lines = [json.loads(line) for line in _path(run_dir, metric).read_text(encoding="utf-8").splitlines()]
+    conditions = [[line.get(name) for name in _CONDITIONS] for line in lines]
+    return [
+        next(iter(line["results"].values()))
+        for line, condition in zip(lines, conditions, strict=True)
+        if condition == conditions[-1]
+    ]

@@ -16,6 +16,7 @@ from dnnlib.errors import UserError
 __all__ = ["STATS", "MetricCurve", "read_lines", "read_metrics", "read_stats"]
 
 STATS = "stats.jsonl"
+_LARGEST = 1e30
 
 
 def read_stats(run_dir: str | Path) -> dict[str, np.ndarray]:
@@ -34,13 +35,12 @@ def read_stats(run_dir: str | Path) -> dict[str, np.ndarray]:
     path = Path(run_dir) / STATS
     if not path.is_file():
         raise UserError(f"'{run_dir}' holds no {STATS}; give the folder of a run, such as runs/00000-...")
-    ticks = list(read_lines(path))
+    ticks = [tick for tick in read_lines(path) if "Progress/kimg" in tick]
     names = dict.fromkeys(name for tick in ticks for name in tick)
 
     def value(tick: dict[str, Any], name: str) -> float:
         stat = tick.get(name)
-        mean = stat.get("mean") if isinstance(stat, dict) else stat  # the time stamp stands alone
-        return float("nan") if mean is None else float(mean)
+        return _number(stat.get("mean") if isinstance(stat, dict) else stat)  # the time stamp stands alone
 
     return {name: np.array([value(tick, name) for tick in ticks]) for name in names}
 
@@ -68,23 +68,28 @@ def read_metrics(run_dir: str | Path) -> dict[str, MetricCurve]:
     for path in sorted(Path(run_dir).glob("metric-*.jsonl")):
         values: dict[str, dict[float, float]] = {}
         for line in read_lines(path):
-            found = re.search(r"(\d+)\.pkl$", line.get("snapshot_pkl") or "")
-            if "kimg" not in line and not found:
-                continue
-            kimg = float(line["kimg"] if found is None else found[1])
-            for name, value in line.get("results", {}).items():
-                values.setdefault(name, {})[kimg] = value
+            found = re.search(r"(\d+)\.pkl$", str(line.get("snapshot_pkl")))
+            kimg = _number(line.get("kimg") if found is None else float(found[1]))
+            results = line.get("results")
+            for name, value in results.items() if isinstance(results, dict) and np.isfinite(kimg) else ():
+                values.setdefault(name, {})[kimg] = _number(value)
         if values:
             curves[path.stem.removeprefix("metric-")] = MetricCurve(next(iter(values)), values)
     return curves
 
 
+def _number(value: Any) -> float:
+    """NaN for what is none, and for what no chart can show."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) < _LARGEST else float("nan")
+
+
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a .jsonl file; a line that a kill cut short is left out."""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    """The objects of a .jsonl file; a line that a kill cut short, or that holds something else, is left out."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict):
             yield record

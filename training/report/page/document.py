@@ -28,7 +28,7 @@ _ABSENT, AUTO = "-", "auto"
 
 @dataclass(frozen=True)
 class Grids:
-    """Image grids of a run. `uris` by kimg; `reals` of its training images; `left_out` are not shown."""
+    """Image grids of a run. `uris` by kimg; `reals` of its training images; `left_out`: not shown, or damaged."""
 
     uris: dict[float, str]
     reals: str
@@ -106,11 +106,11 @@ def _usual(run: RunRecord) -> dict[str, Any]:
     """What the same images, preset and teacher give without further flags; empty where that is unknown: of an official
     run, or of a preset that depends on the images' size."""
     given: dict[str, Any] = {key: run.options[key] for key in ("data", "cfg") if key in run.options}
-    if not run.is_ours or (given.get("cfg") == AUTO and run.options.get("resolution") is None):
+    if not run.is_ours or given.get("cfg") == AUTO:
         return {}
     try:
-        config = to_dict(resolve(given, {"teacher": run.teacher}, run.options.get("resolution") or 0))
-    except (UserError, KDError):  # of another version
+        config = to_dict(resolve(given, {"teacher": run.teacher}, 0))
+    except (UserError, KDError, KeyError, TypeError):  # of another version, or damaged
         return {}
     return {**config, **{f"kd.{key}": value for key, value in config.pop("kd").items()}}
 
@@ -123,11 +123,8 @@ def _text(options: Mapping[str, Any], key: str) -> str:
 def _grids(run: RunRecord) -> Grids:
     moments = evenly(list(run.grids), MOST_GRIDS)
     reals = run.folder / "reals.png"
-    return Grids(
-        uris={kimg: file_uri(run.grids[kimg]) for kimg in moments},
-        reals=file_uri(reals) if reals.is_file() else "",
-        left_out=len(run.grids) - len(moments),
-    )
+    uris = {kimg: uri for kimg in moments if (uri := file_uri(run.grids[kimg]))}
+    return Grids(uris, file_uri(reals) if reals.is_file() else "", left_out=len(run.grids) - len(uris))
 
 
 def _pair_rows(findings: Findings) -> list[tuple[str, Sequence[Pair]]]:

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from dnnlib.errors import UserError
+from kd_plugin.config.schema import accepted_values
 from kd_plugin.errors import KDError
 from training.checkpoint import load_snapshot
+from training.config import TrainConfig
 from training.data.dataset import ImageDataset
 from training.data.image_sets import ImageOptions, open_held_out, open_training_set
 from training.data.pixels import to_float
@@ -180,7 +182,10 @@ def _images_of(run: RunRecord, moved_to: str | None) -> tuple[ImageDataset, Imag
         UserError: they cannot be opened, or are others than they were.
     """
     names = {field.name for field in dataclasses.fields(ImageOptions)}
-    options = ImageOptions(**{name: value for name, value in run.options.items() if name in names})
+    chosen = accepted_values(TrainConfig, {name: value for name, value in run.options.items() if name in names})
+    if "data" not in chosen:
+        raise UserError("its config.json names no images")
+    options = ImageOptions(**chosen)
     try:
         train = open_training_set(options)
     except UserError as error:

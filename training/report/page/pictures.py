@@ -10,9 +10,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dnnlib.errors import UserError
-from kd_plugin.errors import first_line
-
 __all__ = ["evenly", "file_uri", "pixels_uri"]
 
 _WIDEST = 1280  # of a grid in the page, in pixels
@@ -22,12 +19,12 @@ _QUALITY = 85
 
 
 def file_uri(path: Path) -> str:
-    """A picture's data URI, no wider than the page shows it."""
+    """A picture's data URI, no wider than the page shows it; "" where the file is damaged."""
     try:
         with Image.open(path) as picture:
             return _uri(picture.convert("RGB"))
-    except OSError as error:
-        raise UserError(f"'{path}' cannot be read as a picture: {first_line(error)}") from None
+    except OSError:
+        return ""
 
 
 def pixels_uri(pixels: np.ndarray) -> str:

@@ -67,14 +67,18 @@ class RunRecord:
         try:
             saved = read_config(ours, "RUN") if ours.is_file() else None
             options = json.loads(official.read_text(encoding="utf-8")) if saved is None else saved.options
-        except json.JSONDecodeError as error:
+        except (OSError, ValueError, RecursionError) as error:
+            if isinstance(error, UserError):
+                raise
             raise UserError(f"'{official}' cannot be read as JSON: {first_line(error)}") from None
+        if not isinstance(options, dict):
+            raise UserError(f"'{official}' holds no options")
         flat = {key.replace(_KD_OPTIONS, "kd."): value for key, value in _flat(options).items()}
-        prompts = flat.pop(_KD_PROMPTS, None) or () if saved is None else saved.prompts
+        prompts = flat.pop(_KD_PROMPTS, None) if saved is None else saved.prompts
         return cls(
             folder=path,
             options=flat,
-            prompts=tuple(prompts),
+            prompts=tuple(map(str, prompts)) if isinstance(prompts, list | tuple) else (),
             stats=read_stats(path) if (path / STATS).is_file() else {},
             metrics=read_metrics(path),
             grids=_grids(path),
