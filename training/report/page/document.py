@@ -110,7 +110,7 @@ def _usual(run: RunRecord) -> dict[str, Any]:
         return {}
     try:
         config = to_dict(resolve(given, {"teacher": run.teacher}, 0))
-    except (UserError, KDError, KeyError, TypeError):  # of another version, or damaged
+    except (UserError, KDError, KeyError, TypeError, AttributeError):  # of another version, or damaged
         return {}
     return {**config, **{f"kd.{key}": value for key, value in config.pop("kd").items()}}
 
