@@ -137,7 +137,7 @@ def require_writable(folder: str | os.PathLike[str], *, flag: str = "--outdir") 
     wanted = Path(folder).absolute()
     try:
         os.lstat(wanted)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     except (OSError, ValueError) as error:  # a name that is too long, or holds a zero byte
         problem = error.strerror if isinstance(error, OSError) else error
