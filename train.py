@@ -30,7 +30,7 @@ from kd_plugin.config.click_flags import (
 from kd_plugin.config.kd import KDConfig
 from kd_plugin.config.ranges import ABOVE_0
 from kd_plugin.config.schema import options_of
-from kd_plugin.errors import flag, nearest
+from kd_plugin.errors import flag
 from kd_plugin.probe.run import SECONDS
 from torch_utils.device import pick_device
 from torch_utils.launch import launch
@@ -120,13 +120,8 @@ def train(*, resume: str | Path | None = None, config: str | Path | None = None,
         UserError: as the command; names the argument.
         RunFailed: the gradients were not finite, or not enough memory, or no room on the disk.
     """
-    known = set(argument_names().values())
-    if unknown := [name for name in options if name not in known]:
-        raise UserError(f"unknown argument '{unknown[0]}'{nearest(unknown[0], known)}")
     variant = options.pop("kd_variant", None)
     given = given_values({"kd_teacher" if name == "kd" else name: value for name, value in options.items()})
-    if variant is not None and not isinstance(variant, str):
-        raise UserError(f"--kd-variant: {variant!r} is not of type str")
     resolved, dataset = configure(given, None if config is None else str(config), variant)
     if resolved.gpus > 1 and not started_by_torchrun():
         raise UserError(f"--gpus={resolved.gpus}: a function trains in one process; for more start train.py")

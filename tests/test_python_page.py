@@ -87,6 +87,8 @@ MISTAKES = {
     "train, teacher": (lambda: train.train(data="demo", kd="nobody"), "kd='nobody': unknown teacher"),
     "train, type": (lambda: train.train(data="demo", kimg="many"), "'kimg': 'many' is not of type float"),
     "train, choice": (lambda: train.train(data="demo", arch="res"), "arch: res was given, it must be one of resnet"),
+    "train, an empty text": (lambda: train.train(data=""), "data: nothing was given"),
+    "train, variant": (lambda: train.train(data="demo", kd="demo", kd_variant=5), "kd_variant=5 is unknown"),
     "train, data": (lambda: train.train(data=Path("none.zip")), "data"),
     "train, no teacher": (lambda: train.train(data="demo", kd_match=2.0), "kd_match: no teacher was given"),
     "train, processes": (lambda: train.train(data="demo", gpus=2), "gpus=2: a function trains in one process"),

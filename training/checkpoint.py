@@ -23,6 +23,7 @@ from dnnlib.files import files_by_kimg, write_atomic
 from kd_plugin.errors import first_line
 from kd_plugin.file_kinds import what_it_is
 from kd_plugin.files import DAMAGED
+from training.failures import explained
 from training.networks import Discriminator, Generator
 
 __all__ = [
@@ -117,8 +118,10 @@ def load_snapshot(
         raise UserError(
             f"{flag}: '{path}' cannot be read as a snapshot: {first_line(error)}{what_it_is(Path(path))}"
         ) from error
+    except UserError:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError, AssertionError, RuntimeError) as error:
-        if isinstance(error, UserError) or "memory" in str(error):
+        if explained(error, ()):  # not enough memory
             raise
         raise UserError(f"{flag}: the header of the snapshot '{path}' is damaged ({first_line(error)})") from error
     return Snapshot(networks, meta)

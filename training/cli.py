@@ -21,7 +21,7 @@ import click
 
 from dnnlib.cli import user_errors
 from dnnlib.errors import RunFailed, UserError
-from kd_plugin.config.click_flags import options_from, plain_flag
+from kd_plugin.config.click_flags import no_value, options_from, plain_flag
 from kd_plugin.config.schema import options_of
 from kd_plugin.errors import KDError, command_line, nearest
 from training.failures import explained
@@ -33,6 +33,8 @@ O = TypeVar("O")  # a dataclass of options
 P = ParamSpec("P")
 R = TypeVar("R")
 ArgumentNames = Mapping[str, str]  # by flag
+_KEYWORDS = {"class": "class_"}  # a word of the language
+_ARGUMENTS: ContextVar[ArgumentNames] = ContextVar("arguments")  # of the call that runs
 _RUNNING = threading.Lock()
 
 
@@ -49,9 +51,6 @@ def script(command: Callable[P, R]) -> Callable[P, R]:
     return user_errors(KDError)(wrapped)
 
 
-_ARGUMENTS: ContextVar[ArgumentNames] = ContextVar("arguments")
-
-
 def function(arguments: Callable[[], ArgumentNames]) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorates a function that does what a script does: errors, those of the plug-in too, are UserError or RunFailed,
     and their messages name arguments.
@@ -66,6 +65,7 @@ def function(arguments: Callable[[], ArgumentNames]) -> Callable[[Callable[P, R]
             names = arguments()
             token = _ARGUMENTS.set(names)
             try:
+                _require_usable(kwargs, set(names.values()))
                 with command_line(), _machine_failures(names), _alone(), unchanged_torch():
                     return body(*args, **kwargs)
             except (UserError, KDError) as error:
@@ -91,21 +91,16 @@ def warn(notes: Iterable[str]) -> None:
         warnings.warn(with_arguments(note, _ARGUMENTS.get()), stacklevel=4)  # above: this, the body, the decorator
 
 
-_KEYWORDS = {"class": "class_"}  # a word of the language
-
-
 def from_python(record: type[O], arguments: Mapping[str, Any]) -> O:
     """The options of a program from a function's keywords; paths are taken too.
 
     Raises:
-        UserError, KDError: an unknown or a missing keyword, a value of another type or out of range.
+        UserError, KDError: a missing keyword, a value of another type or out of range.
     """
-    known = {item.key: item for item in options_of(record)}
     given = given_values(arguments)
-    if unknown := [name for name in given if name not in known]:
-        raise UserError(f"unknown argument '{unknown[0]}'{nearest(unknown[0], known)}")
-    if missing := [key for key, item in known.items() if item.default is MISSING and given.get(key) is None]:
-        raise UserError(f"{plain_flag(missing[0])} is missing")
+    for item in options_of(record):
+        if item.default is MISSING and given.get(item.key) is None:
+            raise UserError(f"{plain_flag(item.key)} is missing")
     return options_from(record, given)
 
 
@@ -139,6 +134,18 @@ def with_arguments(message: str, names: ArgumentNames) -> str:
         argument,
         message,
     )
+
+
+def _require_usable(arguments: Mapping[str, Any], known: Iterable[str]) -> None:
+    """
+    Raises:
+        UserError: an argument that is unknown, or a text that can be no value.
+    """
+    for name, value in arguments.items():
+        if name not in known:
+            raise UserError(f"unknown argument '{name}'{nearest(name, known)}")
+        if isinstance(value, str) and (came := no_value(value)):
+            raise UserError(f"{name}: {came} was given; leave it out or give a value")
 
 
 @contextmanager

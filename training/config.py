@@ -248,7 +248,7 @@ class TrainConfig:
     @property
     def images(self) -> ImageOptions:
         """Which images this run uses."""
-        return ImageOptions(**{item.name: getattr(self, item.name) for item in dataclasses.fields(ImageOptions)})
+        return ImageOptions.of(vars(self))
 
     @property
     def local_batch(self) -> int:

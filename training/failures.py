@@ -24,16 +24,16 @@ def explained(error: BaseException, flags: Iterable[str]) -> str:
         flags: that it takes.
     """
     known = set(flags)
+    resume = "; --resume=latest continues if the run has saved before" if "--resume" in known else ""
     if isinstance(error, OSError) and error.errno in _NO_SUCH and error.filename is not None:
         return f"'{error.filename}' cannot be read or written ({error.strerror}); was it moved or deleted, or replaced?"
     if isinstance(error, OSError) and error.errno in _NO_ROOM | _NO_ACCESS:
         file = "a file" if error.filename is None else f"'{error.filename}'"
         where = "give another --outdir" if "--outdir" in known else "write elsewhere"
         what = "make room, or" if error.errno in _NO_ROOM else "allow writing there, or"
-        more = "; --resume=latest continues if the run has saved before" if "--resume" in known else ""
         return (
             f"{file} could not be written ({error.strerror}); {what} {where} (of caches: set KD_CACHE). Files that "
-            f"were written before are whole{more}"
+            f"were written before are whole{resume}"
         )
     of_gpu = isinstance(error, torch.OutOfMemoryError)
     text = str(error).lower()
@@ -43,6 +43,6 @@ def explained(error: BaseException, flags: Iterable[str]) -> str:
             f"not enough memory{' on the GPU' if of_gpu else ''}"
             + (f"; try a smaller {', '.join(smaller[:3])}" if smaller else "; close other programs")
             + (", or a larger --num-fp16-res" if of_gpu and "--num-fp16-res" in known else "")
-            + ("; --resume=latest continues if the run has saved before" if "--resume" in known else "")
+            + resume
         )
     return ""

@@ -49,14 +49,13 @@ def run(session: Session, run_dir: Path, log: Logbook) -> int:
         RunFailed: the gradients were not finite in too many steps in a row, or a weight is not.
     """
     config, ranks = session.config, session.ranks
-    total_nimg = round(config.kimg * 1000)
     batches = device_batches(session)
     if session.nimg == 0 and ranks.is_main:
         save_first_images(session, run_dir)
     clock = TickClock(session)
     with caught_signals() as caught:
         stopping = False
-        while session.nimg < total_nimg and not stopping:
+        while not session.finished and not stopping:
             seed_step(config.seed, ranks.rank, session.nimg)
             with clock.data.running():
                 batch = next(batches)
@@ -65,7 +64,7 @@ def run(session: Session, run_dir: Path, log: Logbook) -> int:
             if clock.first_cycle_ended(session):
                 log.write(forecast(session, clock.seconds_per_image(session)))
             stopping, overdue = ranks.any(bool(caught), clock.unsaved_seconds() > LONGEST_UNSAVED_SEC)
-            done = session.nimg >= total_nimg or stopping
+            done = session.finished or stopping
             ticked = clock.tick_ended(session) or done
             require_finite_gradients(session, ticked)
             if ticked:

@@ -50,17 +50,12 @@ def configure(
         given["gpus"] = world_of_torchrun(given.get("gpus"))
     saved = read_config(config_file).options if config_file is not None else None
     # Before images are opened, which takes time and depends on some of these.
-    for config, values in ((TrainConfig, given), (TrainConfig, saved or {}), (KDConfig, kd_given)):
-        accepted_values(config, {key: value for key, value in values.items() if key != "kd"})
-    require_in_range(TrainConfig, given)
+    values = {"data": TrainConfig.data, **(saved or {}), **given}
+    accepted_values(TrainConfig, {key: value for key, value in values.items() if key != "kd"})
+    accepted_values(KDConfig, kd_given, "distillation option")
+    require_in_range(TrainConfig, values)
     require_numbers(kd_given)
-    names = {field.name for field in dataclasses.fields(ImageOptions)}
-    images = {
-        field.name: given.get(field.name, (saved or {}).get(field.name, field.default))
-        for field in dataclasses.fields(TrainConfig)
-        if field.name in names
-    }
-    dataset = open_training_set(ImageOptions(**images))
+    dataset = open_training_set(ImageOptions.of(values))
     return resolve(given, kd_given, dataset.resolution, saved, variant), dataset
 
 
@@ -124,10 +119,10 @@ def run_or_continue(config: TrainConfig, dataset: ImageDataset, resume: str | No
         snapshot = load_snapshot(resume, roles=("G", "D", "G_ema"), flag="--resume")
         taken = [f"Warm start:  {line}" for line in session.start_from(snapshot)]
     run_dir = run_dir or ranks.from_first(lambda: make_run_dir(Path(config.outdir), name))
-    if ranks.is_main and (state is None or session.nimg < round(config.kimg * 1000)):
+    if ranks.is_main and (state is None or not session.finished):
         write_atomic(run_dir / CONFIG, config_json(config, session.prompts, content))
 
-    with Logbook(run_dir if ranks.is_main else None, round(config.kimg * 1000), session.nimg) as log:
+    with Logbook(run_dir if ranks.is_main else None, session.total_nimg, session.nimg) as log:
         if ranks.is_main:
             log.follow(open_trackers(run_dir, to_dict(config), session.nimg, log.write))
         log.write(f"Run folder:  {run_dir}")
@@ -161,7 +156,7 @@ def origin(session: Session, state: dict[str, Any] | None, resume: str | None) -
         yield f"Resume:      at {session.nimg / 1000:.1f} kimg"
         if (before := state["config"]["gpus"]) != config.gpus:
             yield f"             in {config.gpus} processes, before in {before}: random draws differ from here on"
-    if session.nimg >= round(config.kimg * 1000):
+    if session.finished:
         yield f"Note:        the run has reached --kimg={config.kimg:g} already; a larger --kimg continues it"
 
 

@@ -133,6 +133,15 @@ class Session:
         return session
 
     @property
+    def total_nimg(self) -> int:
+        """Where the run ends."""
+        return round(self.config.kimg * 1000)
+
+    @property
+    def finished(self) -> bool:
+        return self.nimg >= self.total_nimg
+
+    @property
     def G(self) -> Generator:
         return self.nets.G
 

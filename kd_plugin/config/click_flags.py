@@ -23,6 +23,7 @@ __all__ = [
     "add_flags",
     "grouped_option",
     "import_option",
+    "no_value",
     "options_from",
     "plain_flag",
     "require_in_range",
@@ -52,7 +53,8 @@ class GroupedCommand(click.Command):
         return super().main(*args, **kwargs)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """click takes `--mirror=-1`, of an option whose value may be left out, for `--mirror` and an option `-1`."""
+        """Refuses what click takes for something else: an empty value, as of a shell's variable that was never set, and
+        `--mirror=-1`, of an option whose value may be left out, as `--mirror` and an option `-1`."""
         optional = {name for parameter in self.params if _value_is_optional(parameter) for name in parameter.opts}
         for name, _, value in (arg.partition("=") for arg in args):
             if name in optional and value.startswith("-"):
@@ -61,8 +63,7 @@ class GroupedCommand(click.Command):
         for parameter in self.params:
             values = ctx.params.get(parameter.name or "")
             for text in values if isinstance(values, tuple) else (values,):
-                if isinstance(text, str) and (not text or "\0" in text):
-                    came = "nothing" if not text else "a text with a zero byte"
+                if isinstance(text, str) and (came := no_value(text)):
                     raise click.UsageError(f"{parameter.opts[0]}: {came} was given; leave it out or give a value", ctx)
         return rest
 
@@ -102,6 +103,11 @@ import_option = grouped_option(
     multiple=True,
     help="Import your code first; it may register terms, which then have flags (docs/extending.md)",
 )
+
+
+def no_value(text: str) -> str:
+    """What came instead of a value; "" for a text that can be one."""
+    return "nothing" if not text else "a text with a zero byte" if "\0" in text else ""
 
 
 def plain_flag(key: str) -> str:

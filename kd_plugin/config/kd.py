@@ -203,7 +203,7 @@ def variant_values(name: str | None) -> dict[str, Any]:
         return {}
     if name not in VARIANTS:
         raise KDError(
-            f"{arg('variant', name)} is unknown{nearest(name, VARIANTS)}; choose one of {', '.join(VARIANTS)}"
+            f"{arg('variant', name)} is unknown{nearest(str(name), VARIANTS)}; choose one of {', '.join(VARIANTS)}"
         )
     return {**_SHARED, **VARIANTS[name]}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import shutil
@@ -27,7 +26,6 @@ from training.data.dataset import ImageDataset
 from training.data.image_sets import ImageOptions, open_training_set
 from training.report.page.document import differences, names
 from training.report.page.findings import Findings, Judge, Where
-from training.report.page.prompt_scores import prompt_scores
 from training.report.page.record import RunRecord
 from training.report.page.verdict import BAD, GOOD, NEUTRAL, verdicts
 
@@ -244,8 +242,8 @@ def drawn(count: int, series: int, mirror: bool = False) -> ImageDataset:
 
 
 def compared(samples: torch.Tensor, train: ImageDataset, held_out: ImageDataset | None = None) -> Findings:
-    judge = Judge.of([], Where(len(samples), None, None, torch.device("cpu")))
-    return judge._compare(Samples(samples), train, held_out)  # type: ignore[arg-type]
+    judge = Judge([], Where(len(samples), None, None, torch.device("cpu")))
+    return judge.compare(Samples(samples), train, held_out)  # type: ignore[arg-type]
 
 
 def pixels_of(dataset: ImageDataset, indices: Sequence[int]) -> torch.Tensor:
@@ -298,7 +296,8 @@ def test_the_prompts(two_runs: list[Path]) -> None:
     run = RunRecord.read(two_runs[1])
     train, other = open_training_set(ImageOptions(run.options["data"], holdout=4)), drawn(40, 9)
     samples = pixels_of(other, range(40))
-    scores = prompt_scores(run, Samples(samples), train, 40)  # type: ignore[arg-type]
+    judge = Judge([run], Where(40, None, None, torch.device("cpu")))
+    scores = judge.compare(Samples(samples), train, None, judge.detector, run.prompts).scores  # type: ignore[arg-type]
     assert scores is not None
     teacher = load_teacher("demo")
     texts = functional.normalize(teacher.embed_texts(run.prompts), dim=1)
@@ -317,10 +316,11 @@ def test_other_images_than_the_run_had(two_runs: list[Path], drawings: Path, tmp
     config = two_runs[0] / "config.json"
     saved = json.loads(config.read_text())
     config.write_text(json.dumps(saved | {"data": "gone.zip"}))
-    judge = Judge.of([], Where(4, str(moved), None, torch.device("cpu")))
-    assert judge.examine(RunRecord.read(two_runs[0])).problem == ""
-    other = dataclasses.replace(judge, where=dataclasses.replace(judge.where, data="demo:24@8"))
-    assert "holds other images than the run was trained on" in other.examine(RunRecord.read(two_runs[0])).problem
+    run, problems = RunRecord.read(two_runs[0]), []
+    for data in (str(moved), "demo:24@8"):
+        problems.append(Judge([run], Where(4, data, None, torch.device("cpu"))).examine(run).problem)
+    assert problems[0] == ""
+    assert "holds other images than the run was trained on" in problems[1]
 
 
 def test_nobodys_code_is_run_for_a_page(two_runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def test_a_page_in_place_of_the_network(site: Path) -> None:
 
 def test_a_teacher_is_a_detector(detector_path: Path) -> None:
     detector = load_detector("demo")
-    assert detector.is_teacher
+    assert detector.teacher is not None
     pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     teacher = load_teacher("demo")
     torch.testing.assert_close(detector(pixels), teacher.embed_images(pixels.float() / 127.5 - 1))

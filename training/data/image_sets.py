@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from training.data.dataset import ImageDataset
 from training.data.fewshot_sets import reference_of, resolve_data
@@ -25,6 +28,11 @@ class ImageOptions:
     mirror: bool = False
     seed: int = 0
     reference: str | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> ImageOptions:
+        """Those among the options of a run, by key; the others have their defaults."""
+        return cls(**{item.name: values[item.name] for item in dataclasses.fields(cls) if item.name in values})
 
 
 def open_training_set(options: ImageOptions) -> ImageDataset:

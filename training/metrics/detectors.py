@@ -18,7 +18,7 @@ from dnnlib.errors import UserError
 from kd_plugin.download import download, sha256_of
 from kd_plugin.errors import KDError, arg, first_line, nearest
 from kd_plugin.file_kinds import what_it_is
-from kd_plugin.teachers import TEACHERS, load_teacher
+from kd_plugin.teachers import TEACHERS, Teacher, load_teacher
 from kd_plugin.teachers.torchscript import load_torchscript
 from training.data.pixels import to_float
 
@@ -61,7 +61,7 @@ class Detector:
         width: number of features.
         device: where the network runs.
         features, classify: the network, called for features and (None: it cannot) for class probabilities.
-        is_teacher: its features are embeddings in a space shared with texts.
+        teacher: whose embeddings its features are; None of other networks.
         flag: what named it, for messages.
     """
 
@@ -71,7 +71,7 @@ class Detector:
     device: torch.device
     features: Callable[[Tensor], Tensor]
     classify: Callable[[Tensor], Tensor] | None = None
-    is_teacher: bool = False
+    teacher: Teacher | None = None
     flag: str = _DETECTOR.flag
 
     @torch.inference_mode()
@@ -179,7 +179,7 @@ def _from_teacher(spec: str, device: torch.device) -> Detector:
         return teacher.embed_images(to_float(pixels))
 
     width = _width_of(spec, features, device, _DETECTOR)
-    return Detector(spec, teacher.fingerprint, width, device, features, is_teacher=True)
+    return Detector(spec, teacher.fingerprint, width, device, features, teacher=teacher)
 
 
 def _read(path: Path, device: torch.device, contract: _Contract) -> Any:

@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from dnnlib.files import write_atomic
 from training.data.dataset import ImageDataset
@@ -16,9 +17,37 @@ from training.metrics.neighbours import nearest
 from training.metrics.samples import BATCH, real_sample
 from training.report.image_grid import save_image
 
-__all__ = ["write_nearest"]
+__all__ = ["Closest", "write_nearest"]
 
 _COLUMNS, _ROWS = 16, 4  # pairs in the picture
+
+
+class Closest:
+    """The fakes that are nearest to a training image, no training image more than once; none else is kept.
+
+    Args:
+        count: how many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._found: dict[int, tuple[float, np.ndarray]] = {}
+
+    def add(self, image: int, distance: float, fake: Tensor) -> None:
+        """
+        Args:
+            image: its nearest training image.
+            distance: to that.
+            fake: pixels uint8 [3, R, R].
+        """
+        if image not in self._found or distance < self._found[image][0]:
+            self._found[image] = distance, fake.cpu().numpy()
+        if len(self._found) > 2 * self._count:
+            self._found = self.found()
+
+    def found(self) -> dict[int, tuple[float, np.ndarray]]:
+        """Distance and pixels of the fakes by training image, the closest first."""
+        return dict(sorted(self._found.items(), key=lambda item: item[1][0])[: self._count])
 
 
 def write_nearest(
@@ -41,20 +70,19 @@ def write_nearest(
     table = io.StringIO()
     lines = csv.writer(table)
     lines.writerow(["fake", "training_image", "distance"])
-    closest: dict[int, tuple[float, np.ndarray]] = {}  # training image: distance and pixels of a fake
+    closest = Closest(_COLUMNS * _ROWS)
     number = 0
     for pixels in (job.make() for job in fakes.jobs(count, batch)):
         neighbours = nearest(detector(pixels).cpu(), known)
         for fake, index, distance in zip(pixels, neighbours.index.tolist(), neighbours.distance.tolist(), strict=True):
             lines.writerow([number, train.file_name(index), f"{distance:.6g}"])
             number += 1
-            if index not in closest or distance < closest[index][0]:
-                closest[index] = distance, fake.cpu().numpy()
-        closest = dict(sorted(closest.items(), key=lambda item: item[1][0])[: _COLUMNS * _ROWS])
+            closest.add(index, distance, fake)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "nearest.csv", table.getvalue())
-    below, _ = train.gather(np.array(list(closest)))
-    save_image(_picture(np.stack([fake for _, fake in closest.values()]), below), folder / "nearest.png")
+    found = closest.found()
+    below, _ = train.gather(np.array(list(found)))
+    save_image(_picture(np.stack([fake for _, fake in found.values()]), below), folder / "nearest.png")
 
 
 def _picture(above: np.ndarray, below: np.ndarray) -> np.ndarray:

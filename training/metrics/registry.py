@@ -131,7 +131,7 @@ class Metric:
                 raise UserError(f"{flag}: {self.name} needs at least {least} {side} images, there are {count}")
         if self.family.wants == CLASSIFIER:
             detector.probabilities(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
-        if self.family.wants == TEACHER and not detector.is_teacher:
+        if self.family.wants == TEACHER and detector.teacher is None:
             raise UserError(
                 f"--metrics: {self.name} is a distance of CLIP embeddings, '{detector.name}' gives none; "
                 "give a teacher, such as --detector=clip:ViT-L/14@336px"

@@ -30,6 +30,7 @@ from training.metrics import (
     parse_metrics,
 )
 from training.networks import Generator
+from training.report.records import read_lines
 
 __all__ = ["BEST_SNAPSHOT", "MetricMonitor"]
 
@@ -144,14 +145,14 @@ def _path(run_dir: Path, metric: str) -> Path:
 
 def _measured_last(path: Path) -> float | None:
     """The kimg of the last line."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return float(json.loads(lines[-1])["kimg"]) if lines else None
+    lines = list(read_lines(path)) if path.is_file() else []
+    return float(lines[-1]["kimg"]) if lines else None
 
 
 def _comparable_values(run_dir: Path, metric: str) -> list[float]:
     """The main value of every snapshot that was measured as the last one was: a continuation may take another reference
     set or detector."""
-    lines = [json.loads(line) for line in _path(run_dir, metric).read_text(encoding="utf-8").splitlines()]
+    lines = list(read_lines(_path(run_dir, metric)))
     conditions = [[line.get(name) for name in _CONDITIONS] for line in lines]
     return [
         next(iter(line["results"].values()))

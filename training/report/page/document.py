@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from dnnlib.errors import UserError
-from kd_plugin.config.schema import to_dict
+from kd_plugin.config.schema import accepted_values, to_dict
 from kd_plugin.errors import KDError
-from training.config import resolve
+from training.config import TrainConfig, resolve
 from training.report.page.curves import color, overfitting_curves, training_curves
-from training.report.page.findings import Findings, Judge, Pair, Where
+from training.report.page.findings import Findings, Judge, Where
 from training.report.page.pictures import evenly, file_uri, pixels_uri
 from training.report.page.record import RunRecord
 from training.report.page.verdict import verdicts
@@ -52,7 +52,7 @@ def render(runs: Sequence[RunRecord], where: Where | None) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["picture"] = pixels_uri
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    judge = None if where is None else Judge.of(runs, where)
+    judge = None if where is None else Judge(runs, where)
     labelled = enumerate(zip(runs, names(runs), strict=True))
     shown = [_shown(run, name, color(place), judge) for place, (run, name) in labelled]
     return template.render(
@@ -63,7 +63,6 @@ def render(runs: Sequence[RunRecord], where: Where | None) -> str:
         overfitting=overfitting_curves(runs),
         training=training_curves(runs),
         differences=differences(runs),
-        pair_rows=_pair_rows,
     )
 
 
@@ -109,8 +108,8 @@ def _usual(run: RunRecord) -> dict[str, Any]:
     if not run.is_ours or given.get("cfg") == AUTO:
         return {}
     try:
-        config = to_dict(resolve(given, {"teacher": run.teacher}, 0))
-    except (UserError, KDError, KeyError, TypeError, AttributeError):  # of another version, or damaged
+        config = to_dict(resolve(accepted_values(TrainConfig, given), {"teacher": run.teacher}, 0))
+    except (UserError, KDError):  # of another version, or damaged
         return {}
     return {**config, **{f"kd.{key}": value for key, value in config.pop("kd").items()}}
 
@@ -125,10 +124,3 @@ def _grids(run: RunRecord) -> Grids:
     reals = run.folder / "reals.png"
     uris = {kimg: uri for kimg in moments if (uri := file_uri(run.grids[kimg]))}
     return Grids(uris, file_uri(reals) if reals.is_file() else "", left_out=len(run.grids) - len(uris))
-
-
-def _pair_rows(findings: Findings) -> list[tuple[str, Sequence[Pair]]]:
-    return [
-        ("The samples nearest to a training image, each of these once", findings.closest),
-        ("The first samples, not selected", findings.unselected),
-    ]

@@ -1,4 +1,4 @@
-"""A run as its folder tells it: one of ours, or one of an official StyleGAN checkout."""
+"""A run as its folder tells it, of this trainer or of an official StyleGAN checkout."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class RunRecord:
         metrics: by name; see `read_metrics`.
         grids: image grids by kimg, in order.
         noted: warnings and notes in the log, each once.
-        is_ours: its networks can be loaded here.
+        is_ours: it is of this trainer, whose networks can be loaded.
         content: of the files that its options name; see training.resume.content_of.
     """
 
