@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from kd_plugin.config.ranges import FRACTION
+from kd_plugin.config.ranges import FRACTION, Range
 from kd_plugin.config.schema import option
 from kd_plugin.functional import energy_distance
 from kd_plugin.terms.base import TERMS
+from kd_plugin.terms.memory import Memory
 from kd_plugin.terms.stage_choice import EMBEDDING, StageOptions, StageTerm, joint
 from kd_plugin.terms.step import GeneratorStep
+from kd_plugin.types import StageView
 
 __all__ = ["Match", "MatchOptions"]
 
@@ -40,6 +42,12 @@ class MatchOptions(StageOptions):
         FRACTION,
         metavar="FRACTION",
     )
+    memory: int = option(
+        0,
+        "Real images of earlier steps that generated images are matched to, besides those of the step; 0: none",
+        Range(0, noun="number of images"),
+        metavar="N",
+    )
 
 
 @TERMS.register("match")
@@ -48,6 +56,9 @@ class Match(StageTerm):
 
     Of a stage, the map is averaged in a grid of cells; the distance is that of the cells [N, C] of one place, averaged
     over the places. The loss is the mean over the embedding and the stages.
+
+    A mean over the few real images of one step is noisy. With a memory, the latest ones of earlier steps, from all
+    processes, count beside them: the loss is that of a larger real batch.
 
     Source: our own; KD-DLGAN has no such term. See `kd_plugin.functional.energy_distance`. Matching in the features of
     several stages and places: Deng et al., "Generative Modeling via Drifting" (arXiv 2602.04770), with another loss.
@@ -59,12 +70,20 @@ class Match(StageTerm):
         super().__init__(options, embed_dim)
         self._pull = options.pull
 
+    def choose_stages(self, shapes: Mapping[str, tuple[int, int, int]]) -> tuple[StageView, ...]:
+        views = super().choose_stages(shapes)
+        assert isinstance(self.options, MatchOptions)
+        self._memory = Memory(self.options.memory, self.row_shapes(shapes)) if self.options.memory else None
+        return views
+
     @property
     def least_gradient_ratio(self) -> float:
         return self._pull
 
     def generator_loss(self, step: GeneratorStep) -> Tensor | Mapping[str, Tensor]:
         fake, real = self.fake(step), self.real(step)
+        if self._memory is not None:
+            real = self._memory.joined(real)
         return joint({name: energy_distance(cells(fake[name]), cells(real[name])) for name in fake})
 
 

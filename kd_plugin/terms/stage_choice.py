@@ -120,6 +120,15 @@ class StageTerm(Term):
         self.parts = self._choice.parts if len(self._choice.parts) > 1 else ()
         return self._choice.views
 
+    def row_shapes(self, shapes: Mapping[str, tuple[int, int, int]]) -> dict[str, tuple[int, ...]]:
+        """The shape of one image's row in `fake()` and `real()`, by name.
+
+        Args:
+            shapes: as for `choose_stages`, which must have been called.
+        """
+        cells = {view.stage: (shapes[view.stage][0], view.grid, view.grid) for view in self._choice.views}
+        return {name: cells.get(name, (self._embed_dim,)) for name in self._choice.parts}
+
     def fake(self, step: GeneratorStep) -> dict[str, Tensor]:
         """By name: the embeddings [N, E], and the cells [N, C, g, g] of each stage."""
         return self._choice.of(step.fake, step.fake_stages)
