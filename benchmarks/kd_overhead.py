@@ -44,6 +44,7 @@ SETUPS: dict[str, dict[str, Any]] = {
     "match, view clean": {"agkd": 0.0, "cgkd": 0.0, "view": "clean"},
     "match at stages": {"agkd": 0.0, "cgkd": 0.0, "match_on": "stages"},
     "match at stages, clean": {"agkd": 0.0, "cgkd": 0.0, "match_on": "stages", "view": "clean"},
+    "match at stages, memory": {"agkd": 0.0, "cgkd": 0.0, "match_on": "stages", "match_memory": 128},
     "critic": {"agkd": 0.0, "cgkd": 0.0, "match": 0.0, "critic": 1.0},
 }
 WARM_UP = EVERY + 2  # rounds: a balance measures in each of its first steps, and then seldom

@@ -144,6 +144,15 @@ def test_energy_distance_is_the_formula():
     torch.testing.assert_close(gradient, numeric, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("shift", [0.0, 1000.0])
+def test_distances_among_many_images_are_computed_fast_and_as_well(shift):
+    images = torch.randn(3, 40, 64, generator=torch.Generator().manual_seed(1)) + shift
+    shown_again = images[:, torch.randint(40, (144,), generator=torch.Generator().manual_seed(2))]
+    fake = images[:, :16] * 0.5
+    exact = energy_distance(fake.double(), shown_again.double().requires_grad_())
+    torch.testing.assert_close(energy_distance(fake, shown_again), exact.float().detach(), rtol=1e-4, atol=1e-5)
+
+
 def test_energy_distance_of_one_distribution_is_nothing():
     many = draw(5, 400, E)
     assert abs(float(energy_distance(many[:200], many[200:]))) < 0.02
