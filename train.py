@@ -34,12 +34,13 @@ from kd_plugin.errors import flag
 from kd_plugin.probe.run import SECONDS
 from torch_utils.device import pick_device
 from torch_utils.launch import launch
+from torch_utils.place import place_in_job
 from torch_utils.ranks import joined_ranks
 from training.cli import arguments_of, function, given_values, script
 from training.config import TrainConfig
 from training.probing import probe_lines
 from training.resume import config_json, content_of
-from training.runs import Run, configure, run_or_continue, started_by_torchrun
+from training.runs import Run, configure, run_or_continue
 from training.session import Session
 
 
@@ -88,7 +89,7 @@ def main(
         session = Session.build(config, dataset)
         click.echo(config_json(session.config, session.prompts, content_of(config, dataset)))
         return
-    if config.gpus > 1 and not started_by_torchrun():
+    if config.gpus > 1 and place_in_job() is None:
         require_gpus(config)
         sys.exit(launch([sys.executable, *sys.argv], config.gpus))
     with joined_ranks() as ranks:
@@ -123,7 +124,7 @@ def train(*, resume: str | Path | None = None, config: str | Path | None = None,
     variant = options.pop("kd_variant", None)
     given = given_values({"kd_teacher" if name == "kd" else name: value for name, value in options.items()})
     resolved, dataset = configure(given, None if config is None else str(config), variant)
-    if resolved.gpus > 1 and not started_by_torchrun():
+    if resolved.gpus > 1 and place_in_job() is None:
         raise UserError(f"--gpus={resolved.gpus}: a function trains in one process; for more start train.py")
     with joined_ranks() as ranks:
         return run_or_continue(resolved, dataset, None if resume is None else str(resume), ranks)

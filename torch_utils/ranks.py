@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from dnnlib.errors import UserError
 from torch_utils.launch import die_with_the_launcher
+from torch_utils.place import place_in_job
 
 __all__ = ["ALONE", "Job", "Ranks", "joined_ranks", "local_device", "unflatten_into"]
 
@@ -158,17 +158,17 @@ def joined_ranks() -> Iterator[Ranks]:
     Tensors on a CPU travel over gloo; those on a GPU over NCCL if every process has its own. If all
     succeed the processes leave together, so that none loses its partner; one that fails leaves at once.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
+    place = place_in_job()
+    if place is None or place.world == 1:
         yield ALONE
         return
     die_with_the_launcher()
-    has_gpu = torch.cuda.is_available() and int(os.environ["LOCAL_WORLD_SIZE"]) <= torch.cuda.device_count()
+    has_gpu = torch.cuda.is_available() and place.local_world <= torch.cuda.device_count()
     if has_gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(place.local_rank)
     dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo")
     try:
-        yield Ranks(dist.get_rank(), world)
+        yield Ranks(dist.get_rank(), place.world)
         dist.barrier()
     finally:
         dist.destroy_process_group()
@@ -177,6 +177,6 @@ def joined_ranks() -> Iterator[Ranks]:
 
 def local_device(name: str) -> str:
     """`cuda` and `auto` mean this process's own GPU if several processes share a machine."""
-    local = os.environ.get("LOCAL_RANK")
-    has_gpu = local is not None and torch.cuda.is_available() and int(local) < torch.cuda.device_count()
-    return f"cuda:{local}" if has_gpu and name in ("auto", "cuda") else name
+    place = place_in_job()
+    has_gpu = place is not None and torch.cuda.is_available() and place.local_rank < torch.cuda.device_count()
+    return f"cuda:{place.local_rank}" if place and has_gpu and name in ("auto", "cuda") else name

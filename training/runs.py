@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from kd_plugin.config.click_flags import require_in_range
 from kd_plugin.config.kd import KDConfig, require_numbers
 from kd_plugin.config.schema import accepted_values, to_dict
 from kd_plugin.teachers import split_spec
+from torch_utils.place import Place, place_in_job
 from torch_utils.ranks import Ranks
 from training.checkpoint import SNAPSHOTS, load_snapshot
 from training.config import TrainConfig, resolve, with_precision
@@ -29,8 +29,9 @@ from training.report.logbook import Logbook
 from training.report.trackers import open_trackers, require_wandb
 from training.resume import CONFIG, LATEST, config_json, content_of, read_config, run_to_continue, state_to_continue
 from training.session import Session
+from training.unused import require_effect
 
-__all__ = ["Run", "configure", "run_or_continue", "started_by_torchrun"]
+__all__ = ["Run", "configure", "run_or_continue"]
 
 
 def configure(
@@ -46,8 +47,8 @@ def configure(
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     given = {name: value for name, value in flags.items() if name in fields}
     kd_given = {name.removeprefix("kd_"): value for name, value in flags.items() if name not in fields}
-    if started_by_torchrun():
-        given["gpus"] = world_of_torchrun(given.get("gpus"))
+    if (place := place_in_job()) is not None:
+        given["gpus"] = processes_of(place, given.get("gpus"))
     saved = read_config(config_file).options if config_file is not None else None
     # Before images are opened, which takes time and depends on some of these.
     values = {"data": TrainConfig.data, **(saved or {}), **given}
@@ -56,22 +57,19 @@ def configure(
     require_in_range(TrainConfig, values)
     require_numbers(kd_given)
     dataset = open_training_set(ImageOptions.of(values))
-    return resolve(given, kd_given, dataset.resolution, saved, variant), dataset
+    config = resolve(given, kd_given, dataset.resolution, saved, variant)
+    require_effect(config, given, kd_given)
+    return config, dataset
 
 
-def started_by_torchrun() -> bool:
-    return "WORLD_SIZE" in os.environ
-
-
-def world_of_torchrun(asked: int | None) -> int:
+def processes_of(place: Place, asked: int | None) -> int:
     """
     Raises:
         UserError: --gpus asks for another number of processes than there are.
     """
-    world = int(os.environ["WORLD_SIZE"])
-    if asked not in (None, world):
-        raise UserError(f"--gpus={asked}: {world} processes were started already (torchrun); leave --gpus out")
-    return world
+    if asked not in (None, place.world):
+        raise UserError(f"--gpus={asked}: {place.world} processes were started already (torchrun); leave --gpus out")
+    return place.world
 
 
 @dataclass(frozen=True)

@@ -129,8 +129,44 @@ def test_a_batch_that_cannot_be_shared(run_train: Callable[..., Result], tmp_pat
     assert not (tmp_path / "runs").exists()
 
 
+JOB = {
+    "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"WORLD_SIZE": "two"}, "the environment says WORLD_SIZE='two'; expected a whole number, at least 1; start "),
+        ({"WORLD_SIZE": "0"}, "the environment says WORLD_SIZE='0'; expected"),
+        ({"LOCAL_RANK": None, "MASTER_PORT": None}, "a job of 2 processes, but lacks LOCAL_RANK, MASTER_PORT; start "),
+        ({"RANK": "-1"}, "the environment says RANK='-1'; expected"),
+        ({"RANK": "2"}, "the environment says RANK=2, but WORLD_SIZE=2"),
+    ],
+)
+def test_an_environment_that_is_no_job(
+    changed: dict[str, str | None], message: str, run_train: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**JOB, **changed}.items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    result = run_train()
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+
+
+def test_a_job_of_one_process_needs_no_more(run_train: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    result = run_train("--dry-run")
+    assert result.exit_code == 0, result.output
+
+
 def test_torchrun_and_gpus_must_agree(run_train: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in JOB.items():
+        monkeypatch.setenv(name, value)
     result = run_train("--gpus=4")
     assert result.exit_code == 2
     assert "--gpus=4: 2 processes were started already (torchrun); leave --gpus out" in result.output

@@ -393,6 +393,12 @@ def test_dry_run_writes_nothing(run_train: RunTrain, tmp_path: Path) -> None:
         (("--lecam=-1",), "--lecam: -1.0 was given, it must be at least 0"),
         (("--batch=8", "--gpus=2", "--batch-gpu=3"), "--batch-gpu: 3 was given, it must be a divisor of the 4 images"),
         (("--max-nan-steps=0",), "--max-nan-steps: 0 was given"),
+        (("--augpipe=bg",), "--augpipe has no effect in this run; give --aug=ada or --aug=fixed"),
+        (("--target=0.5",), "--target has no effect in this run; give --aug=ada, or leave --target out"),
+        (("--pl-every=8",), "--pl-every has no effect in this run; give --pl-weight above 0"),
+        (("--best=kid8_full",), "--best has no effect in this run; give --metrics, or leave --best out"),
+        (("--kd=demo", "--kd-critic-lr=0.1"), "--kd-critic-lr has no effect in this run; give --kd-critic above 0"),
+        (("--kd=demo", "--kd-variant=paper", "--kd-match-on=stages"), "--kd-match-on has no effect in this run"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -404,6 +410,21 @@ def test_mistakes_exit_with_2_and_leave_nothing(
     assert message in result.output
     assert "Traceback" not in result.output
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--aug=noaug", "--augpipe=bg", "--target=0.5"),
+        ("--metrics=none", "--best=kid8_full", "--detector=demo"),
+        ("--kd=none", "--kd-match-on=stages"),
+        ("--kd=demo", "--kd-match=0", "--kd-match-on=stages"),
+        ("--aug=ada", "--diffaugment=none", "--target=0.5", "--p=0.1"),
+    ],
+)
+def test_a_script_may_switch_off_what_its_other_options_are_of(flags: tuple[str, ...], run_train: RunTrain) -> None:
+    result = run_train("--dry-run", *flags)
+    assert result.exit_code == 0, result.output
 
 
 def test_an_outdir_that_is_a_file(run_train: RunTrain, tmp_path: Path) -> None:
