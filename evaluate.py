@@ -14,7 +14,7 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass
 from pathlib import Path
@@ -106,7 +106,10 @@ class Options:
 @add_flags(Options)
 @script
 def main(**flags: Any) -> None:
-    results, notes = _evaluate(options_from(Options, flags))
+    _evaluate(options_from(Options, flags), _show)
+
+
+def _show(results: list[MetricResult], notes: list[str]) -> None:
     for line in notes:
         click.echo(f"Note: {line}", err=True)
     for result in results:
@@ -129,13 +132,19 @@ def evaluate(**options: Any) -> list[MetricResult]:
         UserError: as the command; names the argument.
         RunFailed: not enough memory.
     """
-    results, notes = _evaluate(from_python(Options, options))
+    results, notes = _evaluate(from_python(Options, options), lambda _results, _notes: None)
     warn(notes)
     return results
 
 
-def _evaluate(options: Options) -> tuple[list[MetricResult], list[str]]:
-    """The results, and notes on them; both empty in all processes but the first."""
+def _evaluate(
+    options: Options, on_results: Callable[[list[MetricResult], list[str]], None]
+) -> tuple[list[MetricResult], list[str]]:
+    """The results, and notes on them; both empty in all processes but the first.
+
+    Args:
+        on_results: gets them before the files of --nearest are written, which may fail.
+    """
     if (options.network is None) == (options.fakes is None):
         raise UserError("give either --network=SNAPSHOT or --fakes=DIR, the generated images to measure")
     metrics = parse_metrics(options.metrics)
@@ -160,10 +169,12 @@ def _evaluate(options: Options) -> tuple[list[MetricResult], list[str]]:
         results = measure(fakes, reals, detector, metrics, how)
     if not ranks.is_main:
         return [], []
+    notes = [*remarks(fakes, results), *remarks_on_reals(reals)]
+    on_results(results, notes)
     if options.nearest is not None:
         count = max((metric.num_fake for metric in metrics), default=len(train))
         write_nearest(Path(options.nearest), fakes, train, detector, count, options.batch)
-    return results, [*remarks(fakes, results), *remarks_on_reals(reals)]
+    return results, notes
 
 
 def open_reals(options: Options, use_labels: bool) -> tuple[ImageDataset, Reals]:

@@ -45,6 +45,8 @@ def _of_folder(path: Path) -> str:
 
 
 def _of_file(path: Path) -> str:
+    if path.exists() and not path.is_file():  # reading might never end
+        return "a pipe or a device"
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(_FIRST)

@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -161,3 +162,16 @@ def test_every_kind_at_every_flag(flag: str, files: dict[str, Path], tmp_path: P
         if (flag, name) not in UNSAID and not (path.is_dir() and flag in ("--kd=clip", "--kd=script", "--kd-prompts")):
             assert KINDS[name] in result.output, (name, result.output)
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="a device that gives bytes without end")
+@pytest.mark.parametrize(
+    ("program", "flags"),
+    [(train, ["--data=/dev/zero"]), (generate, ["--network=/dev/zero", "--seeds=0"]),
+     (evaluate, ["--fakes=/dev/zero", "--data=demo", "--detector=demo"])],
+    ids=["train", "generate", "evaluate"],
+)  # fmt: skip
+def test_what_can_be_read_without_end_is_refused(program: ModuleType, flags: list[str]) -> None:
+    result = CliRunner().invoke(program.main, flags)
+    assert result.exit_code == 2
+    assert "it is a pipe or a device" in result.output

@@ -21,7 +21,7 @@ import click
 
 from dnnlib.cli import user_errors
 from dnnlib.errors import RunFailed, UserError
-from kd_plugin.config.click_flags import no_value, options_from, plain_flag
+from kd_plugin.config.click_flags import at_home, no_value, options_from, plain_flag
 from kd_plugin.config.schema import options_of
 from kd_plugin.errors import KDError, command_line, nearest
 from training.failures import explained
@@ -105,10 +105,10 @@ def from_python(record: type[O], arguments: Mapping[str, Any]) -> O:
 
 
 def given_values(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """By key: `class_` is 'class', and paths are texts."""
+    """By key: `class_` is 'class', and paths are texts, `~/` being the user's folder."""
     keys = {keyword: key for key, keyword in _KEYWORDS.items()}
     return {
-        keys.get(name, name): os.fspath(value) if isinstance(value, os.PathLike) else value
+        keys.get(name, name): at_home(os.fspath(value) if isinstance(value, os.PathLike) else value)
         for name, value in arguments.items()
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ __all__ = [
     "GroupedCommand",
     "TrainCommand",
     "add_flags",
+    "at_home",
     "grouped_option",
     "import_option",
     "no_value",
@@ -54,17 +56,21 @@ class GroupedCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuses what click takes for something else: an empty value, as of a shell's variable that was never set, and
-        `--mirror=-1`, of an option whose value may be left out, as `--mirror` and an option `-1`."""
+        `--mirror=-1`, of an option whose value may be left out, as `--mirror` and an option `-1`. Replaces a leading
+        `~/` by the user's folder, which shells do not do in `--outdir=~/runs`."""
         optional = {name for parameter in self.params if _value_is_optional(parameter) for name in parameter.opts}
         for name, _, value in (arg.partition("=") for arg in args):
             if name in optional and value.startswith("-"):
                 raise click.UsageError(f"{name}: '{value}' was given, which it does not take; see --help", ctx)
         rest = super().parse_args(ctx, args)
         for parameter in self.params:
-            values = ctx.params.get(parameter.name or "")
+            name = parameter.name or ""
+            values = ctx.params.get(name)
             for text in values if isinstance(values, tuple) else (values,):
                 if isinstance(text, str) and (came := no_value(text)):
                     raise click.UsageError(f"{parameter.opts[0]}: {came} was given; leave it out or give a value", ctx)
+            if name in ctx.params:
+                ctx.params[name] = at_home(values)
         return rest
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -108,6 +114,13 @@ import_option = grouped_option(
 def no_value(text: str) -> str:
     """What came instead of a value; "" for a text that can be one."""
     return "nothing" if not text else "a text with a zero byte" if "\0" in text else ""
+
+
+def at_home(value: Any) -> Any:
+    """A text `~/...`, or one in a tuple, with the path of the user's folder; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(map(at_home, value))
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def plain_flag(key: str) -> str:

@@ -296,13 +296,14 @@ def test_paths_as_people_type_them(form: str, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("HOME", str(tmp_path))
     path = zipped(tmp_path / "my data (final) ü" / "set 1.zip", pictures())
     outdir = tmp_path / "out dir" / "ü ß"
+    shown = f"~/{outdir.relative_to(tmp_path)}" if form == "tilde" else outdir
     given = {
         "spaces": [f"--data={path}"],
         "quotes": [f'--data="{path}"'],
         "tilde": ["--data=~/my data (final) ü/set 1.zip"],
         "two words": ["--data", str(path)],
     }[form]
-    result = train(*given, f"--outdir={outdir}")
+    result = train(*given, f"--outdir={shown}")
     assert result.exit_code == 0, result.output
     assert "Images:      6 of 16x16" in result.output
     assert (next(outdir.iterdir()) / "reals.png").is_file()

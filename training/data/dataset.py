@@ -39,6 +39,8 @@ _DECODERS = min(os.cpu_count() or 1, 16)  # threads
 def _open_files(path: Path, flag: str) -> FileTable:
     if not path.exists():
         raise UserError(f"{flag}: '{path}' does not exist")
+    if not (path.is_file() or path.is_dir()):
+        raise UserError(f"{flag}: '{path}' is neither a file nor a folder{what_it_is(path)}")
     try:
         files = open_table(path, IMAGE_SUFFIXES, companion="dataset.json")
     except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
