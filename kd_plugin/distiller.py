@@ -308,8 +308,8 @@ def _chosen_views(terms: Iterable[tuple[str, Term]], embedder: Embedder, device:
     if not readers:
         return ()
     shapes = embedder.stage_shapes(device)
-    if not shapes:
-        name, term = next(iter(readers.items()))
+    without = {} if shapes else {name: term for name, term in readers.items() if not term.stages_if_any}
+    for name, term in without.items():
         raise TeacherError(
             f"{arg(name, term.options.weight)} needs intermediate features, but teacher '{embedder.teacher.name}' has "
             f"no stages; use another teacher, {_other_ways(term)}or set {arg(name, 0)}"

@@ -11,7 +11,7 @@ __all__ = ["CONTROLS", "EVIDENCE", "save_figure"]
 EVIDENCE = {  # form: label, from top to bottom
     NONE: "no distillation",
     CEILING: "no distillation, all images",
-    "default": "default (matching + AGKD + CGKD)",
+    "default, embedding only": "matching + AGKD + CGKD",
     "matching": "matching alone",
     "matching, scrambled teacher": "control: matching, scrambled teacher",
     "matching, weight 1, teacher of drawings": "matching weight 1, teacher of drawings",

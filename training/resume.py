@@ -19,6 +19,7 @@ from kd_plugin.errors import flag
 from kd_plugin.file_kinds import what_it_is
 from kd_plugin.prompts.sources import AUTO, ChosenPrompts, read_prompts
 from kd_plugin.teachers import split_spec
+from kd_plugin.terms.stage_choice import EMBEDDING
 from training.checkpoint import load_state, runs_with_state
 from training.config import ADA_KIMG, TrainConfig
 from training.data.dataset import ImageDataset
@@ -37,6 +38,8 @@ __all__ = [
 
 CONFIG = "config.json"  # in the folder of a run
 LATEST = "latest"
+# Options of the distillation that are newer than some runs, and what those runs did: not today's defaults.
+_BEFORE_IT_EXISTED = {"match_on": EMBEDDING}
 # In config.json beside the options: the chosen prompts, for the reader; and what content_of returned.
 _PROMPTS, _CONTENT = "kd_prompts_used", "content"
 
@@ -99,7 +102,14 @@ def read_config(path: str | Path, flag: str = "--config") -> SavedRun:
             raise UserError(
                 f"{flag}: '{name}' in '{path}' is {value!r}; give the config.json of a run as it was written"
             )
+    if "kd" in saved:
+        saved["kd"] = _as_it_was(saved["kd"])
     return SavedRun(saved, content, tuple(prompts))
+
+
+def _as_it_was(kd: Mapping[str, Any]) -> dict[str, Any]:
+    """The distillation's options of a run, with those that did not exist yet; of a part of them, as it is."""
+    return {**(_BEFORE_IT_EXISTED if "match" in kd else {}), **kd}
 
 
 def run_to_continue(config: TrainConfig, content: Mapping[str, str], name: str, resume: str | None) -> Path | None:
@@ -195,7 +205,7 @@ def differing_fields(
     differences = []
     for owner, spell, prefix, free, old, new in (
         (TrainConfig, plain_flag, "", _FREE_TO_CHANGE | {"kd"}, dict(saved), to_dict(config)),
-        (KDConfig, flag, "kd.", _FREE_TO_CHANGE_KD, dict(saved.get("kd", {})), to_dict(config.kd)),
+        (KDConfig, flag, "kd.", _FREE_TO_CHANGE_KD, _as_it_was(saved.get("kd", {})), to_dict(config.kd)),
     ):
         for item in options_of(owner):
             if item.key in free:

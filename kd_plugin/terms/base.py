@@ -76,6 +76,7 @@ class Term(nn.Module):
     label: ClassVar[str] = ""  # of the log's column and the chart's line; empty: the name
     log_format: ClassVar[str] = "<6.3f"
     sides: tuple[Side, ...] = ("D",)  # may be set by __init__, according to the options
+    stages_if_any: bool = False  # needs no stages where the teacher has none; may be set by __init__
     parts: tuple[str, ...] = ()  # whose values are logged too, if the loss of G has parts
 
     def __init__(self, options: TermOptions, embed_dim: int) -> None:
@@ -91,7 +92,7 @@ class Term(nn.Module):
         """For terms that need stages: those it reads. Called once, when the term is attached; by default all, as maps.
 
         Args:
-            shapes: C, h and w of each of the teacher's stages, early to late.
+            shapes: C, h and w of each of the teacher's stages, early to late; empty only if `stages_if_any`.
 
         Raises:
             KDError: the term cannot use these stages.

@@ -12,7 +12,7 @@ from kd_plugin.config.schema import option
 from kd_plugin.functional import energy_distance
 from kd_plugin.terms.base import TERMS
 from kd_plugin.terms.memory import Memory
-from kd_plugin.terms.stage_choice import EMBEDDING, StageOptions, StageTerm, joint
+from kd_plugin.terms.stage_choice import AUTO, StageOptions, StageTerm, joint
 from kd_plugin.terms.step import GeneratorStep
 from kd_plugin.types import StageView
 
@@ -30,10 +30,11 @@ class MatchOptions(StageOptions):
         metavar="WEIGHT",
     )
     on: str = option(
-        EMBEDDING,
+        AUTO,
         "What is matched: embedding; stages, that is, the embedding and up to four of the teacher's intermediate "
-        "stages, spread over its depth, cell by cell; or names of stages, and embedding, joined by commas",
-        metavar="embedding|stages|NAMES",
+        "stages, spread over its depth, cell by cell; names of stages, and embedding, joined by commas; or auto: "
+        "stages if the teacher has any, else embedding",
+        metavar="auto|embedding|stages|NAMES",
     )
     pull: float = option(
         1.0,

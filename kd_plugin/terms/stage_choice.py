@@ -16,7 +16,7 @@ from kd_plugin.types import StageView
 __all__ = ["EMBEDDING", "STAGES", "StageChoice", "StageOptions", "StageTerm", "joint", "spread"]
 
 EMBEDDING, STAGES = "embedding", "stages"  # of the option `on`
-AUTO = "auto"  # of the option `grid`
+AUTO = "auto"  # of the options `on` (stages, or the embedding where the teacher has none) and `grid`
 FINE = 4  # cells on a side: 2 are worse on drawings, and as good on photos (studies/notebook.md)
 MOST = 4  # stages that `stages` stands for
 
@@ -67,9 +67,10 @@ class StageChoice:
 
     def __init__(self, options: StageOptions, shapes: Mapping[str, tuple[int, int, int]]) -> None:
         self._options = options
-        named = tuple(name for name in options.names if name not in (EMBEDDING, STAGES))
-        chosen = dict.fromkeys((*(spread(tuple(shapes)) if STAGES in options.names else ()), *named))
-        self.embedding = not {EMBEDDING, STAGES}.isdisjoint(options.names)
+        asked = set(options.names)
+        named = tuple(name for name in options.names if name not in (EMBEDDING, STAGES, AUTO))
+        chosen = dict.fromkeys((*(() if asked.isdisjoint({STAGES, AUTO}) else spread(tuple(shapes))), *named))
+        self.embedding = not asked.isdisjoint({EMBEDDING, STAGES, AUTO})
         self.views = tuple(self._view(name, shapes) for name in chosen)
 
     @property
@@ -112,6 +113,7 @@ class StageTerm(Term):
         super().__init__(options, embed_dim)
         self._options, self._embed_dim = options, embed_dim
         self.needs = Needs(real_images=True, stages=options.names != (EMBEDDING,))
+        self.stages_if_any = options.names == (AUTO,)
         if not self.needs.stages:
             self.choose_stages({})
 

@@ -34,6 +34,7 @@ def test_an_old_run_continues(old_run: Path) -> None:
     assert f"Run folder:  {old_run}" in done.output
     before, after = torch.load(OLD / "training-state.pt", weights_only=True), load_state(old_run)
     assert (before["nimg"], after["parts"]["progress"]["nimg"]) == (16, 20)
+    assert after["config"]["kd"]["match_on"] == "embedding"  # all that version 0.1 could match
     kd, old = after["parts"]["kd"]["_extra_state"], before["kd"]["_extra_state"]
     assert (old["steps"], kd["steps"], kd["images"]) == (4, 5, 20)
     assert kd["balances"].keys() == {"D", "match"}

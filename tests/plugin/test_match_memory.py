@@ -37,7 +37,7 @@ def test_real_images_of_earlier_steps_count_like_those_of_one_large_batch(attach
 
 @pytest.mark.parametrize("size", [1, 3, 6])  # fewer than a batch of 4, and no multiple of one
 def test_the_latest_images_are_remembered(size, attach, images, teacher):
-    kd = attach(terms={"match": 1.0}, prompts=None, match_memory=size)
+    kd = attach(terms={"match": 1.0}, match_on="embedding", prompts=None, match_memory=size)
     reals = [images(seed) for seed in (2, 3, 4, 5)]
     for real in reals[:3]:
         kd.for_generator(images(1), real)

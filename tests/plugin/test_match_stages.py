@@ -73,6 +73,15 @@ def test_what_is_matched_can_be_named(on, parts, attach, images):
     assert distilled.terms["match"] == torch.stack([distilled.terms[f"match/{part}"] for part in parts]).mean()
 
 
+def test_by_default_stages_are_matched_where_the_teacher_has_them(attach, images, teacher):
+    by_default = attach(terms={"match": 1.0}).for_generator(images(1), images(2))
+    assert by_default.terms == attach(terms={"match": 1.0}, match_on="stages").for_generator(images(1), images(2)).terms
+    teacher.stage_names = ()
+    without = attach(terms={"match": 1.0}).for_generator(images(1), images(2))
+    assert list(without.terms) == ["match"]
+    torch.testing.assert_close(without.total, energy_distance(*map(teacher.embed_images, (images(1), images(2)))))
+
+
 def test_only_what_is_matched_is_computed(attach, images, teacher):
     asked = []
     whole = teacher.embed_with_stages
