@@ -106,16 +106,14 @@ class Options:
 @add_flags(Options)
 @script
 def main(**flags: Any) -> None:
-    _evaluate(options_from(Options, flags), _show)
-
-
-def _show(results: list[MetricResult], notes: list[str]) -> None:
+    results, notes, write_rest = _evaluate(options_from(Options, flags))
     for line in notes:
         click.echo(f"Note: {line}", err=True)
     for result in results:
         click.echo(json.dumps(result.to_json()))
     if results and sys.stdout.isatty():
         click.echo(_table(results), err=True)
+    write_rest()  # after the figures: it may fail
 
 
 @function(lambda: arguments_of(Options))
@@ -132,19 +130,14 @@ def evaluate(**options: Any) -> list[MetricResult]:
         UserError: as the command; names the argument.
         RunFailed: not enough memory.
     """
-    results, notes = _evaluate(from_python(Options, options), lambda _results, _notes: None)
+    results, notes, write_rest = _evaluate(from_python(Options, options))
     warn(notes)
+    write_rest()
     return results
 
 
-def _evaluate(
-    options: Options, on_results: Callable[[list[MetricResult], list[str]], None]
-) -> tuple[list[MetricResult], list[str]]:
-    """The results, and notes on them; both empty in all processes but the first.
-
-    Args:
-        on_results: gets them before the files of --nearest are written, which may fail.
-    """
+def _evaluate(options: Options) -> tuple[list[MetricResult], list[str], Callable[[], None]]:
+    """The results, notes on them, and what writes the files of --nearest; nothing in all processes but the first."""
     if (options.network is None) == (options.fakes is None):
         raise UserError("give either --network=SNAPSHOT or --fakes=DIR, the generated images to measure")
     metrics = parse_metrics(options.metrics)
@@ -168,13 +161,14 @@ def _evaluate(
         )
         results = measure(fakes, reals, detector, metrics, how)
     if not ranks.is_main:
-        return [], []
-    notes = [*remarks(fakes, results), *remarks_on_reals(reals)]
-    on_results(results, notes)
-    if options.nearest is not None:
-        count = max((metric.num_fake for metric in metrics), default=len(train))
-        write_nearest(Path(options.nearest), fakes, train, detector, count, options.batch)
-    return results, notes
+        return [], [], lambda: None
+
+    def write_rest() -> None:
+        if options.nearest is not None:
+            count = max((metric.num_fake for metric in metrics), default=len(train))
+            write_nearest(Path(options.nearest), fakes, train, detector, count, options.batch)
+
+    return results, [*remarks(fakes, results), *remarks_on_reals(reals)], write_rest
 
 
 def open_reals(options: Options, use_labels: bool) -> tuple[ImageDataset, Reals]:

@@ -23,7 +23,6 @@ from dnnlib.errors import UserError
 from kd_plugin.config.click_flags import (
     TrainCommand,
     add_flags,
-    at_home,
     grouped_option,
     import_option,
     variant_option,
@@ -124,7 +123,7 @@ def train(*, resume: str | Path | None = None, config: str | Path | None = None,
     """
     variant = options.pop("kd_variant", None)
     given = given_values({"kd_teacher" if name == "kd" else name: value for name, value in options.items()})
-    resolved, dataset = configure(given, None if config is None else at_home(str(config)), variant)
+    resolved, dataset = configure(given, config, variant)
     if resolved.gpus > 1 and place_in_job() is None:
         raise UserError(f"--gpus={resolved.gpus}: a function trains in one process; for more start train.py")
     with joined_ranks() as ranks:

@@ -304,17 +304,18 @@ def _chosen_views(terms: Iterable[tuple[str, Term]], embedder: Embedder, device:
     Raises:
         TeacherError: the teacher has no stages.
     """
-    readers = {name: term for name, term in terms if term.needs.stages}
+    readers = [term for _, term in terms if term.needs.stages]
     if not readers:
         return ()
     shapes = embedder.stage_shapes(device)
-    without = {} if shapes else {name: term for name, term in readers.items() if not term.stages_if_any}
-    for name, term in without.items():
+    refused = None if shapes else next((term for term in readers if not term.stages_if_any), None)
+    if refused is not None:
         raise TeacherError(
-            f"{arg(name, term.options.weight)} needs intermediate features, but teacher '{embedder.teacher.name}' has "
-            f"no stages; use another teacher, {_other_ways(term)}or set {arg(name, 0)}"
+            f"{arg(refused.name, refused.options.weight)} needs intermediate features, but teacher "
+            f"'{embedder.teacher.name}' has no stages; use another teacher, {_other_ways(refused)}or set "
+            f"{arg(refused.name, 0)}"
         )
-    return tuple(dict.fromkeys(view for term in readers.values() for view in term.choose_stages(shapes)))
+    return tuple(dict.fromkeys(view for term in readers for view in term.choose_stages(shapes)))
 
 
 def _other_ways(term: Term) -> str:

@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 SHORTEST_ROW = 1e-12
-MOST_EXACT = 64  # rows among which all distances are computed exactly
+MOST_EXACT = 64  # rows among which all distances are computed exactly; of more only where a gradient is needed
 
 
 def row_normalized(rows: Tensor) -> Tensor:
@@ -54,27 +54,22 @@ def energy_distance(fake: Tensor, real: Tensor) -> Tensor:
         fake: [N, E] or [K, N, E], N at least 2. Of K distributions, the numerator and the denominator are means.
         real: [M, E] or [K, M, E], M at least 2, not all equal.
     """
-    among_real = _spread(real)
+    among_real = _mean_among(real)
     return (2 * _pairwise(fake, real).mean() - _mean_among(fake) - among_real) / among_real
 
 
 def _mean_among(rows: Tensor) -> Tensor:
     number = rows.shape[-2]
-    return _pairwise(rows, rows).sum() / (rows[..., 0].numel() * (number - 1))
+    many = number > MOST_EXACT and not rows.requires_grad
+    return (_fast_among(rows) if many else _pairwise(rows, rows)).sum() / (rows[..., 0].numel() * (number - 1))
 
 
-def _spread(real: Tensor) -> Tensor:
-    """As `_mean_among`, for rows without gradient: of many, it is computed by matrix products, ten times as fast.
-
-    A pair of nearly equal rows is then inexact, which does not matter in the mean over all pairs.
-    """
-    if real.requires_grad or real.shape[-2] <= MOST_EXACT:
-        return _mean_among(real)
-    centred = real - real.mean(dim=-2, keepdim=True)  # long rows that differ little would lose the difference
+def _fast_among(rows: Tensor) -> Tensor:
+    """By matrix products, ten times as fast. Nearly equal rows are inexact: of no account in a mean over all pairs."""
+    centred = rows - rows.mean(dim=-2, keepdim=True)  # long rows that differ little would lose the difference
     distances = torch.cdist(centred, centred, compute_mode="use_mm_for_euclid_dist")
     distances.diagonal(dim1=-2, dim2=-1).zero_()
-    number = real.shape[-2]
-    return distances.sum() / (real[..., 0].numel() * (number - 1))
+    return distances
 
 
 def _pairwise(a: Tensor, b: Tensor) -> Tensor:

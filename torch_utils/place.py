@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dnnlib.errors import UserError
@@ -23,34 +22,31 @@ class Place:
     local_world: int
 
 
-def place_in_job(environment: Mapping[str, str] = os.environ) -> Place | None:
+def place_in_job() -> Place | None:
     """None if this process was started by itself.
 
     Raises:
         UserError: variables that are missing or no numbers, as cluster software leaves them that sets only some.
     """
-    if "WORLD_SIZE" not in environment:
+    if "WORLD_SIZE" not in os.environ:
         return None
-    world = _number("WORLD_SIZE", environment, least=1)
+    world = _number("WORLD_SIZE", least=1)
     if world == 1:  # alone: the others do not matter
-        return Place(1, 0, _number("LOCAL_RANK", environment) if "LOCAL_RANK" in environment else 0, 1)
-    missing = [name for name in _VARIABLES if name not in environment]
+        return Place(1, 0, _number("LOCAL_RANK") if "LOCAL_RANK" in os.environ else 0, 1)
+    missing = [name for name in _VARIABLES if name not in os.environ]
     if missing:
         raise UserError(
             f"the environment says WORLD_SIZE={world}, a job of {world} processes, but lacks {', '.join(missing)}; "
             f"start them with torchrun or --gpus={world}, or unset WORLD_SIZE to train in one process"
         )
-    place = Place(
-        world, _number("RANK", environment), _number("LOCAL_RANK", environment),
-        _number("LOCAL_WORLD_SIZE", environment, least=1),
-    )  # fmt: skip
+    place = Place(world, _number("RANK"), _number("LOCAL_RANK"), _number("LOCAL_WORLD_SIZE", least=1))
     if place.rank >= world:
         raise UserError(f"the environment says RANK={place.rank}, but WORLD_SIZE={world}; start them with torchrun")
     return place
 
 
-def _number(name: str, environment: Mapping[str, str], least: int = 0) -> int:
-    text = environment[name]
+def _number(name: str, least: int = 0) -> int:
+    text = os.environ[name]
     if not (text.isascii() and text.isdecimal() and int(text) >= least):
         raise UserError(
             f"the environment says {name}={text!r}; expected a whole number, at least {least}; start processes with "

@@ -168,7 +168,7 @@ def joined_ranks() -> Iterator[Ranks]:
         torch.cuda.set_device(place.local_rank)
     dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo")
     try:
-        yield Ranks(dist.get_rank(), place.world)
+        yield Ranks(place.rank, place.world)
         dist.barrier()
     finally:
         dist.destroy_process_group()
@@ -178,5 +178,6 @@ def joined_ranks() -> Iterator[Ranks]:
 def local_device(name: str) -> str:
     """`cuda` and `auto` mean this process's own GPU if several processes share a machine."""
     place = place_in_job()
-    has_gpu = place is not None and torch.cuda.is_available() and place.local_rank < torch.cuda.device_count()
-    return f"cuda:{place.local_rank}" if place and has_gpu and name in ("auto", "cuda") else name
+    if place is None or name not in ("auto", "cuda") or not torch.cuda.is_available():
+        return name
+    return f"cuda:{place.local_rank}" if place.local_rank < torch.cuda.device_count() else name

@@ -84,7 +84,7 @@ def load_snapshot(
         UserError: the file is missing, damaged, no snapshot, or lacks one of `roles`; names `flag`.
     """
     if not Path(path).is_file():
-        problem = "is a folder" if Path(path).is_dir() else "does not exist"
+        problem = "is not a file" if Path(path).exists() else "does not exist"
         raise UserError(
             f"{flag}: '{path}' {problem}; give a network-snapshot-*.safetensors file{what_it_is(Path(path))}"
         )

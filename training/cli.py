@@ -65,9 +65,10 @@ def function(arguments: Callable[[], ArgumentNames]) -> Callable[[Callable[P, R]
             names = arguments()
             token = _ARGUMENTS.set(names)
             try:
-                _require_usable(kwargs, set(names.values()))
+                values: dict[str, Any] = {name: _plain(value) for name, value in kwargs.items()}
+                _require_usable(values, set(names.values()))
                 with command_line(), _machine_failures(names), _alone(), unchanged_torch():
-                    return body(*args, **kwargs)
+                    return body(*args, **values)  # type: ignore[arg-type]
             except (UserError, KDError) as error:
                 raise UserError(with_arguments(str(error), names)) from error
             except RunFailed as error:
@@ -92,7 +93,7 @@ def warn(notes: Iterable[str]) -> None:
 
 
 def from_python(record: type[O], arguments: Mapping[str, Any]) -> O:
-    """The options of a program from a function's keywords; paths are taken too.
+    """The options of a program from a function's keywords.
 
     Raises:
         UserError, KDError: a missing keyword, a value of another type or out of range.
@@ -105,12 +106,9 @@ def from_python(record: type[O], arguments: Mapping[str, Any]) -> O:
 
 
 def given_values(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """By key: `class_` is 'class', and paths are texts, `~/` being the user's folder."""
+    """By key: `class_` is 'class'."""
     keys = {keyword: key for key, keyword in _KEYWORDS.items()}
-    return {
-        keys.get(name, name): at_home(os.fspath(value) if isinstance(value, os.PathLike) else value)
-        for name, value in arguments.items()
-    }
+    return {keys.get(name, name): value for name, value in arguments.items()}
 
 
 def with_arguments(message: str, names: ArgumentNames) -> str:
@@ -134,6 +132,11 @@ def with_arguments(message: str, names: ArgumentNames) -> str:
         argument,
         message,
     )
+
+
+def _plain(value: Any) -> Any:
+    """A path is a text, and `~/` the user's folder."""
+    return at_home(os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 
 def _require_usable(arguments: Mapping[str, Any], known: Iterable[str]) -> None:

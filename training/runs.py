@@ -35,7 +35,7 @@ __all__ = ["Run", "configure", "run_or_continue"]
 
 
 def configure(
-    flags: Mapping[str, Any], config_file: str | None = None, variant: str | None = None
+    flags: Mapping[str, Any], config_file: str | Path | None = None, variant: str | None = None
 ) -> tuple[TrainConfig, ImageDataset]:
     """Open the images and resolve every option; a preset may depend on the images' size.
 

@@ -18,6 +18,7 @@ from kd_plugin.types import Captured, Role, StageView
 __all__ = ["Embedder"]
 
 _PROBE_SIZE = 64  # pixels
+_WORDS = ("embedding", "stages", "auto")  # of the options that list stages
 
 
 class Embedder:
@@ -150,10 +151,10 @@ class Embedder:
     def _check_names(self, names: tuple[str, ...]) -> None:
         """Options list stages by name, between commas."""
         for name in names:
-            if names.count(name) > 1 or "," in name or name.strip() != name or name in ("", "embedding", "stages"):
+            if names.count(name) > 1 or "," in name or name.strip() != name or name in ("", *_WORDS):
                 raise TeacherError(
                     f"teacher '{self.teacher.name}' has stages called {', '.join(map(repr, names))}; the names must "
-                    "differ, hold no comma, and be neither 'embedding' nor 'stages'"
+                    f"differ, hold no comma, and be neither {' nor '.join(map(repr, _WORDS))}"
                 )
 
     def _embed_views(self, images: Tensor, views: Sequence[StageView]) -> tuple[Tensor, dict[StageView, Tensor]]:

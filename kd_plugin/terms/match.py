@@ -74,7 +74,7 @@ class Match(StageTerm):
     def choose_stages(self, shapes: Mapping[str, tuple[int, int, int]]) -> tuple[StageView, ...]:
         views = super().choose_stages(shapes)
         assert isinstance(self.options, MatchOptions)
-        self._memory = Memory(self.options.memory, self.row_shapes(shapes)) if self.options.memory else None
+        self._memory = Memory(self.options.memory, self.row_shapes) if self.options.memory else None
         return views
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -20,11 +21,12 @@ class Memory(nn.Module):
 
     def __init__(self, size: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
         super().__init__()
-        self._size = size
+        self._size, self._shapes = size, dict(shapes)
+        self._widths = [math.prod(shape) for shape in shapes.values()]
         self._given = 0  # rows so far; on the host: asking the device for it would stop it in every step
-        self._buffer_of = {name: f"rows_{number}" for number, name in enumerate(shapes)}  # stages' names have dots
-        for name, buffer in self._buffer_of.items():
-            self.register_buffer(buffer, torch.zeros(size, *shapes[name]))
+        self.register_buffer("rows", torch.zeros(size, sum(self._widths)))
+
+    rows: Tensor  # a ring: row number n lies at n % size
 
     @torch.no_grad()
     def joined(self, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -33,17 +35,14 @@ class Memory(nn.Module):
         Args:
             rows: N of each name, without gradient.
         """
-        both = {
-            name: torch.cat([new, self.get_buffer(self._buffer_of[name])[: self._given].to(new)])
-            for name, new in rows.items()
-        }
-        for name, new in rows.items():
-            held = self.get_buffer(self._buffer_of[name])
-            latest = new[-self._size :]
-            places = torch.arange(self._given + len(new) - len(latest), self._given + len(new), device=held.device)
-            held.index_copy_(0, places % self._size, latest.to(held))
-        self._given += len(next(iter(rows.values())))
-        return both
+        new = torch.cat([rows[name].flatten(1) for name in self._shapes], dim=1)
+        both = torch.cat([new, self.rows[: self._given].to(new)])
+        self._given += len(new)
+        latest = new[-self._size :].to(self.rows)
+        places = torch.arange(self._given - len(latest), self._given, device=self.rows.device) % self._size
+        self.rows.index_copy_(0, places, latest)
+        parts = both.split_with_sizes(self._widths, dim=1)
+        return {name: part.reshape(-1, *shape) for part, (name, shape) in zip(parts, self._shapes.items(), strict=True)}
 
     def get_extra_state(self) -> dict[str, int]:
         return {"given": self._given}

@@ -72,6 +72,7 @@ class StageChoice:
         chosen = dict.fromkeys((*(() if asked.isdisjoint({STAGES, AUTO}) else spread(tuple(shapes))), *named))
         self.embedding = not asked.isdisjoint({EMBEDDING, STAGES, AUTO})
         self.views = tuple(self._view(name, shapes) for name in chosen)
+        self.cells = {view.stage: (shapes[view.stage][0], view.grid, view.grid) for view in self.views}  # C, g, g
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -122,14 +123,10 @@ class StageTerm(Term):
         self.parts = self._choice.parts if len(self._choice.parts) > 1 else ()
         return self._choice.views
 
-    def row_shapes(self, shapes: Mapping[str, tuple[int, int, int]]) -> dict[str, tuple[int, ...]]:
-        """The shape of one image's row in `fake()` and `real()`, by name.
-
-        Args:
-            shapes: as for `choose_stages`, which must have been called.
-        """
-        cells = {view.stage: (shapes[view.stage][0], view.grid, view.grid) for view in self._choice.views}
-        return {name: cells.get(name, (self._embed_dim,)) for name in self._choice.parts}
+    @property
+    def row_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one image's row in `fake()` and `real()`, by name."""
+        return {name: self._choice.cells.get(name, (self._embed_dim,)) for name in self._choice.parts}
 
     def fake(self, step: GeneratorStep) -> dict[str, Tensor]:
         """By name: the embeddings [N, E], and the cells [N, C, g, g] of each stage."""

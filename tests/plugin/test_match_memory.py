@@ -41,7 +41,7 @@ def test_the_latest_images_are_remembered(size, attach, images, teacher):
     reals = [images(seed) for seed in (2, 3, 4, 5)]
     for real in reals[:3]:
         kd.for_generator(images(1), real)
-    latest = torch.cat([*reals[:3]])[-size:]
+    latest = torch.cat(reals[:3])[-size:]
     expected = energy_distance(*map(teacher.embed_images, (images(1), torch.cat([reals[3], latest]))))
     torch.testing.assert_close(kd.for_generator(images(1), reals[3]).total, expected)
 
