@@ -53,7 +53,7 @@ from training.metrics import evaluate as measure
 from training.metrics.detectors import INCEPTION, VGG
 from training.metrics.pairs import write_nearest
 from training.metrics.samples import BATCH, Progress
-from training.networks import Generator
+from training.networks import GeneratorNetwork
 from training.report.describe import repetitions, skipped
 from training.resume import CONFIG, read_config
 
@@ -183,7 +183,7 @@ def open_reals(options: Options, use_labels: bool) -> tuple[ImageDataset, Reals]
 
 
 def open_fakes(
-    options: Options, G: Generator | None, train: ImageDataset, device: torch.device
+    options: Options, G: GeneratorNetwork | None, train: ImageDataset, device: torch.device
 ) -> GeneratedImages | ImageFolder:
     if G is not None:
         return GeneratedImages(G, train, seed=options.seed, device=device)

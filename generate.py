@@ -30,7 +30,7 @@ from torch_utils.device import pick_device
 from training.checkpoint import load_snapshot
 from training.cli import arguments_of, from_python, function, script, warn
 from training.config import SIZE
-from training.networks import Generator
+from training.networks import GeneratorNetwork
 from training.report.image_grid import save_grid, save_image, to_pixels
 
 
@@ -132,7 +132,7 @@ def latents(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
     return torch.from_numpy(z).float()
 
 
-def class_index(G: Generator, given: str | None, names: Sequence[str]) -> int | None:
+def class_index(G: GeneratorNetwork, given: str | None, names: Sequence[str]) -> int | None:
     """The class that --class names, by its name or its index; None for an unconditional network.
 
     Raises:
@@ -152,7 +152,7 @@ def class_index(G: Generator, given: str | None, names: Sequence[str]) -> int | 
     raise UserError(f"--class: {came} was given{close}; the network is conditional, give 0 to {G.c_dim - 1}{known}")
 
 
-def one_hot(G: Generator, index: int | None) -> torch.Tensor:
+def one_hot(G: GeneratorNetwork, index: int | None) -> torch.Tensor:
     """The label [1, c_dim] of a class."""
     if index is None:
         return torch.zeros([1, 0])

@@ -30,10 +30,10 @@ MORE_PARAMETERS = {  # function: why it has more
     "torch_utils/ops/upfirdn2d.py:upfirdn2d": "the signature of the official operation",
     "training/data/dataset.py:__init__": "all but the path are keywords with defaults",
     "training/data/sampler.py:make_loader": "all but the first two have defaults",
-    "training/networks/discriminator.py:__init__": "the options of the official network",
-    "training/networks/generator.py:__init__": "the options of the official network",
-    "training/networks/modulation.py:modulated_conv2d": "the signature of the official operation",
-    "training/networks/synthesis.py:__init__": "the options of the official network",
+    "training/networks/stylegan2/discriminator.py:__init__": "the options of the official network",
+    "training/networks/stylegan2/generator.py:__init__": "the options of the official network",
+    "training/networks/stylegan2/modulation.py:modulated_conv2d": "the signature of the official operation",
+    "training/networks/stylegan2/synthesis.py:__init__": "the options of the official network",
 }
 
 

@@ -28,7 +28,7 @@ from training.data.dataset import ImageDataset
 from training.data.image_sets import open_held_out
 from training.lecam import LeCam
 from training.monitors.overfitting import OverfittingMonitor
-from training.networks import Discriminator, Generator
+from training.networks import MODELS, DiscriminatorNetwork, GeneratorNetwork, Network
 from training.phases import StepContext
 from training.precision import allow_tf32, choose_precision, set_precision
 
@@ -50,9 +50,9 @@ __all__ = [
 class Networks:
     """G and D, without gradients until a phase asks for them; the moving average of G; and what they compute in."""
 
-    G: Generator
-    D: Discriminator
-    G_ema: Generator
+    G: GeneratorNetwork
+    D: DiscriminatorNetwork
+    G_ema: GeneratorNetwork
     precision: str
 
 
@@ -110,23 +110,13 @@ def build_teachers(config: TrainConfig, device: torch.device, ranks: Ranks) -> T
 
 def build_networks(config: TrainConfig, dataset: ImageDataset, device: torch.device, ranks: Ranks) -> Networks:
     """Draws the initial weights from torch's global generator."""
-    shared: dict[str, Any] = {
-        "c_dim": dataset.label_dim,
-        "img_resolution": dataset.resolution,
-        "img_channels": dataset.num_channels,
-        "channel_base": config.cbase,
-        "channel_max": config.cmax,
-        "num_fp16_res": config.num_fp16_res,
-        "conv_clamp": config.conv_clamp,
-    }
-    G = Generator(
-        z_dim=config.z_dim,
-        w_dim=config.w_dim,
-        mapping_layers=config.map_depth,
-        use_noise=config.noise,
-        **shared,
-    )
-    D = Discriminator(architecture=config.arch, mbstd_group_size=config.mbstd_group, **shared)
+    images = {"c_dim": dataset.label_dim, "img_resolution": dataset.resolution, "img_channels": dataset.num_channels}
+
+    def arguments(network: type[Network]) -> dict[str, Any]:
+        return images | {argument: getattr(config, field) for argument, field in network.options.items()}
+
+    model = MODELS[config.model]
+    G, D = model.generator(**arguments(model.generator)), model.discriminator(**arguments(model.discriminator))
     G, D = G.to(device).train().requires_grad_(False), D.to(device).train().requires_grad_(False)
     if device.type == "cpu":  # docs/performance.md
         keep_freed_memory()
@@ -140,7 +130,7 @@ def build_networks(config: TrainConfig, dataset: ImageDataset, device: torch.dev
 
 
 def build_distillation(
-    config: TrainConfig, teachers: Teachers, dataset: ImageDataset, D: Discriminator, device: torch.device
+    config: TrainConfig, teachers: Teachers, dataset: ImageDataset, D: DiscriminatorNetwork, device: torch.device
 ) -> Distillation:
     """
     Raises:
@@ -209,6 +199,7 @@ def build_context(
         nans=NanWatch(device),
         ranks=ranks,
         style_mixing=config.style_mixing,
+        loss=config.loss,
         device=device,
     )
 

@@ -16,7 +16,6 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
 
 from dnnlib.errors import UserError
 from dnnlib.files import files_by_kimg, write_atomic
@@ -24,7 +23,7 @@ from kd_plugin.errors import first_line
 from kd_plugin.file_kinds import what_it_is
 from kd_plugin.files import DAMAGED
 from training.failures import explained
-from training.networks import Discriminator, Generator
+from training.networks import MODELS, GeneratorNetwork, Network, model_of
 
 __all__ = [
     "SNAPSHOTS",
@@ -42,24 +41,24 @@ STATE_NAME = "training-state.pt"
 _HEADER = "kd_plugin"
 _FORMAT = 1
 _STATE_FORMAT = 3
-_CLASSES: dict[str, type[nn.Module]] = {"G": Generator, "G_ema": Generator, "D": Discriminator}
+_FIRST_MODEL = "stylegan2"  # of files that do not name theirs
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """Networks read from disk, in eval mode and without gradients. `meta` is the header: config, kimg, ..."""
 
-    networks: dict[str, nn.Module]
+    networks: Mapping[str, Network]
     meta: dict[str, Any]
 
     @property
-    def G_ema(self) -> Generator:
+    def G_ema(self) -> GeneratorNetwork:
         network = self.networks["G_ema"]
-        assert isinstance(network, Generator)
+        assert isinstance(network, GeneratorNetwork)
         return network
 
 
-def save_snapshot(path: Path, networks: Mapping[str, nn.Module], meta: Mapping[str, Any]) -> None:
+def save_snapshot(path: Path, networks: Mapping[str, Network], meta: Mapping[str, Any]) -> None:
     """Writes `networks` (among G, D, G_ema), their constructor arguments, and `meta` (JSON-ready)."""
     tensors = {
         f"{role}.{name}": tensor.detach().cpu().contiguous()
@@ -68,6 +67,7 @@ def save_snapshot(path: Path, networks: Mapping[str, nn.Module], meta: Mapping[s
     }
     header = {
         "format": _FORMAT,
+        "model": model_of(next(iter(networks.values()))),
         "networks": {role: network.init_kwargs for role, network in networks.items()},
         **meta,
     }
@@ -100,12 +100,12 @@ def load_snapshot(
                     f"{flag}: '{path}' was written by a later version (format {meta['format']}; this one reads "
                     f"{_FORMAT})"
                 )
-            networks = {}
+            networks, model = {}, MODELS[meta.get("model", _FIRST_MODEL)]
             for role in roles:
                 if role not in meta["networks"]:
                     held = ", ".join(meta["networks"])
                     raise UserError(f"{flag}: '{path}' holds {held}, but not {role}")
-                network = _CLASSES[role](**meta["networks"][role])
+                network = (model.discriminator if role == "D" else model.generator)(**meta["networks"][role])
                 prefix = f"{role}."
                 state = {key[len(prefix) :]: file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
                 network.load_state_dict(state)

@@ -11,20 +11,22 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 from dnnlib.errors import UserError
-from kd_plugin.config.click_flags import require_in_range
+from kd_plugin.config.click_flags import plain_flag, require_in_range
 from kd_plugin.config.kd import KDConfig, missing_teacher, variant_values
 from kd_plugin.config.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SEED, SHARE, Range
 from kd_plugin.config.schema import from_dict, option, to_dict
 from kd_plugin.errors import KDError, nearest
 from training.data.image_sets import ImageOptions
 from training.drawings import DemoSpec
+from training.losses import LOSSES
+from training.networks import MODELS, Model
 
 __all__ = ["ADA_KIMG", "ADA_KIMG_WARM", "SIZE", "TrainConfig", "preset_row", "resolve", "with_precision"]
 
 ADA_KIMG = 500.0
 ADA_KIMG_WARM = 100.0  # a trained discriminator overfits sooner: ADA may adjust p faster, as in the official code
 DEMO_HOLDOUT = 64  # fresh drawings cost nothing
-SIZE, DEPTH, PROCESSES = Range(1, 2**20), Range(1, 1000), Range(1, 4096)
+SIZE, DEPTH, PROCESSES, BETA = Range(1, 2**20), Range(1, 1000), Range(1, 4096), Range(0, 0.999999)
 _PRESET = "the preset's"  # what --help says where a column of _TABLE supplies the value
 
 
@@ -46,7 +48,7 @@ class TrainConfig:
     desc: str | None = option(None, "Text appended to the run folder's name", metavar="TEXT")
     cfg: str = option(
         "low_shot",
-        "Preset: low_shot, auto, stylegan2, paper256, paper512, paper1024, cifar, demo",
+        "Preset: low_shot, auto, stylegan2, paper256, paper512, paper1024, cifar, biggan_cifar, demo",
         metavar="NAME",
         shown_default="low_shot; demo with --data=demo",
     )
@@ -57,8 +59,8 @@ class TrainConfig:
         shown_default="the images'",
         range=Range(4, 2**14),
     )
-    cond: bool = option(False, "Train on the labels of dataset.json")
-    mirror: bool = option(False, "Add the mirror image of every image")
+    cond: bool = option(False, "Train on the labels of dataset.json", shown_default=_PRESET)
+    mirror: bool = option(False, "Add the mirror image of every image", shown_default=_PRESET)
     subset: int | None = option(
         None, "Train on this many images, drawn with --seed", metavar="N", shown_default="all", range=AT_LEAST_1
     )
@@ -95,13 +97,15 @@ class TrainConfig:
         range=AT_LEAST_1,
     )
 
-    cbase: int = option(
-        MISSING,
-        "Channels at resolution r: cbase / r, at most cmax",
-        metavar="N",
+    model: str = option(
+        "stylegan2",
+        "Architecture: stylegan2, or biggan, whose width is --cmax",
+        metavar="NAME",
         shown_default=_PRESET,
         group="Networks",
-        range=SIZE,
+    )
+    cbase: int = option(
+        MISSING, "Channels at resolution r: cbase / r, at most cmax", metavar="N", shown_default=_PRESET, range=SIZE
     )
     cmax: int = option(MISSING, "Maximum number of channels", metavar="N", shown_default=_PRESET, range=SIZE)
     map_depth: int = option(MISSING, "Layers of the mapping network", metavar="N", shown_default=_PRESET, range=DEPTH)
@@ -129,6 +133,9 @@ class TrainConfig:
         group="Losses and optimisers",
         range=ABOVE_0,
     )
+    beta2: float = option(0.99, "Adam's beta2; beta1 is 0", metavar="X", shown_default=_PRESET, range=BETA)
+    loss: str = option("logistic", "Adversarial loss", choices=LOSSES, shown_default=_PRESET)
+    d_steps: int = option(1, "Steps of D for each step of G", metavar="N", shown_default=_PRESET, range=AT_LEAST_1)
     gamma: float = option(MISSING, "R1 weight", metavar="X", shown_default=_PRESET, range=AT_LEAST_0)
     r1_every: int = option(16, "Apply R1 every N-th step", metavar="STEPS", range=AT_LEAST_1)
     pl_weight: float = option(
@@ -140,6 +147,13 @@ class TrainConfig:
     )
     ema_kimg: float = option(
         MISSING, "Half-life of the generator's moving average", metavar="KIMG", shown_default=_PRESET, range=AT_LEAST_0
+    )
+    ema_start: float = option(
+        0.0,
+        "Before this the average is a copy of the generator",
+        metavar="KIMG",
+        shown_default=_PRESET,
+        range=AT_LEAST_0,
     )
     lecam: float = option(0.0, "Weight of LeCam regularisation; 0: off", metavar="X", range=AT_LEAST_0)
     freezed: int = option(0, "Freeze-D: freeze the first N layers of D", metavar="N", range=AT_LEAST_0)
@@ -222,6 +236,7 @@ class TrainConfig:
         except KDError as error:
             raise UserError(str(error)) from None
         self._check_shares()
+        self._check_model()
         if round(self.kimg * 1000) < 1:
             raise UserError(f"--kimg={self.kimg:g} is less than one image; 1 is a thousand")
         if self.aug != "noaug" and self.diffaugment != "none":
@@ -245,6 +260,16 @@ class TrainConfig:
         if self.local_batch % micro:
             raise UserError(f"--batch-gpu: {micro} was given, it must be a divisor of {share}")
 
+    def _check_model(self) -> None:
+        if require_model(self.model).generator.has_w:
+            return
+        for name in ("pl_weight", "style_mixing"):
+            if value := getattr(self, name):
+                flag = plain_flag(name)
+                raise UserError(
+                    f"{flag}={value:g} is for a generator with a w; with --model={self.model} give {flag}=0"
+                )
+
     @property
     def images(self) -> ImageOptions:
         """Which images this run uses."""
@@ -262,34 +287,47 @@ class TrainConfig:
 
 
 # Sources: stylegan2-ada-pytorch (auto, stylegan2, paper*, cifar), DiffAugment-stylegan2-pytorch (low_shot);
+# BigGAN-PyTorch and DiffAugment-biggan-cifar (biggan_cifar: 0.9999 a step of G, which is 1386.2 kimg, from step 1000);
 # `demo` is ours: chosen by looking at the pictures that five minutes on two CPU cores give (studies/notebook.md).
-_ALL_THREE = "color,translation,cutout"
+_THREE, _TWO, _ONE = "color,translation,cutout", "translation,cutout", "translation"
 
 # fmt: off
-_PRESETS = (     "low_shot", "stylegan2", "paper256", "paper512", "paper1024", "cifar",  "demo")
+_PRESETS =          ("low_shot", "stylegan2", "paper256", "paper512", "paper1024", "cifar", "biggan_cifar",   "demo")
 _TABLE: dict[str, tuple[Any, ...]] = {
-    "kimg":         (      300,       25000,      25000,      25000,       25000,  100000,      70),
-    "tick":         (        4,           4,          4,          4,           4,       4,       2),
-    "snap":         (        5,          50,         50,         50,          50,      50,       5),
-    "batch":        (        8,          32,         64,         64,          32,      64,      16),
-    "mbstd_group":  (        4,           4,          8,          8,           4,      32,      16),
-    "cbase":        (    32768,       32768,      16384,      32768,       32768,   32768,     512),
-    "cmax":         (      512,         512,        512,        512,         512,     512,      64),
-    "map_depth":    (        2,           8,          8,          8,           8,       2,       2),
-    "z_dim":        (      512,         512,        512,        512,         512,     512,       4),
-    "w_dim":        (      512,         512,        512,        512,         512,     512,      64),
-    "noise":        (     True,        True,       True,       True,        True,    True,   False),
-    "arch":         ( "resnet",    "resnet",   "resnet",   "resnet",    "resnet",  "orig", "resnet"),
-    "lr":           (     .002,        .002,      .0025,      .0025,        .002,   .0025,    .008),
-    "gamma":        (       10,          10,          1,         .5,           2,     .01,     .02),
-    "pl_weight":    (        2,           2,          2,          2,           2,       0,       0),
-    "style_mixing": (       .9,          .9,         .9,         .9,          .9,       0,       0),
-    "ema_kimg":     (       10,          10,         20,         20,          10,     500,       1),
-    "ema_rampup":   (     None,        None,       None,       None,        None,     .05,      .1),
-    "aug":          (  "noaug",       "ada",      "ada",      "ada",       "ada",   "ada", "noaug"),
-    "diffaugment":  (_ALL_THREE,     "none",     "none",     "none",      "none",  "none", "translation"),
+    "kimg":         (       300,       25000,      25000,      25000,       25000,  100000,          25000,       70),
+    "tick":         (         4,           4,          4,          4,           4,       4,             20,        2),
+    "snap":         (         5,          50,         50,         50,          50,      50,             40,        5),
+    "batch":        (         8,          32,         64,         64,          32,      64,             50,       16),
+    "mbstd_group":  (         4,           4,          8,          8,           4,      32,              1,       16),
+    "cbase":        (     32768,       32768,      16384,      32768,       32768,   32768,           8192,      512),
+    "cmax":         (       512,         512,        512,        512,         512,     512,            256,       64),
+    "map_depth":    (         2,           8,          8,          8,           8,       2,              1,        2),
+    "z_dim":        (       512,         512,        512,        512,         512,     512,            128,        4),
+    "w_dim":        (       512,         512,        512,        512,         512,     512,            128,       64),
+    "noise":        (      True,        True,       True,       True,        True,    True,          False,    False),
+    "arch":         (  "resnet",    "resnet",   "resnet",   "resnet",    "resnet",  "orig",       "resnet", "resnet"),
+    "lr":           (      .002,        .002,      .0025,      .0025,        .002,   .0025,          .0002,     .008),
+    "gamma":        (        10,          10,          1,         .5,           2,     .01,              0,      .02),
+    "pl_weight":    (         2,           2,          2,          2,           2,       0,              0,        0),
+    "style_mixing": (        .9,          .9,         .9,         .9,          .9,       0,              0,        0),
+    "ema_kimg":     (        10,          10,         20,         20,          10,     500,         1386.2,        1),
+    "ema_rampup":   (      None,        None,       None,       None,        None,     .05,           None,       .1),
+    "aug":          (   "noaug",       "ada",      "ada",      "ada",       "ada",   "ada",        "noaug",  "noaug"),
+    "diffaugment":  (    _THREE,      "none",     "none",     "none",      "none",  "none",           _TWO,     _ONE),
 }
 # fmt: on
+# What only some presets set; in the others these options have their own defaults.
+_OF_SOME: dict[str, dict[str, Any]] = {
+    "biggan_cifar": {
+        "model": "biggan",
+        "beta2": 0.999,
+        "loss": "hinge",
+        "d_steps": 4,
+        "ema_start": 200,
+        "cond": True,
+        "mirror": True,
+    },
+}
 
 
 def preset_row(name: str, resolution: int, gpus: int = 1) -> dict[str, Any]:
@@ -303,7 +341,8 @@ def preset_row(name: str, resolution: int, gpus: int = 1) -> dict[str, Any]:
     if name not in _PRESETS:
         raise UserError(f"--cfg: unknown preset '{name}'{nearest(name, [*_PRESETS, 'auto'])}")
     column = _PRESETS.index(name)
-    return {setting: values[column] for setting, values in _TABLE.items()}
+    rest = {setting: _default(setting) for some in _OF_SOME.values() for setting in some}
+    return rest | _OF_SOME.get(name, {}) | {setting: values[column] for setting, values in _TABLE.items()}
 
 
 def _auto(resolution: int, ranks: int) -> dict[str, Any]:
@@ -354,10 +393,23 @@ def resolve(
         base["aug"] = "noaug"
     if given.get("aug", "noaug") != "noaug":
         base["diffaugment"] = "none"
+    model = {**base, **given}.get("model", _default("model"))
+    if saved is None or model != saved.get("model", _default("model")):  # else the saved run named its layer
+        kd_saved["layer"] = require_model(model).discriminator.features
     kd = from_dict(KDConfig, {**kd_saved, **variant_values(variant), **kd_given}, what="distillation option")
     if problem := missing_teacher(kd, kd_given, variant):
         raise UserError(problem)
     return from_dict(TrainConfig, {**base, **given, "kd": kd}, what="option")
+
+
+def require_model(name: str) -> Model:
+    """
+    Raises:
+        UserError: there is no architecture of this name; names the nearest.
+    """
+    if name not in MODELS:
+        raise UserError(f"--model: '{name}' is unknown{nearest(name, MODELS)}")
+    return MODELS[name]
 
 
 def _default(name: str) -> Any:

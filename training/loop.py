@@ -150,8 +150,8 @@ def train_step(session: Session, batch: Batch) -> None:
     for phase in session.phases:
         if step % phase.interval == 0:
             phase.step(batch.split(config.micro_batch))
-    beta = ema_beta(config.batch, config.ema_kimg, session.ema_rampup, session.nimg)
-    update_ema(session.G_ema, session.G, beta)
+    beta = ema_beta(config.batch, config.ema_kimg, session.ema_rampup, session.nimg, config.ema_start)
+    update_ema(session.G_ema, session.G, beta, session.G.averages_buffers)
     session.nimg += config.batch
     session.context.nans.end_step()
     session.augmentation.end_step(config.batch, session.ranks)

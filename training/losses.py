@@ -1,6 +1,7 @@
 """The adversarial losses and the two regularisers, as pure functions.
 
-Sources: Goodfellow et al. 2014 (non-saturating), Mescheder et al. 2018 (R1), Karras et al. 2020 (path length).
+Sources: Goodfellow et al. 2014 (non-saturating), Lim and Ye 2017 (hinge), Mescheder et al. 2018 (R1), Karras et al.
+2020 (path length).
 """
 
 from __future__ import annotations
@@ -11,16 +12,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["discriminator_loss", "generator_loss", "path_lengths", "path_penalty", "r1_penalty"]
+__all__ = ["LOSSES", "discriminator_loss", "generator_loss", "path_lengths", "path_penalty", "r1_penalty"]
+
+LOSSES = ("logistic", "hinge")
 
 
-def generator_loss(fake_logits: Tensor) -> Tensor:
-    """-log sigmoid(D(G(z))), batch mean."""
-    return F.softplus(-fake_logits).mean()
+def generator_loss(fake_logits: Tensor, kind: str = "logistic") -> Tensor:
+    """Batch mean of -log sigmoid(D(G(z))), or, "hinge", of -D(G(z))."""
+    return -fake_logits.mean() if kind == "hinge" else F.softplus(-fake_logits).mean()
 
 
-def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """-log sigmoid(D(x)) - log(1 - sigmoid(D(G(z)))), batch mean."""
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: str = "logistic") -> Tensor:
+    """Batch mean of -log sigmoid(D(x)) - log(1 - sigmoid(D(G(z)))), or, "hinge", of (1 - D(x))+ + (1 + D(G(z)))+."""
+    if kind == "hinge":
+        return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
     return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
 
 

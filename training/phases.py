@@ -25,8 +25,7 @@ from training.augment import AdaController
 from training.config import TrainConfig
 from training.lecam import LeCam
 from training.losses import discriminator_loss, generator_loss, path_lengths, path_penalty, r1_penalty
-from training.networks import Discriminator, Generator
-from training.networks.discriminator import frozen_parameters
+from training.networks import DiscriminatorNetwork, GeneratorNetwork
 
 __all__ = ["Batch", "Dmain", "Dreg", "Gmain", "Greg", "Phase", "StepContext", "lazy_adam", "make_phases"]
 
@@ -58,8 +57,8 @@ class LabelSource(Protocol):
 class StepContext:
     """What the phases share."""
 
-    G: Generator
-    D: Discriminator
+    G: GeneratorNetwork
+    D: DiscriminatorNetwork
     augment: Augment
     sample_labels: LabelSource
     kd: AnyDistiller | None
@@ -70,6 +69,7 @@ class StepContext:
     nans: NanWatch
     ranks: Ranks
     style_mixing: float
+    loss: str  # a name in training.losses.LOSSES
     device: torch.device
 
     def latents(self, count: int) -> tuple[Tensor, Tensor]:
@@ -77,25 +77,26 @@ class StepContext:
         z = torch.randn([count, self.G.z_dim], device=self.device)
         return z, self.sample_labels(count)
 
-    def generate(self, z: Tensor, labels: Tensor, update_w_avg: bool = False) -> tuple[Tensor, Tensor]:
-        """Images [N, C, H, W] and the ws [N, num_ws, w_dim] they were made from, with style mixing."""
-        ws = self.G.mapping(z, labels, skip_w_avg_update=not update_w_avg)
-        if torch.rand([]) < self.style_mixing:
-            cutoff = int(torch.randint(1, ws.shape[1], []))  # one crossover for the batch
-            other = self.G.mapping(torch.randn_like(z), labels, skip_w_avg_update=True)
-            ws = torch.cat([ws[:, :cutoff], other[:, cutoff:]], dim=1)
-        return self.G.synthesis(ws), ws
+    def generate(self, z: Tensor, labels: Tensor, update_averages: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Images [N, C, H, W] and what they were made from: see `GeneratorNetwork.training_images`."""
+        return self.G.training_images(z, labels, style_mixing=self.style_mixing, update_averages=update_averages)
 
 
 class Phase:
-    """One step of an optimiser, every `interval` training steps, on the parameters that it was given."""
+    """One step of an optimiser, every `interval` training steps, on the parameters that it was given.
+
+    `gain` scales the loss: a lazy regulariser counts for the steps it skipped.
+    """
 
     name: str
 
-    def __init__(self, context: StepContext, optimizer: torch.optim.Optimizer, interval: int) -> None:
+    def __init__(
+        self, context: StepContext, optimizer: torch.optim.Optimizer, interval: int = 1, gain: float = 1.0
+    ) -> None:
         self.context = context
         self.optimizer = optimizer
         self.interval = interval
+        self.gain = gain
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def loss(self, batch: Batch) -> Tensor:
@@ -111,15 +112,12 @@ class Phase:
 
     def step(self, batches: Sequence[Batch]) -> None:
         """Sums the gradients of the mean loss over `batches` (equal sizes), averages them over the processes, and
-        updates the parameters.
-
-        A lazy phase counts for the steps it skipped: its loss is scaled by `interval`.
-        """
+        updates the parameters."""
         for parameter in self.parameters:
             parameter.requires_grad_(True)
         self.optimizer.zero_grad(set_to_none=True)
         for batch in batches:
-            (self.loss(batch) * (self.interval / len(batches))).backward()
+            (self.loss(batch) * (self.gain / len(batches))).backward()
         for parameter in self.parameters:
             parameter.requires_grad_(False)
         self.context.nans.note(average_and_sanitize(self.parameters, self.context.ranks))
@@ -135,7 +133,7 @@ class Gmain(Phase):
         fake, _ = context.generate(z, labels)
         seen = context.augment(fake)
         logits = context.D(seen, labels)
-        loss = generator_loss(logits)
+        loss = generator_loss(logits, context.loss)
         context.stats.report("Loss/scores/fake", logits)
         context.stats.report("Loss/signs/fake", logits.sign())
         context.stats.report("Loss/G/loss", loss)
@@ -160,8 +158,10 @@ class Greg(Phase):
     decay = 0.01  # of the running mean, per application
     shrink = 2  # the penalty is estimated on this fraction of the batch, as published
 
-    def __init__(self, context: StepContext, optimizer: torch.optim.Optimizer, interval: int, weight: float) -> None:
-        super().__init__(context, optimizer, interval)
+    def __init__(
+        self, context: StepContext, optimizer: torch.optim.Optimizer, interval: int, gain: float, weight: float
+    ) -> None:
+        super().__init__(context, optimizer, interval, gain)
         self.weight = weight
         self.mean_length = torch.zeros([], device=context.device)
 
@@ -169,6 +169,7 @@ class Greg(Phase):
         context = self.context
         z, labels = context.latents(max(batch.real.shape[0] // self.shrink, 1))
         fake, ws = context.generate(z, labels)
+        assert ws is not None  # TrainConfig refuses --pl-weight without it
         lengths = path_lengths(fake, ws)
         mean = lengths.mean().detach()
         context.ranks.average([mean])
@@ -194,7 +195,7 @@ class Dmain(Phase):
         if context.kd is not None:
             context.kd.begin_step()
         super().step(batches)
-        context.ranks.average([context.G.mapping.w_avg])  # it was moved by this process's latents
+        context.ranks.average(context.G.running_averages())  # this process's latents moved them
         if context.lecam is not None:
             context.lecam.step(context.ranks)
 
@@ -202,7 +203,7 @@ class Dmain(Phase):
         context = self.context
         z, labels = context.latents(batch.real.shape[0])
         with torch.no_grad():
-            fake, _ = context.generate(z, labels, update_w_avg=True)
+            fake, _ = context.generate(z, labels, update_averages=True)
         if context.kd is None:
             fake_logits = context.D(context.augment(fake), labels)
             real_logits = context.D(context.augment(batch.real), batch.labels)
@@ -211,7 +212,7 @@ class Dmain(Phase):
                 fake_logits = context.D(context.augment(fake), labels)
             with context.kd.capture("real", clean=batch.real, keys=batch.indices):
                 real_logits = context.D(context.augment(batch.real), batch.labels)
-        loss = discriminator_loss(real_logits, fake_logits)
+        loss = discriminator_loss(real_logits, fake_logits, context.loss)
         context.stats.report("Loss/scores/fake", fake_logits)
         context.stats.report("Loss/signs/fake", fake_logits.sign())
         context.stats.report("Loss/scores/real", real_logits)
@@ -239,7 +240,7 @@ class Dreg(Phase):
     name = "Dreg"
 
     def __init__(self, context: StepContext, optimizer: torch.optim.Optimizer, interval: int, gamma: float) -> None:
-        super().__init__(context, optimizer, interval)
+        super().__init__(context, optimizer, interval, gain=interval)
         self.gamma = gamma
 
     def loss(self, batch: Batch) -> Tensor:
@@ -252,29 +253,29 @@ class Dreg(Phase):
         return penalty * (self.gamma / 2)
 
 
-def lazy_adam(parameters: Sequence[nn.Parameter], lr: float, interval: int | None) -> torch.optim.Adam:
-    """Adam with betas (0, 0.99), rescaled where a lazy regulariser adds a step every `interval` steps (None: none).
+def lazy_adam(parameters: Sequence[nn.Parameter], lr: float, beta2: float, interval: int | None) -> torch.optim.Adam:
+    """Adam with betas (0, beta2), rescaled where a lazy regulariser adds a step every `interval` steps (None: none).
 
     Learning rate times c and betas to the power c, with c = interval / (interval + 1), keep the time constants of
     one step per iteration (Karras et al. 2020, appendix B).
     """
     c = 1.0 if interval is None else interval / (interval + 1)
-    return torch.optim.Adam(parameters, lr=lr * c, betas=(0.0, 0.99**c), eps=1e-8, fused=True)
+    return torch.optim.Adam(parameters, lr=lr * c, betas=(0.0, beta2**c), eps=1e-8, fused=True)
 
 
 def make_phases(config: TrainConfig, context: StepContext) -> list[Phase]:
     """The phases of a run, in their order within a step. The regularisers share their network's optimiser."""
     regularise_g = config.pl_weight > 0
     regularise_d = config.gamma > 0
-    g_adam = lazy_adam(list(context.G.parameters()), config.lr, config.pl_every if regularise_g else None)
+    g_adam = lazy_adam(list(context.G.parameters()), config.lr, config.beta2, config.pl_every if regularise_g else None)
     heads = [] if context.kd is None else list(context.kd.parameters())
-    frozen = set(frozen_parameters(context.D, config.freezed))
+    frozen = set(context.D.frozen_parameters(config.freezed))
     learned = [parameter for parameter in context.D.parameters() if parameter not in frozen]
-    d_adam = lazy_adam([*learned, *heads], config.lr, config.r1_every if regularise_d else None)
-    phases: list[Phase] = [Gmain(context, g_adam, 1)]
+    d_adam = lazy_adam([*learned, *heads], config.lr, config.beta2, config.r1_every if regularise_d else None)
+    phases: list[Phase] = [Gmain(context, g_adam, config.d_steps)]
     if regularise_g:
-        phases.append(Greg(context, g_adam, config.pl_every, config.pl_weight))
-    phases.append(Dmain(context, d_adam, 1))
+        phases.append(Greg(context, g_adam, config.pl_every * config.d_steps, config.pl_every, config.pl_weight))
+    phases.append(Dmain(context, d_adam))
     if regularise_d:
         phases.append(Dreg(context, d_adam, config.r1_every, config.gamma))
     return phases

@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
 
 from dnnlib.errors import UserError
 from kd_plugin.teachers.precision import least_seconds
-from training.networks import Discriminator
-from training.networks.layers import block_dtype, block_resolutions
+from training.networks import DiscriminatorNetwork, Network
 
 __all__ = ["allow_tf32", "choose_precision", "set_precision", "unchanged_torch"]
 
@@ -20,11 +18,11 @@ _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _WORTH_MEASURING = 2_000_000  # parameters of D: below, the measurement costs more than it could save
 
 
-def choose_precision(wanted: str, D: Discriminator, device: torch.device) -> str:
+def choose_precision(wanted: str, D: DiscriminatorNetwork, device: torch.device) -> str:
     """The number type for `--precision` on `device`: `fp32`, `fp16` or `bf16`.
 
-    `auto` is fp16 on CUDA, as in the official code; on a CPU whichever of fp32 and bf16 takes less time for the first
-    block of a large D (some CPUs compute bfloat16 three times as fast, some at half the speed); else fp32.
+    `auto` is fp16 on CUDA, as in the official code; on a CPU whichever of fp32 and bf16 takes less time for a
+    pass of a large D (some CPUs compute bfloat16 three times as fast, some at half the speed); else fp32.
 
     Raises:
         UserError: a format that the device does not compute in.
@@ -33,9 +31,11 @@ def choose_precision(wanted: str, D: Discriminator, device: torch.device) -> str
         if device.type == "cuda":
             return "fp16"
         large = sum(parameter.numel() for parameter in D.parameters()) >= _WORTH_MEASURING
-        if device.type != "cpu" or not large or not _low_blocks(D):
+        if device.type != "cpu" or not large or not D.low_precision_blocks():
             return "fp32"
         return min(("fp32", "bf16"), key=lambda precision: _seconds(D, precision))
+    if wanted != "fp32" and not D.low_precision_blocks():
+        raise UserError(f"--precision={wanted}: every block of these networks computes in fp32; give auto or fp32")
     if wanted == "fp16" and device.type != "cuda":
         raise UserError(f"--precision=fp16 is for CUDA; the device is {device.type}: give auto, fp32 or bf16")
     if wanted == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
@@ -43,9 +43,9 @@ def choose_precision(wanted: str, D: Discriminator, device: torch.device) -> str
     return wanted
 
 
-def set_precision(network: nn.Module, precision: str) -> None:
+def set_precision(network: Network, precision: str) -> None:
     """For the blocks that --num-fp16-res leaves to a low precision; the others are always in float32."""
-    for block in _low_blocks(network):
+    for block in network.low_precision_blocks():
         block.dtype = _DTYPES[precision]  # type: ignore[assignment]
 
 
@@ -71,27 +71,16 @@ def allow_tf32(allowed: bool) -> None:
     torch.backends.cudnn.allow_tf32 = allowed
 
 
-def _low_blocks(network: nn.Module) -> list[nn.Module]:
-    """The blocks of the `num_fp16_res` highest resolutions, whatever they compute in now."""
-    kwargs: Any = network.init_kwargs
-    side, count = kwargs["img_resolution"], kwargs["num_fp16_res"]
-    low = {f"b{r}" for r in block_resolutions(side) if block_dtype(r, side, count) == torch.float16}
-    return [m for name, m in network.named_modules() if name.rpartition(".")[2] in low and hasattr(m, "dtype")]
-
-
-def _seconds(D: Discriminator, precision: str) -> float:
-    """The least of a few passes of D's first block, forward and back, after one to warm up."""
-    side = D.img_resolution
-    block: Any = D.get_submodule(f"b{side}")
-    before = block.dtype
-    images = torch.zeros([2, D.img_channels, side, side], device=next(D.parameters()).device)
-
-    def forward_and_back() -> None:
-        features, _ = block(None, images.requires_grad_(True), False)
-        features.float().sum().backward()
-
+def _seconds(D: DiscriminatorNetwork, precision: str) -> float:
+    """The least of a few passes of D, forward and back, after one to warm up."""
+    blocks: list[Any] = list(D.low_precision_blocks())
+    before = [block.dtype for block in blocks]
+    device = next(D.parameters()).device
+    images = torch.zeros([2, D.img_channels, D.img_resolution, D.img_resolution], device=device)
+    labels = torch.zeros([2, D.c_dim], device=device)
     try:
-        block.dtype = _DTYPES[precision]
-        return least_seconds(forward_and_back)
+        set_precision(D, precision)
+        return least_seconds(lambda: D(images.requires_grad_(True), labels).sum().backward())
     finally:
-        block.dtype = before
+        for block, dtype in zip(blocks, before, strict=True):
+            block.dtype = dtype

@@ -58,6 +58,8 @@ def configure(
     require_numbers(kd_given)
     dataset = open_training_set(ImageOptions.of(values))
     config = resolve(given, kd_given, dataset.resolution, saved, variant)
+    if (config.cond, config.mirror) != (dataset.label_dim > 0, dataset.mirror):  # the preset wants them otherwise
+        dataset = open_training_set(config.images)
     require_effect(config, given, kd_given)
     return config, dataset
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dnnlib.errors import RunFailed, UserError
 from kd_plugin import AnyDistiller, TermInfo
@@ -40,7 +40,7 @@ from training.monitors.metrics import MetricMonitor
 from training.monitors.overfitting import OverfittingMonitor
 from training.monitors.strength import StrengthMonitor
 from training.monitors.variety import VarietyMonitor, spread_of
-from training.networks import Discriminator, Generator
+from training.networks import DiscriminatorNetwork, GeneratorNetwork, Network
 from training.phases import Greg, Phase, StepContext, make_phases
 from training.warm_start import take_weights
 
@@ -142,15 +142,15 @@ class Session:
         return self.nimg >= self.total_nimg
 
     @property
-    def G(self) -> Generator:
+    def G(self) -> GeneratorNetwork:
         return self.nets.G
 
     @property
-    def D(self) -> Discriminator:
+    def D(self) -> DiscriminatorNetwork:
         return self.nets.D
 
     @property
-    def G_ema(self) -> Generator:
+    def G_ema(self) -> GeneratorNetwork:
         return self.nets.G_ema
 
     @property
@@ -170,7 +170,7 @@ class Session:
     def ema_rampup(self) -> float | None:
         return None if self.warm else self.config.ema_rampup
 
-    def networks(self) -> dict[str, nn.Module]:
+    def networks(self) -> dict[str, Network]:
         return {"G": self.G, "D": self.D, "G_ema": self.G_ema}
 
     def require_agreement(self) -> None:

@@ -11,6 +11,7 @@ from kd_plugin.config.kd import KDConfig
 from kd_plugin.config.schema import options_of
 from kd_plugin.errors import flag
 from training.config import TrainConfig
+from training.networks import MODELS
 
 __all__ = ["require_effect"]
 
@@ -40,6 +41,10 @@ def require_effect(config: TrainConfig, given: Mapping[str, Any], kd_given: Mapp
         for name in names:
             if name in given and decides not in given and not has_effect(config):
                 raise UserError(_message(plain_flag(name), advice))
+    used = MODELS[config.model].options
+    for other in MODELS:
+        for name in sorted((MODELS[other].options - used) & given.keys() if "model" not in given else ()):
+            raise UserError(_message(plain_flag(name), f"--model={other}"))
     if not config.kd.enabled:
         return
     for item in options_of(KDConfig):

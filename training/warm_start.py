@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-from torch import nn
 
 from dnnlib.errors import UserError
+from kd_plugin.config.click_flags import plain_flag
 from training.checkpoint import Snapshot
+from training.networks import Network, model_of
 
 __all__ = ["take_weights"]
 
 LEAST = 0.05  # of a network's parameters: with fewer it is not a warm start
 
-# Constructor arguments that decide shapes, and the flags they come from.
-_FLAGS = {
+# What the images decide, in words. The other arguments of a network have flags.
+_OF_THE_IMAGES = {
     "img_resolution": "--resolution",
-    "channel_base": "--cbase",
-    "channel_max": "--cmax",
-    "z_dim": "--z-dim",
-    "w_dim": "--w-dim",
-    "mapping_layers": "--map-depth",
-    "architecture": "--arch",
-    "use_noise": "--noise",
     "c_dim": "--cond (width of the labels)",
     "img_channels": "the images' channels",
 }
+_NO_SHAPES = {"num_fp16_res", "conv_clamp", "mbstd_group_size"}  # arguments that change no weight's shape
 
 
-def take_weights(networks: Mapping[str, nn.Module], snapshot: Snapshot) -> list[str]:
+def take_weights(networks: Mapping[str, Network], snapshot: Snapshot) -> list[str]:
     """Copies every tensor whose name and shape agree into `networks`.
 
     Returns:
@@ -64,15 +57,17 @@ def take_weights(networks: Mapping[str, nn.Module], snapshot: Snapshot) -> list[
     return lines + [f"the snapshot {difference}" for difference in differences]
 
 
-def _differing_flags(networks: Mapping[str, nn.Module], snapshot: Snapshot) -> list[str]:
+def _differing_flags(networks: Mapping[str, Network], snapshot: Snapshot) -> list[str]:
     """'has --cbase=512, this run 1024; to take over all, give --cbase=512'."""
     differences: dict[str, str] = {}
     for role, network in networks.items():
-        kwargs: Any = network.init_kwargs
-        source: Any = snapshot.networks[role].init_kwargs
-        for argument, flag in _FLAGS.items():
-            if argument in kwargs and kwargs[argument] != source.get(argument):
-                theirs, ours = source.get(argument), kwargs[argument]
+        other = snapshot.networks[role]
+        if model_of(other) != model_of(network):
+            return [f"has --model={model_of(other)}, this run {model_of(network)}"]
+        flags = _OF_THE_IMAGES | {name: plain_flag(field) for name, field in network.options.items()}
+        for argument, flag in flags.items():
+            theirs, ours = other.init_kwargs.get(argument), network.init_kwargs[argument]
+            if argument not in _NO_SHAPES and theirs != ours:
                 advice = f"; to take over all, give {flag}={theirs}" if " " not in flag else ""
                 differences[argument] = f"has {flag}={theirs}, this run {ours}{advice}"
     return list(differences.values())

@@ -333,7 +333,7 @@ def test_subset_must_fit(size: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (None, "has no labels in its dataset.json; add them, keep one folder per class .*, or leave --cond out"),
+        (None, "has no labels in its dataset.json; add them, keep one folder per class .*, or give --cond=false"),
         ({"labels": None}, "has no labels in its dataset.json"),
         ({"labels": [["00000/img00000000.png", 0]]}, "1 images of .* have no label, such as '00000/img00000001.png'"),
         ({"labels": [["00000/img00000000.png", [1, 2]], ["00000/img00000001.png", [1]]]}, "differ in length"),

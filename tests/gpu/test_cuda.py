@@ -23,7 +23,7 @@ from torch_utils.ops.conv2d_resample import conv2d_resample
 from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
 from training.augment import AugmentPipe, DiffAugment, augpipe
 from training.checkpoint import load_state
-from training.networks import Discriminator, Generator
+from training.networks.stylegan2 import Discriminator, Generator
 from training.precision import set_precision
 
 pytestmark = pytest.mark.gpu

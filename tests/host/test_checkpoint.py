@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from dnnlib.errors import UserError
 from training.checkpoint import STATE_NAME, load_snapshot, load_state, runs_with_state, save_snapshot, save_state
-from training.networks import Discriminator, Generator
+from training.networks.stylegan2 import Discriminator, Generator
 
 
 def networks() -> dict[str, torch.nn.Module]:

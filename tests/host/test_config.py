@@ -15,7 +15,7 @@ from kd_plugin.terms import AGKD
 from training.config import TrainConfig, preset_row, resolve
 from training.resume import differing_fields
 
-PRESET_NAMES = ["low_shot", "auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", "demo"]
+PRESET_NAMES = ["low_shot", "auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", "biggan_cifar", "demo"]
 
 
 def test_flags_go_over_the_preset() -> None:
@@ -33,7 +33,22 @@ def test_every_preset_is_complete(name: str) -> None:
     config = resolve({"data": "x.zip", "cfg": name}, {}, resolution=256)
     assert config.cfg == name
     missing = {f.name for f in dataclasses.fields(TrainConfig) if f.default is dataclasses.MISSING} - {"kd"}
-    assert missing == set(preset_row(name, 256))
+    row = preset_row(name, 256)
+    assert missing <= row.keys()
+    rest = {key: row[key] for key in row.keys() - missing}
+    assert rest.keys() == {"model", "beta2", "loss", "d_steps", "ema_start", "cond", "mirror"}
+    if name != "biggan_cifar":
+        assert rest == {key: TrainConfig.__dataclass_fields__[key].default for key in rest}
+
+
+def test_biggan_cifar_is_the_published_one() -> None:
+    """DiffAugment-biggan-cifar: 0.9999 a step of G from step 1000 on, four steps of D of 50 images each."""
+    row = preset_row("biggan_cifar", 32)
+    assert (row["batch"], row["d_steps"], row["lr"], row["beta2"], row["loss"]) == (50, 4, 0.0002, 0.999, "hinge")
+    images_a_step_of_g = row["batch"] * row["d_steps"]
+    assert row["ema_start"] * 1000 == 1000 * images_a_step_of_g
+    assert 0.5 ** (images_a_step_of_g / (row["ema_kimg"] * 1000)) == pytest.approx(0.9999, rel=1e-7)
+    assert (row["diffaugment"], row["mirror"], row["z_dim"], row["gamma"]) == ("translation,cutout", True, 128, 0)
 
 
 def test_another_preset_leaves_the_distillation() -> None:

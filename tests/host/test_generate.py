@@ -13,7 +13,7 @@ from PIL import Image
 
 from generate import main
 from training.checkpoint import save_snapshot
-from training.networks import Generator
+from training.networks.stylegan2 import Generator
 
 
 def snapshot(path: Path, c_dim: int = 0) -> Path:

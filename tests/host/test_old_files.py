@@ -13,7 +13,7 @@ import kd_plugin
 from kd_plugin import load_teacher
 from train import main
 from training.checkpoint import load_snapshot, load_state
-from training.networks import Discriminator
+from training.networks.stylegan2 import Discriminator
 
 OLD = Path(__file__).parents[1] / "data" / "v0.1"
 

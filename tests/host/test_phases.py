@@ -18,7 +18,7 @@ from training.config import TrainConfig, resolve
 from training.lecam import LeCam
 from training.monitors.strength import StrengthMonitor
 from training.monitors.variety import VarietyMonitor, spread
-from training.networks import Discriminator, Generator
+from training.networks.stylegan2 import Discriminator, Generator
 from training.phases import Batch, Phase, StepContext, make_phases
 from training.precision import choose_precision, set_precision
 
@@ -49,7 +49,7 @@ def make(**options: object) -> tuple[TrainConfig, StepContext]:
     lecam = LeCam(config.lecam, CPU) if config.lecam else None
     context = FixedLatents(
         G, D, DiffAugment("none"), lambda n: torch.zeros(n, 0), None, None, lecam, Stats(), Stopwatch(CPU),
-        NanWatch(CPU), ALONE, 0.0, CPU,
+        NanWatch(CPU), ALONE, 0.0, config.loss, CPU,
     )  # fmt: skip
     return config, context
 

@@ -20,7 +20,7 @@ from training.checkpoint import save_snapshot
 from training.data.dataset import ImageDataset
 from training.metrics import ImageFolder, Reals, load_detector, parse_metrics
 from training.metrics import evaluate as measure
-from training.networks import Generator
+from training.networks.stylegan2 import Generator
 
 ROOT = Path(__file__).parents[2]
 

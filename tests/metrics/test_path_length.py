@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training.metrics.path_length import path_jobs, path_length
-from training.networks import Generator
+from training.networks.stylegan2 import Generator
 
 
 class Straight(nn.Module):

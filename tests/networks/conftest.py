@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.networks import Discriminator, Generator
+from training.networks.stylegan2 import Discriminator, Generator
 
 DATA = Path(__file__).parents[1] / "data/sg2"
 WIDTHS = {"channel_base": 1024, "channel_max": 64}

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-import training.networks.discriminator
-from training.networks import Discriminator
-from training.networks.discriminator import ARCHITECTURES, group_size_of, minibatch_std
+import training.networks.stylegan2.discriminator
+from training.networks.stylegan2 import Discriminator
+from training.networks.stylegan2.discriminator import ARCHITECTURES, group_size_of, minibatch_std
 
 SIZES = {"c_dim": 0, "img_resolution": 16, "img_channels": 3, "channel_max": 8}
 
@@ -131,7 +131,9 @@ def test_float16_blocks(monkeypatch, images, architecture):
     assert d.b8.dtype == torch.float16
     exact = d(images)
     assert torch.equal(d(images, force_fp32=True), exact)  # no float16 on a CPU
-    monkeypatch.setattr(training.networks.discriminator, "compute_dtype", lambda wanted, device, force: wanted)
+    monkeypatch.setattr(
+        training.networks.stylegan2.discriminator, "compute_dtype", lambda wanted, device, force: wanted
+    )
     half = d(images)
     assert half.dtype == torch.float32
     assert not torch.equal(half, exact)

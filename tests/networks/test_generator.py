@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-import training.networks.synthesis
-from training.networks import Generator, MappingNetwork
+import training.networks.stylegan2.synthesis
+from training.networks.stylegan2 import Generator, MappingNetwork
 
 SIZES = {"z_dim": 8, "c_dim": 0, "w_dim": 8, "img_resolution": 16, "img_channels": 3, "channel_max": 8}
 
@@ -159,7 +159,7 @@ def test_float16_blocks(monkeypatch, z):
     assert [g.synthesis.b4.dtype, g.synthesis.b8.dtype, g.synthesis.b16.dtype] == [torch.float32] * 2 + [torch.float16]
     exact = g(z, noise_mode="const")
     assert torch.equal(g(z, noise_mode="const", force_fp32=True), exact)  # no float16 on a CPU
-    monkeypatch.setattr(training.networks.synthesis, "compute_dtype", lambda wanted, device, force: wanted)
+    monkeypatch.setattr(training.networks.stylegan2.synthesis, "compute_dtype", lambda wanted, device, force: wanted)
     half = g(z, noise_mode="const")
     assert half.dtype == torch.float32
     assert not torch.equal(half, exact)

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from torch_utils.ops.conv2d_resample import conv2d_resample
 from torch_utils.ops.upfirdn2d import setup_filter
-from training.networks.modulation import modulated_conv2d
+from training.networks.stylegan2.modulation import modulated_conv2d
 
 GOLDEN = np.load(Path(__file__).parents[1] / "data/ops/modulated_conv2d.npz")
 

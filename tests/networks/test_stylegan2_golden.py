@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from training.networks import Discriminator, Generator
+from training.networks.stylegan2 import Discriminator, Generator
 
 WIDTHS = {"channel_base": 1024, "channel_max": 64}
 

@@ -11,7 +11,7 @@ from torch import nn
 import kd_plugin
 from kd_plugin import LayerError, list_layers
 from kd_plugin.student.layers import names_and_widths
-from training.networks import Discriminator
+from training.networks.stylegan2 import Discriminator
 
 
 def suggested(layers):

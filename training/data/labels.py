@@ -90,7 +90,7 @@ def parse_labels(meta: Meta, names: Sequence[str], path: Path) -> Labels:
     if not meta.labels:
         raise UserError(
             f"--cond: '{path}' has no labels in its dataset.json; add them, keep one folder per class without a "
-            "dataset.json, or leave --cond out"
+            "dataset.json, or give --cond=false"
         )
     missing = [name for name in names if meta.labels.get(name) is None]
     if missing:

@@ -19,6 +19,7 @@ from training.metrics.detectors import Detector
 from training.metrics.path_length import path_jobs, path_length
 from training.metrics.registry import CLASSIFIER, Metric, MetricInputs, MetricValues
 from training.metrics.samples import BATCH, Progress, Sample, pixel_jobs, real_sample
+from training.networks import GeneratorNetwork
 
 __all__ = ["EvaluationOptions", "Fakes", "GeneratedImages", "ImageFolder", "MetricResult", "Reals", "check", "evaluate"]
 
@@ -129,7 +130,13 @@ class GeneratedImages:
         self._reals = reals
 
     def path_jobs(self, perceptual: Detector, count: int, batch: int) -> Iterator[Job]:
-        """See `training.metrics.path_length`."""
+        """See `training.metrics.path_length`.
+
+        Raises:
+            UserError: the generator has no w.
+        """
+        if isinstance(self.G, GeneratorNetwork) and not self.G.has_w:
+            raise UserError("--metrics: the path length (ppl) is measured in w, which this generator does not have")
         G, labels, device = self.G, self._draw_labels, self.device
         return path_jobs(G, perceptual, labels, count, batch=batch, seed=self.seed, device=device)
 

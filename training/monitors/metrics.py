@@ -29,7 +29,7 @@ from training.metrics import (
     load_detector,
     parse_metrics,
 )
-from training.networks import Generator
+from training.networks import GeneratorNetwork
 from training.report.records import read_lines
 
 __all__ = ["BEST_SNAPSHOT", "MetricMonitor"]
@@ -95,7 +95,9 @@ class MetricMonitor:
         """Whether every metric has its line for the snapshot at `nimg`: a run may be killed before it is measured."""
         return all(_measured_last(_path(run_dir, metric.name)) == nimg / 1000 for metric in self.metrics)
 
-    def measure(self, G_ema: Generator, run_dir: Path, snapshot: Path, nimg: int, ranks: Ranks = ALONE) -> Measured:
+    def measure(
+        self, G_ema: GeneratorNetwork, run_dir: Path, snapshot: Path, nimg: int, ranks: Ranks = ALONE
+    ) -> Measured:
         """Measures, all processes together; process 0 appends to metric-<name>.jsonl, and keeps `snapshot` if it is the
         best so far."""
         started = time.perf_counter()

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,15 @@ def gap(ticks: deque[Tick] | list[Tick]) -> float | None:
     return (train - holdout) / lead if lead > _SURE * error and lead > 0 else None
 
 
+@contextmanager
+def unchanged_buffers(*networks: nn.Module) -> Iterator[None]:
+    """Calls in training mode move running statistics and singular vectors; afterwards they are as they were."""
+    kept = [(buffer, buffer.clone()) for network in networks for buffer in network.buffers()]
+    yield
+    for buffer, before in kept:
+        buffer.copy_(before)
+
+
 class OverfittingMonitor:
     """Scores by D, without augmentation, in batches of one kind as in training (D looks across a batch).
 
@@ -92,14 +102,14 @@ class OverfittingMonitor:
         self._explained: Callable[[RunD], dict[str, float]] | None = None  # the teacher looks at the first tick
 
     def stats(self, G: nn.Module, D: nn.Module, latents: Latents, nimg: int) -> dict[str, Stat]:
-        """Measure now. Torch's random state is restored.
+        """Measure now. Torch's random state and the networks' buffers are restored.
 
         Args:
             G, D: the networks as they stand.
             latents: count -> z [count, z_dim] and labels [count, c_dim], drawn.
             nimg: images shown so far; another number, other latents.
         """
-        with own_randomness(self.device, self.seed, nimg), torch.no_grad():
+        with own_randomness(self.device, self.seed, nimg), unchanged_buffers(G, D), torch.no_grad():
             train = self._score(D, *self._ready(0))
             holdout, shares = self._held_out(D, *self._ready(1))
             z, c = latents(self.count)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dnnlib.threads import CPUS_IN_USE, busy_note
 from kd_plugin.teachers.protocol import HasRemark, KnowsItsWords
 from training.data.dataset import ImageDataset
-from training.networks.discriminator import group_size_of
 from training.session import Session
 
 __all__ = ["describe", "repetitions", "skipped"]
@@ -66,19 +65,17 @@ def repetitions(dataset: ImageDataset) -> str:
 
 
 def _computing(session: Session) -> str:
-    low = session.config.precision if session.config.num_fp16_res else "fp32"
-    return low if low == "fp32" else f"{low} at the top {session.config.num_fp16_res} resolutions"
+    low = session.config.precision
+    if low == "fp32" or not session.D.low_precision_blocks():
+        return "fp32"
+    return f"{low} at the top {session.config.num_fp16_res} resolutions"
 
 
 def _remarks(session: Session) -> list[str]:
     """What was given, but is used otherwise than one might think."""
     config, dataset, remarks = session.config, session.dataset, []
-    group = group_size_of(config.micro_batch, config.mbstd_group)
-    if group < min(config.mbstd_group, config.micro_batch):
-        remarks.append(
-            f"Note:        minibatch-std in groups of {group}: {config.mbstd_group} (--mbstd-group) does not "
-            f"divide the {config.micro_batch} images that D sees at once"
-        )
+    if note := session.D.batch_note(config.micro_batch):
+        remarks.append(f"Note:        {note}")
     if dataset.skipped:
         remarks.append(f"Note:        {skipped(dataset)}")
     if dataset.fits_in_memory and dataset.repeated:

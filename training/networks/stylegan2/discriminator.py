@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from dnnlib.errors import UserError
 from torch_utils.ops.upfirdn2d import downsample2d, setup_filter
-from training.networks.layers import (
+from training.networks.interface import DiscriminatorNetwork
+from training.networks.shapes import check_labels, check_shape
+from training.networks.stylegan2.layers import (
     RESAMPLE_TAPS,
     Conv2dLayer,
     FullyConnectedLayer,
     block_dtype,
     block_resolutions,
     channels_at,
-    check_shape,
     compute_dtype,
+    low_precision_blocks,
 )
-from training.networks.mapping import MappingNetwork, check_labels
+from training.networks.stylegan2.mapping import MappingNetwork
 
-__all__ = ["ARCHITECTURES", "Discriminator", "frozen_parameters", "group_size_of", "minibatch_std"]
+__all__ = ["ARCHITECTURES", "Discriminator", "group_size_of", "minibatch_std"]
 
 ARCHITECTURES = ("resnet", "skip", "orig")
 
@@ -107,26 +111,6 @@ def _add_image(fromrgb: Conv2dLayer | None, x: Tensor | None, img: Tensor, dtype
     return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
 
-def frozen_parameters(D: nn.Module, layers: int) -> list[nn.Parameter]:
-    """The parameters of the first `layers` convolutions of D's blocks, from the image on, which Freeze-D keeps.
-
-    A block counts its convolutions in the order fromrgb, conv0, conv1, skip, as the official option does.
-
-    Source: Mo et al. 2020, "Freeze the Discriminator".
-
-    Raises:
-        UserError: D's blocks have fewer.
-    """
-    blocks = [block for block in D.children() if isinstance(block, DiscriminatorBlock)]
-    layers_or_none = [getattr(block, name, None) for block in blocks for name in ("fromrgb", "conv0", "conv1", "skip")]
-    convolutions = [layer for layer in layers_or_none if layer is not None]
-    if layers > len(convolutions):
-        raise UserError(
-            f"--freezed: {layers} was given, but the discriminator's blocks have {len(convolutions)} layers"
-        )
-    return [parameter for layer in convolutions[:layers] for parameter in layer.parameters()]
-
-
 class DiscriminatorEpilogue(nn.Module):
     """Minibatch statistics, one convolution, then `fc` (the features a plug-in taps) and `out` (the logit)."""
 
@@ -157,7 +141,7 @@ class DiscriminatorEpilogue(nn.Module):
         return (x * cmap).sum(dim=1, keepdim=True) / math.sqrt(self.cmap_dim)
 
 
-class Discriminator(nn.Module):
+class Discriminator(DiscriminatorNetwork):
     """Blocks b{img_resolution}, ..., b8 and the epilogue b4; labels enter as a projection of the last features.
 
     Args:
@@ -177,6 +161,16 @@ class Discriminator(nn.Module):
     Source: Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", figure 7; labels: Miyato and
     Koyama 2018, "cGANs with Projection Discriminator", with a mapping network in the place of the embedding.
     """
+
+    options: ClassVar[Mapping[str, str]] = {
+        "architecture": "arch",
+        "channel_base": "cbase",
+        "channel_max": "cmax",
+        "num_fp16_res": "num_fp16_res",
+        "conv_clamp": "conv_clamp",
+        "mbstd_group_size": "mbstd_group",
+    }
+    features = "b4.fc"
 
     def __init__(
         self,
@@ -244,3 +238,22 @@ class Discriminator(nn.Module):
         for resolution in self.block_resolutions:
             x, img = self.get_submodule(f"b{resolution}")(x, img, force_fp32)
         return self.b4(x, img, None if c is None else self.mapping(None, c))
+
+    def low_precision_blocks(self) -> list[nn.Module]:
+        return low_precision_blocks(self, self.img_resolution, self.init_kwargs["num_fp16_res"])
+
+    def layers_from_the_image(self) -> list[nn.Module]:
+        """Those of the blocks, each in the order fromrgb, conv0, conv1, skip, as the official --freezed counts."""
+        blocks = [block for block in self.children() if isinstance(block, DiscriminatorBlock)]
+        layers = [getattr(block, name, None) for block in blocks for name in ("fromrgb", "conv0", "conv1", "skip")]
+        return [layer for layer in layers if layer is not None]
+
+    def batch_note(self, batch: int) -> str:
+        most = self.b4.mbstd_group_size
+        group = group_size_of(batch, most)
+        if group == min(most, batch):
+            return ""
+        return (
+            f"minibatch-std in groups of {group}: {most} (--mbstd-group) does not divide the {batch} images that D "
+            "sees at once"
+        )

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
 from torch import Tensor, nn
 
-from training.networks.mapping import MappingNetwork
-from training.networks.synthesis import SynthesisNetwork
+from training.networks.interface import GeneratorNetwork
+from training.networks.stylegan2.layers import low_precision_blocks
+from training.networks.stylegan2.mapping import MappingNetwork
+from training.networks.stylegan2.synthesis import SynthesisNetwork
 
 __all__ = ["Generator"]
 
 
-class Generator(nn.Module):
+class Generator(GeneratorNetwork):
     """z and a label to an image: `G.synthesis(G.mapping(z, c))`.
 
     Args:
@@ -24,6 +30,18 @@ class Generator(nn.Module):
 
     `init_kwargs` holds these arguments: `Generator(**G.init_kwargs)` is a network that takes `G.state_dict()`.
     """
+
+    options: ClassVar[Mapping[str, str]] = {
+        "z_dim": "z_dim",
+        "w_dim": "w_dim",
+        "mapping_layers": "map_depth",
+        "channel_base": "cbase",
+        "channel_max": "cmax",
+        "num_fp16_res": "num_fp16_res",
+        "conv_clamp": "conv_clamp",
+        "use_noise": "noise",
+    }
+    has_w = True
 
     def __init__(
         self,
@@ -63,9 +81,25 @@ class Generator(nn.Module):
         noise_mode: str = "random",
         force_fp32: bool = False,
     ) -> Tensor:
-        """Latents [N, z_dim] and labels [N, c_dim] to images [N, img_channels, img_resolution, img_resolution].
+        """See `GeneratorNetwork.forward`.
 
         Making images changes nothing: the running mean of w, which moves in training, is for the trainer to move.
         """
         ws = self.mapping(z, c, truncation_psi, truncation_cutoff, skip_w_avg_update=True)
         return self.synthesis(ws, noise_mode, force_fp32)
+
+    def training_images(
+        self, z: Tensor, c: Tensor, *, style_mixing: float = 0.0, update_averages: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        ws = self.mapping(z, c, skip_w_avg_update=not update_averages)
+        if torch.rand([]) < style_mixing:
+            cutoff = int(torch.randint(1, ws.shape[1], []))  # one crossover for the batch
+            other = self.mapping(torch.randn_like(z), c, skip_w_avg_update=True)
+            ws = torch.cat([ws[:, :cutoff], other[:, cutoff:]], dim=1)
+        return self.synthesis(ws), ws
+
+    def running_averages(self) -> list[Tensor]:
+        return [self.mapping.w_avg]
+
+    def low_precision_blocks(self) -> list[nn.Module]:
+        return low_precision_blocks(self, self.img_resolution, self.init_kwargs["num_fp16_res"])

@@ -19,8 +19,8 @@ __all__ = [
     "block_dtype",
     "block_resolutions",
     "channels_at",
-    "check_shape",
     "compute_dtype",
+    "low_precision_blocks",
     "normalize_2nd_moment",
     "scaled_bias_act",
 ]
@@ -175,8 +175,11 @@ def compute_dtype(wanted: torch.dtype, device: torch.device, force_fp32: bool) -
     return wanted
 
 
-def check_shape(what: str, x: Tensor, expected: tuple[int, ...]) -> None:
-    """Raise a ValueError unless `x` has shape [N, *expected] for some N."""
-    if x.shape[1:] != expected:
-        sizes = ", ".join(["N", *map(str, expected)])
-        raise ValueError(f"{what} has shape {list(x.shape)}; expected [{sizes}].")
+def low_precision_blocks(network: nn.Module, img_resolution: int, num_fp16_res: int) -> list[nn.Module]:
+    """The blocks of a network's `num_fp16_res` highest resolutions, whatever they compute in now."""
+    low = {
+        f"b{side}"
+        for side in block_resolutions(img_resolution)
+        if block_dtype(side, img_resolution, num_fp16_res) == torch.float16
+    }
+    return [m for name, m in network.named_modules() if name.rpartition(".")[2] in low and hasattr(m, "dtype")]

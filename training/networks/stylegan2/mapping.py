@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from training.networks.layers import FullyConnectedLayer, check_shape, normalize_2nd_moment
+from training.networks.shapes import check_labels, check_shape
+from training.networks.stylegan2.layers import FullyConnectedLayer, normalize_2nd_moment
 
-__all__ = ["MappingNetwork", "check_labels"]
+__all__ = ["MappingNetwork"]
 
 
 class MappingNetwork(nn.Module):
@@ -107,21 +108,3 @@ class MappingNetwork(nn.Module):
         kept = self.num_ws if truncation_cutoff is None else truncation_cutoff
         truncated = self.w_avg.lerp(ws[:, :kept], truncation_psi)
         return torch.cat([truncated, ws[:, kept:]], dim=1)
-
-
-def check_labels(c: Tensor | None, c_dim: int, batch: int | None = None) -> Tensor | None:
-    """The labels as float32 [N, c_dim], or None for a network without labels.
-
-    Raises:
-        ValueError: labels are missing, of the wrong width, or differ from the samples in number.
-    """
-    if c_dim == 0:
-        if c is not None and c.numel() > 0:
-            raise ValueError(f"labels of shape {list(c.shape)} were given to a network without labels; expected None.")
-        return None
-    if c is None:
-        raise ValueError(f"no labels were given to a conditional network; expected [N, {c_dim}], one-hot for classes.")
-    check_shape("the label c", c, (c_dim,))
-    if batch is not None and c.shape[0] != batch:
-        raise ValueError(f"{c.shape[0]} labels for {batch} samples; expected one each.")
-    return c.to(torch.float32)

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from torch_utils.ops.upfirdn2d import setup_filter, upsample2d
-from training.networks.layers import (
+from training.networks.shapes import check_shape
+from training.networks.stylegan2.layers import (
     RESAMPLE_TAPS,
     FullyConnectedLayer,
     block_dtype,
     block_resolutions,
     channels_at,
-    check_shape,
     compute_dtype,
     scaled_bias_act,
 )
-from training.networks.modulation import modulated_conv2d
+from training.networks.stylegan2.modulation import modulated_conv2d
 
 __all__ = ["NOISE_MODES", "SynthesisNetwork"]
 
