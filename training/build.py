@@ -28,7 +28,7 @@ from training.data.dataset import ImageDataset
 from training.data.image_sets import open_held_out
 from training.lecam import LeCam
 from training.monitors.overfitting import OverfittingMonitor
-from training.networks import MODELS, DiscriminatorNetwork, GeneratorNetwork, Network
+from training.networks import MODELS, DiscriminatorNetwork, GeneratorNetwork
 from training.phases import StepContext
 from training.precision import allow_tf32, choose_precision, set_precision
 
@@ -110,13 +110,14 @@ def build_teachers(config: TrainConfig, device: torch.device, ranks: Ranks) -> T
 
 def build_networks(config: TrainConfig, dataset: ImageDataset, device: torch.device, ranks: Ranks) -> Networks:
     """Draws the initial weights from torch's global generator."""
-    images = {"c_dim": dataset.label_dim, "img_resolution": dataset.resolution, "img_channels": dataset.num_channels}
-
-    def arguments(network: type[Network]) -> dict[str, Any]:
-        return images | {argument: getattr(config, field) for argument, field in network.options.items()}
-
     model = MODELS[config.model]
-    G, D = model.generator(**arguments(model.generator)), model.discriminator(**arguments(model.discriminator))
+    images: dict[str, Any] = {
+        "c_dim": dataset.label_dim,
+        "img_resolution": dataset.resolution,
+        "img_channels": dataset.num_channels,
+    }
+    G = model.generator(**images, **model.generator.arguments(config))
+    D = model.discriminator(**images, **model.discriminator.arguments(config))
     G, D = G.to(device).train().requires_grad_(False), D.to(device).train().requires_grad_(False)
     if device.type == "cpu":  # docs/performance.md
         keep_freed_memory()

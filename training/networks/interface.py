@@ -33,6 +33,11 @@ class Network(nn.Module):
     img_resolution: int
     img_channels: int
 
+    @classmethod
+    def arguments(cls, config: object) -> dict[str, Any]:
+        """Of the constructor, as far as the options of a run decide them."""
+        return {argument: getattr(config, field) for argument, field in cls.options.items()}
+
     def low_precision_blocks(self) -> list[nn.Module]:
         """The modules that compute in --precision, each with an attribute `dtype`; the rest computes in float32."""
         return []

@@ -32,11 +32,11 @@ class Generator(GeneratorNetwork):
     """
 
     options: ClassVar[Mapping[str, str]] = {
+        "channel_base": "cbase",
+        "channel_max": "cmax",
         "z_dim": "z_dim",
         "w_dim": "w_dim",
         "mapping_layers": "map_depth",
-        "channel_base": "cbase",
-        "channel_max": "cmax",
         "num_fp16_res": "num_fp16_res",
         "conv_clamp": "conv_clamp",
         "use_noise": "noise",

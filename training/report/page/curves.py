@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from dnnlib.errors import UserError
 from training.report.page.record import RunRecord
 from training.report.panels import AFTER_TERMS, OVERFITTING, SCORES, Panel, panels_of_names
 
-__all__ = ["Drawing", "color", "overfitting_curves", "training_curves"]
+__all__ = ["Drawing", "color", "draw_lines", "overfitting_curves", "training_curves"]
 
 # Of Paul Tol's "bright" scheme, which people with colour blindness can tell apart; then shades of grey.
 COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#222222", "#999999")
@@ -97,17 +97,32 @@ def _draw(
     return Drawing(title, _data_uri(figure), f"{title}, over kimg: {', '.join(labels)}")
 
 
+def draw_lines(title: str, lines: Mapping[str, Mapping[float, float]]) -> Drawing:
+    """One line a name, over kimg; colours repeat with another style."""
+    figure, axes = _figure(6.9, 3.8)
+    for number, (name, curve) in enumerate(lines.items()):
+        style, colour = _STYLES[number // len(COLORS) % len(_STYLES)], COLORS[number % len(COLORS)]
+        marker = "." if len(curve) < 40 else ""
+        axes.plot(list(curve), list(curve.values()), style, color=colour, marker=marker, linewidth=1.3, label=name)
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("kimg")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return Drawing(title, _data_uri(figure), f"{title}, over kimg: {', '.join(lines)}")
+
+
 def color(number: int) -> str:
     """Of a run; the last one for all that are too many."""
     return COLORS[min(number, len(COLORS) - 1)]
 
 
-def _figure() -> tuple[Any, Any]:
+def _figure(width: float = 4.6, height: float = 3.0) -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("curves need matplotlib, which is not installed: pip install matplotlib") from None
-    figure = Figure(figsize=(4.6, 3.0), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
