@@ -7,6 +7,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HF = "transformers>=4.45"
+SLURM = "submitit>=1.5"
 HOST = ["click>=8.1", "pillow>=10.1", "ninja>=1.11", "matplotlib>=3.8", "jinja2>=3.1"]
 
 setup(
@@ -31,7 +32,8 @@ setup(
         "host": HOST,
         "hf": [HF],
         "open_clip": ["open_clip_torch>=2.24"],
-        "test": [*HOST, HF, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6"],
-        "dev": [*HOST, HF, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6", "ruff>=0.6", "mypy>=1.11"],
+        "slurm": [SLURM],
+        "test": [*HOST, HF, SLURM, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6"],
+        "dev": [*HOST, HF, SLURM, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6", "ruff>=0.6", "mypy>=1.11"],
     },
 )
