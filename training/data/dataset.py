@@ -28,7 +28,7 @@ from training.data.decoding import IMAGE_SUFFIXES, UNREADABLE, decode_image, ima
 from training.data.labels import Labels, classes_by_folder, parse_labels, read_meta
 from training.data.pixels import to_float
 
-__all__ = ["ImageDataset"]
+__all__ = ["ImageDataset", "open_files"]
 
 SMALLEST_RESOLUTION, LARGEST_RESOLUTION = 4, 2**14  # of a StyleGAN2 network, and of any image that it could make
 CHECKED_AT_START = 1000  # images whose size is read before anything else happens; the others as they are decoded
@@ -36,7 +36,12 @@ _GENERATED = re.compile(r"seed\d{4,}\.png")
 _DECODERS = min(os.cpu_count() or 1, 16)  # threads
 
 
-def _open_files(path: Path, flag: str) -> FileTable:
+def open_files(path: Path, flag: str) -> FileTable:
+    """The images in a folder or a zip, and dataset.json.
+
+    Raises:
+        UserError: there are none; names `flag`.
+    """
     if not path.exists():
         raise UserError(f"{flag}: '{path}' does not exist")
     if not (path.is_file() or path.is_dir()):
@@ -110,7 +115,7 @@ class ImageDataset:
     ) -> None:
         self.path = Path(path)
         self._flag = flag
-        self._files = _open_files(self.path, flag)
+        self._files = open_files(self.path, flag)
         self.name = self.path.resolve().stem if self.path.is_file() else self.path.resolve().name
         names = [self._files.name(number) for number in range(len(self._files))]
         usable = _usable(names)

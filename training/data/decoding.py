@@ -12,7 +12,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from kd_plugin.errors import first_line
 
-__all__ = ["IMAGE_SUFFIXES", "UNREADABLE", "decode_image", "image_size", "reason"]
+__all__ = ["FILTERS", "IMAGE_SUFFIXES", "UNREADABLE", "decode_image", "fit", "image_size", "reason"]
+
+FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 # What Pillow raises for files it cannot read, and what reading a damaged zip entry raises.
@@ -42,13 +44,26 @@ def decode_image(content: bytes, resolution: int | None = None) -> np.ndarray:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         image = image.convert("RGB")
-    if resolution is not None and image.size != (resolution, resolution):
+    return np.asarray(image if resolution is None else fit(image, resolution))
+
+
+def fit(image: Image.Image, resolution: int, crop: bool = True, filter: str = "lanczos") -> Image.Image:
+    """An image of `resolution` x `resolution` pixels: the largest square from the centre, resized.
+
+    Args:
+        image: RGB.
+        resolution: in pixels.
+        crop: False: the whole image, squeezed into a square where it is none.
+        filter: a name in FILTERS.
+    """
+    if image.size == (resolution, resolution):
+        return image
+    if crop:
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         # Cropped first: resize(box=...) would let pixels from outside the box into the edges.
-        square = image.crop((left, top, left + side, top + side))
-        image = square.resize((resolution, resolution), Image.Resampling.LANCZOS)
-    return np.asarray(image)
+        image = image.crop((left, top, left + side, top + side))
+    return image.resize((resolution, resolution), FILTERS[filter])
 
 
 def image_size(content: bytes) -> tuple[int, int]:
