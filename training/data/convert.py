@@ -10,6 +10,7 @@ import io
 import json
 import multiprocessing
 import shutil
+import sys
 import zipfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,8 @@ __all__ = ["Converted", "Form", "choose", "convert", "work_folder"]
 CHUNK = 16  # images that a process takes at a time
 SHOWN = 20  # broken images named in a message
 _SETTINGS = "settings.json"
+# A forked process starts at once; a spawned one imports torch first, which takes as long as a thousand small images.
+_START = "fork" if "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin" else "spawn"
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ def _in_processes(chunks: Iterator[Chunk], folder: Path, form: Form, workers: in
             yield chunk, make_images(folder, form, chunk)
         return
     waiting: deque[tuple[Chunk, Future[list[str]]]] = deque()
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(_START)) as pool:
         for chunk in chunks:
             waiting.append((chunk, pool.submit(make_images, folder, form, chunk)))
             if len(waiting) > 2 * workers:
