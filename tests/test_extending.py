@@ -67,9 +67,9 @@ def train_in(folder: Path, flags: list[str]) -> None:
     train.main(flags, prog_name="train.py")
 
 
-def run_train(folder: Path, command: list[str], *more: str) -> Forked:
+def run_train(folder: Path, command: list[str], *more: str, widths: str = "--cbase=64 --cmax=8") -> Forked:
     assert command[:2] == ["python", "train.py"]
-    small = "--data=demo --cfg=demo --cbase=64 --cmax=8 --batch=4 --kimg=0.008 --tick=0.004 --snap=1 --holdout=4"
+    small = f"--data=demo --cfg=demo {widths} --batch=4 --kimg=0.008 --tick=0.004 --snap=1 --holdout=4"
     flags = [*small.split(), f"--outdir={folder / 'runs'}", *command[2:], *more]
     process = Forked(train_in, folder, flags, out=folder / f"output-{uuid.uuid4().hex}.txt")
     process.wait()
@@ -78,7 +78,7 @@ def run_train(folder: Path, command: list[str], *more: str) -> Forked:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for section in ("Add a term", "Add a teacher"):
+    for section in ("Add a term", "Add a teacher", "Add an architecture"):
         for name, content in blocks(section)[0].items():
             (tmp_path / name).write_text(content)
     return tmp_path
@@ -228,3 +228,21 @@ for give in (staged, without):
     shown = run_python(tmp_path, SETUP + code)
     assert "teacher 'staged' gave small in the shape [3, 4, 4]; expected [4, C, h, w]" in shown
     assert "layers=1.0 needs intermediate features, but teacher 'staged' has no stages" in shown
+
+
+def test_an_architecture(folder: Path) -> None:
+    """Trains, is distilled, is continued, and its snapshot makes images."""
+    _, _, (command,) = blocks("Add an architecture")
+    done = run_train(folder, command, widths="--cmax=8")
+    assert done.returncode == 0, done.output
+    assert re.search(r"tick 1 .* agkd [0-9.]+ ", done.output)
+    assert "student fc" in done.output
+    (run_dir,) = (folder / "runs").iterdir()
+    continued = run_train(folder, command, "--kimg=0.012", "--resume=latest", widths="--cmax=8")
+    assert continued.returncode == 0, continued.output
+    assert (run_dir / "network-snapshot-000000.012.safetensors").is_file()
+    refused = run_train(folder, command, "--w-dim=8", widths="--cmax=8 --cbase=64")
+    assert refused.returncode == 2
+    assert "--cbase has no effect in this run; give --model=stylegan2" in refused.output
+    unknown = run_train(folder, ["python", "train.py", "--model=tiny"], widths="--cmax=8")
+    assert "--model: 'tiny' is unknown" in unknown.output

@@ -28,7 +28,8 @@ _DEPENDENT: tuple[tuple[tuple[str, ...], str, Condition, str], ...] = (
 
 
 def require_effect(config: TrainConfig, given: Mapping[str, Any], kd_given: Mapping[str, Any]) -> None:
-    """Where the option that decides was given too, as in a script that runs a baseline, nothing is said.
+    """Where the option that decides was given too, as in a script that runs a baseline, nothing is said; the size of
+    another architecture is always refused.
 
     Args:
         config: of the run.
@@ -43,7 +44,7 @@ def require_effect(config: TrainConfig, given: Mapping[str, Any], kd_given: Mapp
                 raise UserError(_message(plain_flag(name), advice))
     used = MODELS[config.model].options
     for other in MODELS:
-        for name in sorted((MODELS[other].options - used) & given.keys() if "model" not in given else ()):
+        for name in sorted((MODELS[other].options - used) & given.keys()):
             raise UserError(_message(plain_flag(name), f"--model={other}"))
     if not config.kd.enabled:
         return
