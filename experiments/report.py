@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -161,8 +162,14 @@ def page(table: Table, runs: Sequence[Run], where: Where | None) -> str:
         unfinished=_unfinished(runs),
         curves=[drawing for column in table.columns if (drawing := _curves(table, summaries, column)) is not None],
         samples=_samples(table, runs, where),
-        commands=[(run.name, shlex.join(run.command)) for run in runs],
+        commands=[(run.name, _shown_command(run)) for run in runs],
     )
+
+
+def _shown_command(run: Run) -> str:
+    """Without the folder of the run, and with names in place of paths, which are of this machine."""
+    flags = [flag for flag in run.command if not flag.startswith(("--outdir=", "--resume="))]
+    return shlex.join(re.sub(r"(?<=[=:+])/[^+]*/", "", flag) for flag in flags)
 
 
 def _curves(table: Table, summaries: Mapping[tuple[str, ...], Summary], column: str) -> Drawing | None:

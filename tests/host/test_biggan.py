@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,7 @@ from training.loop import train_step
 from training.phases import Batch
 from training.session import Session
 
+ROOT = Path(__file__).parents[2]
 BIGGAN = ["--cfg=biggan_cifar", "--batch=4", "--cmax=8", "--kimg=0.032", "--tick=0.016", "--snap=1"]
 
 
@@ -156,6 +159,22 @@ def test_looking_for_overfitting_changes_nothing(classes: Path) -> None:
     assert monitor is not None
     monitor.stats(session.G, session.D, session.context.latents, session.nimg)
     assert same(before, states(session))
+
+
+def test_two_processes_make_one_run(classes: Path, tmp_path: Path) -> None:
+    """Batch norm's statistics are averaged and the singular vectors agree, which the save checks."""
+    command = [
+        sys.executable,
+        "train.py",
+        f"--data={classes}",
+        f"--outdir={tmp_path}",
+        *BIGGAN,
+        "--gpus=2",
+        "--kd=demo",
+    ]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Finished at") == 1
 
 
 def test_images_of_a_class_are_made_one_by_one_as_in_a_batch(run: Callable[..., Result], tmp_path: Path) -> None:
