@@ -29,7 +29,7 @@ from experiments.report import page, to_markdown
 from experiments.results import figures_of, to_csv
 from experiments.runs import Place, Run, claim_folder, missing_data, runs_of
 from experiments.scale import SCALES, scaled
-from experiments.slurm import parameters_of, submit
+from experiments.slurm import parameters_of, require_slurm, submit
 from experiments.table import Table, load_table, table_names
 from kd_plugin.config.click_flags import GroupedCommand, add_flags, options_from
 from kd_plugin.config.ranges import AT_LEAST_0, AT_LEAST_1
@@ -102,6 +102,7 @@ def main(words: tuple[str, ...], **flags: Any) -> None:
         for line in plan_lines(table, runs):
             click.echo(line)
         return
+    require_all(table, runs, options, actions)
     require_writable(place.out, flag="--out")
     claim_folder(table, place, options.scale)
     failed: list[str] = []
@@ -168,15 +169,23 @@ def _whole(name: str) -> str:
     return str(Path(name).expanduser().resolve()) if Path(name).expanduser().is_file() else name
 
 
-def run(table: Table, runs: Sequence[Run], place: Place, options: Options) -> list[str]:
-    """Trains what is not finished; returns the names of the runs that failed.
-
-    Raises:
-        UserError: data sets are missing, or Slurm is.
+def require_all(table: Table, runs: Sequence[Run], options: Options, actions: Sequence[str]) -> None:
     """
-    if missing := missing_data(table, runs):
+    Raises:
+        UserError: data sets of runs to be trained are missing, or Slurm is.
+    """
+    if "run" not in actions:
+        return
+    if missing := missing_data(table, [run for run in runs if not run.finished]):
         made = "; ".join(f"{name}: {command}" for name, command in missing.items())
         raise UserError(f"--data: data sets are missing; make them in one folder and give it as --data. {made}")
+    if options.slurm is not None:
+        parameters_of(options.slurm)
+        require_slurm()
+
+
+def run(table: Table, runs: Sequence[Run], place: Place, options: Options) -> list[str]:
+    """Trains what is not finished; returns the names of the runs that failed."""
     left = [each for each in runs if not each.finished]
     click.echo(f"{len(runs) - len(left)} of {len(runs)} runs are finished; their folder is {place.out}")
     gpus = torch.cuda.device_count() if options.device in ("auto", "cuda") else 0

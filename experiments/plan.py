@@ -52,8 +52,11 @@ def _time(table: Table, runs: Sequence[Run], kimg: float) -> str:
     elif table.sec_per_kimg:
         where, seconds = next(iter(table.sec_per_kimg.items()))
     else:
-        return f"time: {kimg:g} kimg are left; no speed was measured yet, run one cell (--only) and plan again"
-    return f"time: {kimg:g} kimg are left, {kimg * seconds / 3600:.3g} hours at {seconds:.3g} sec/kimg ({where})"
+        return f"time: {kimg:,.10g} kimg are left; no speed was measured yet, run one cell (--only) and plan again"
+    hours = kimg * seconds / 3600
+    return (
+        f"time: {kimg:,.10g} kimg are left, {hours:,.3g} hours one after the other at {seconds:.3g} sec/kimg ({where})"
+    )
 
 
 def _bytes(config: TrainConfig, table: Table) -> float:

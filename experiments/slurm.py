@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 from dnnlib.errors import UserError
 from experiments.runs import Outcome, Run, finish, start
 
-__all__ = ["Job", "parameters_of", "submit"]
+__all__ = ["Job", "parameters_of", "require_slurm", "submit"]
 
 DEFAULTS: Mapping[str, Any] = {"timeout_min": 24 * 60, "gpus_per_node": 1, "cpus_per_task": 4, "mem_gb": 16}
 
@@ -54,6 +55,17 @@ def parameters_of(text: str) -> dict[str, Any]:
     return {**DEFAULTS, **given}
 
 
+def require_slurm() -> None:
+    """
+    Raises:
+        UserError: there is no Slurm on this machine, or no submitit.
+    """
+    if shutil.which("sbatch") is None:
+        raise UserError("--slurm: there is no Slurm on this machine (no sbatch); leave --slurm out to run here")
+    if importlib.util.find_spec("submitit") is None:
+        raise UserError("--slurm needs submitit, which is not installed: pip install submitit")
+
+
 def submit(
     runs: Sequence[Run], folder: Path, parameters: Mapping[str, Any], at_once: int, cluster: str | None
 ) -> list[Any]:
@@ -70,14 +82,10 @@ def submit(
         submitit's jobs, one a run.
 
     Raises:
-        UserError: there is no Slurm, no submitit, or a parameter is unknown.
+        UserError: a parameter is unknown.
     """
-    if cluster is None and shutil.which("sbatch") is None:
-        raise UserError("--slurm: there is no Slurm on this machine (no sbatch); leave --slurm out to run here")
-    try:
-        import submitit
-    except ImportError:
-        raise UserError("--slurm needs submitit, which is not installed: pip install submitit") from None
+    import submitit
+
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster or "slurm")
     try:
         executor.update_parameters(**parameters, slurm_array_parallelism=at_once, name="kd_plugin")

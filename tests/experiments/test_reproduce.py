@@ -190,6 +190,7 @@ def test_mistakes_are_one_line(given: list[str], message: str, tmp_path: Path) -
     assert message in result.output
     assert len(result.stderr.splitlines()) <= 4  # click adds its usage to some
     assert "Traceback" not in result.output
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_of_another_table(done: tuple[Path, Result], table: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,11 +70,15 @@ def test_published_figures_are_those_of_the_sources() -> None:
 def test_a_plan_says_what_it_takes(tmp_path: Path) -> None:
     lines = list(plan_lines(load_table("low_shot"), runs("low_shot", "full", tmp_path)))
     assert lines[0] == "# StyleGAN2 / none / Obama, seed 0: new"
-    expected = "python train.py --cfg=low_shot --mirror=true --metrics=fid5k_full,kid5k_full,mem5k --detector=inception"
-    assert lines[1].startswith(f"{expected} --diffaugment=none --kd=none --data=100-shot-obama --seed=0 --outdir=")
+    expected = (
+        "python train.py --cfg=low_shot --mirror=true --metrics=fid5k_full,kid5k_full,mem5k --snap-keep=1 "
+        "--detector=inception --diffaugment=none --kd=none --data=100-shot-obama --seed=0 --outdir="
+    )
+    assert lines[1].startswith(expected)
     kimg = 4 * 3 * 3 * (3 * 300 + 2 * 500)
     rate = "6 sec/kimg (one H200, measured with --cfg=auto"
-    assert f"# time: {kimg} kimg are left, {kimg * 6 / 3600:.3g} hours at {rate}" in "\n".join(lines)
+    hours = f"{kimg * 6 / 3600:.3g} hours one after the other"
+    assert f"# time: {kimg:,} kimg are left, {hours} at {rate}" in "\n".join(lines)
     assert any(line.startswith("# downloads, once: CLIP ViT-B/32 0.34 GB") for line in lines)
     cifar = list(plan_lines(load_table("cifar"), runs("cifar", "full", tmp_path)))
     missing = "# cifar10-10pct.zip is not there; make it: python dataset_tool.py convert --source=cifar-10-python"
@@ -82,8 +87,13 @@ def test_a_plan_says_what_it_takes(tmp_path: Path) -> None:
 
 def test_the_estimate_of_disk_space(tmp_path: Path) -> None:
     """BigGAN's parameters are known: snapshots of 2 G + D and one state, four bytes each; estimated without labels."""
-    large = [run for run in runs("cifar", "full", tmp_path) if run.cell.names == ("BigGAN", "none", "C10 10%")][:1]
-    (line,) = (line for line in plan_lines(load_table("cifar"), large) if line.startswith("# disk"))
+    found = (run for run in runs("cifar", "full", tmp_path) if run.cell.names == ("BigGAN", "none", "C10 10%"))
+    two = next(found)  # the newest and the best snapshot
+    every = replace(two, flags={key: value for key, value in two.flags.items() if key != "snap_keep"})
+    table = load_table("cifar")
+    (line,) = (line for line in plan_lines(table, [two]) if line.startswith("# disk"))
+    assert line == "# disk: about 0.2 GB of snapshots and states"
+    (line,) = (line for line in plan_lines(table, [every]) if line.startswith("# disk"))
     g, d = 4_304_387 - 10 * 4 * 6 * 128, 4_207_361 - 10 * 256
     snapshots = math.ceil(25000 / (20 * 40))
     assert float(line.split()[3]) == pytest.approx(4 * (snapshots * (2 * g + d) + 4 * g + 3 * d) / 1e9, rel=0.05)
