@@ -28,6 +28,7 @@ from kd_plugin.config.ranges import ABOVE_0, AT_LEAST_1, SEED, Range
 from kd_plugin.config.schema import option
 from training.cli import script
 from training.data.convert import Converted, Form, choose, convert
+from training.data.dataset import is_power_of_two
 from training.data.decoding import FILTERS
 from training.data.sources import SPLITS, Source, open_source
 from training.data.validate import check_images
@@ -77,7 +78,7 @@ def convert_command(**flags: Any) -> None:
     dest = Path(options.dest).expanduser()
     if dest.suffix.lower() != ".zip":
         raise UserError(f"--dest: '{options.dest}' was given, its name must end with .zip")
-    if options.resolution is not None and options.resolution & (options.resolution - 1):
+    if options.resolution is not None and not is_power_of_two(options.resolution):
         raise UserError(f"--resolution: {options.resolution} was given, it must be a power of two")
     if dest.is_dir():
         raise UserError(f"--dest: '{dest}' is a folder")
@@ -89,9 +90,7 @@ def convert_command(**flags: Any) -> None:
     numbers = choose(len(source), options.subset, options.seed)
     made = converted(source, dest, numbers, options)
     if options.list:
-        names = [picture.name for picture in source.pictures(numbers)]
-        kept = [name for name in names if name not in set(made.left_out)]
-        write_atomic(dest.with_suffix(".txt"), "".join(f"{name}\n" for name in kept))
+        write_atomic(dest.with_suffix(".txt"), "".join(f"{source.name(number)}\n" for number in made.numbers))
     for line in summary(source, dest, made):
         click.echo(line)
 
@@ -104,14 +103,14 @@ def converted(source: Source, dest: Path, numbers: Sequence[int], options: Optio
 
 
 def summary(source: Source, dest: Path, made: Converted) -> list[str]:
-    lines = [f"{dest}: {made.count} images of {made.side}x{made.side}, {dest.stat().st_size / 2**20:.1f} MB"]
+    lines = [f"{dest}: {len(made.numbers)} images of {made.side}x{made.side}, {dest.stat().st_size / 2**20:.1f} MB"]
     if source.labels is not None:
         names = "" if source.class_names is None else f" ({', '.join(source.class_names[:12])})"
         vectors = isinstance(source.labels[0], Sequence)
         lines.append(f"labels: {'vectors' if vectors else f'{max(source.labels) + 1} classes'}{names}")
     if source.captions is not None:
         lines.append(f"captions: {sum(map(bool, source.captions))} in the source")
-    lines += [f"left out, cannot be read: {name}" for name in made.left_out]
+    lines += [f"left out, cannot be read: {source.name(number)}" for number in made.left_out]
     return lines
 
 

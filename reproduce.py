@@ -191,7 +191,7 @@ def run(table: Table, runs: Sequence[Run], place: Place, options: Options) -> li
     gpus = torch.cuda.device_count() if options.device in ("auto", "cuda") else 0
     jobs = options.jobs or max(gpus, 1)
     if options.slurm is not None:
-        submitted = submit(left, place.out / "slurm", parameters_of(options.slurm), jobs, None)
+        submitted = submit(left, place.out / "slurm", parameters_of(options.slurm), jobs)
         click.echo(
             f"submitted {len(submitted)} jobs, such as {submitted[0].job_id}" if submitted else "nothing is left"
         )

@@ -1,4 +1,4 @@
-"""Runs on this machine: one after the other, or as many at a time as there are GPUs to share."""
+"""Runs on this machine: one after the other, or several at a time that share its GPUs or its CPU."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def _config(run: Run, table: Table) -> TrainConfig:
     """As train.py resolves it, but for the images, which are not opened."""
     fields = TrainConfig.__dataclass_fields__
     given = {key: value for key, value in run.flags.items() if key in fields}
-    return resolve(given | {"data": str(given["data"])}, {"teacher": "none"}, table.resolution)
+    return resolve(given, {"teacher": "none"}, table.resolution)
 
 
 def _time(table: Table, runs: Sequence[Run], kimg: float) -> str:

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dnnlib.errors import UserError
 from experiments.results import Figure, Summary, figures_of, summarize
 from experiments.runs import Run
 from experiments.table import Table
 from training.report.page.curves import Drawing, draw_lines
 from training.report.page.findings import Findings, Judge, Where
-from training.report.page.pictures import file_uri, pixels_uri
+from training.report.page.pictures import file_uri
 from training.report.page.record import RunRecord
+from training.report.page.template import load_template
 
 __all__ = ["Row", "page", "rows", "to_markdown"]
 
@@ -144,15 +144,8 @@ def page(table: Table, runs: Sequence[Run], where: Where | None) -> str:
     Raises:
         UserError: figures of one column have different protocols, or a package is missing.
     """
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError:
-        raise UserError("the report needs jinja2, which is not installed: pip install jinja2") from None
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["picture"] = pixels_uri
     summaries = summarize(table, runs, table.metric, table.best)
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
+    return load_template(_TEMPLATE).render(
         table=table,
         axes=[axis.name for axis in table.axis[:-1]],
         rows=rows(table, summaries),

@@ -116,12 +116,12 @@ def _flags(cell: Cell, seed: int, place: Place) -> dict[str, Any]:
     replaced = {"teacher": place.teacher, "detector": place.detector, "here": FOLDER}
     flags: dict[str, Any] = {}
     for key, value in cell.flags.items():
-        if value is None or (key == "kd_variant" and value == "none"):
+        if key == "kd_variant" and value == "none":
             continue
         if isinstance(value, str):
             value = re.sub(r"\{(teacher|detector|here)\}", lambda found: str(replaced[found[1]]), value)
-        if key in ("data", "reference") and place.data is not None and (place.data / str(value)).exists():
-            value = place.data / str(value)
+        if key in ("data", "reference") and place.data is not None and (place.data / value).exists():
+            value = str(place.data / value)
         flags[key] = value
     if flags.get("kd") == "none":  # a baseline is the same command without the teacher's options
         flags = {key: value for key, value in flags.items() if not key.startswith("kd_")}
@@ -131,7 +131,7 @@ def _flags(cell: Cell, seed: int, place: Place) -> dict[str, Any]:
 
 def missing_data(table: Table, runs: Sequence[Run]) -> dict[str, str]:
     """Data sets that these runs need, that are not there and not known by name: {file: the command that makes it}."""
-    needed = {str(run.flags[key]): None for run in runs for key in ("data", "reference") if key in run.flags}
+    needed = {run.flags[key]: None for run in runs for key in ("data", "reference") if key in run.flags}
     return {name: table.prepare[name] for name in needed if name in table.prepare and not Path(name).exists()}
 
 

@@ -18,14 +18,11 @@ _TINY: dict[str, Any] = {
     "batch": 4,
     "cmax": 8,
     "metrics": _METRIC,
-    "reference": None,
-    "gpus": None,
-    "best": None,
     "holdout": 0,
     "cond": False,
 }
 _OF_STYLEGAN2 = {"cbase": 128, "mbstd_group": 2, "map_depth": 2}
-_OF_DISTILLATION = {"kd_prompts": None}  # those of the drawings
+_DROPPED = {"data", "reference", "gpus", "best", "kd_prompts"}  # other images, and one process
 
 
 def scaled(table: Table, scale: str) -> Table:
@@ -41,7 +38,7 @@ def scaled(table: Table, scale: str) -> Table:
         protocol="a smoke test on drawings: it shows that everything runs; its figures mean nothing",
         metric=_METRIC,
         seeds=1,
-        flags={**table.flags, **_TINY, **of_model},
+        flags={key: value for key, value in table.flags.items() if key not in _DROPPED} | _TINY | of_model,
         axis=tuple(axes),
         teacher="demo",
         detector="demo",
@@ -58,12 +55,10 @@ def _on_drawings(choices: tuple[Choice, ...], table: Table, columns: bool) -> li
     """The choices with drawings, another series for each column, and without what `_TINY` sets."""
     found = []
     for number, choice in enumerate(choices):
-        flags = {key: value for key, value in choice.flags.items() if key not in _TINY and key != "data"}
+        flags = {key: value for key, value in choice.flags.items() if key not in _TINY.keys() | _DROPPED}
         if columns:
             flags["data"] = f"demo:24@{number}"
         if flags.get("kd", "none") != "none":
             flags["kd"] = "{teacher}"
-        if "kd_prompts" in flags:
-            flags |= _OF_DISTILLATION
         found.append(Choice(choice.name, flags))
     return found

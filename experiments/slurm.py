@@ -67,7 +67,7 @@ def require_slurm() -> None:
 
 
 def submit(
-    runs: Sequence[Run], folder: Path, parameters: Mapping[str, Any], at_once: int, cluster: str | None
+    runs: Sequence[Run], folder: Path, parameters: Mapping[str, Any], at_once: int, cluster: str = "slurm"
 ) -> list[Any]:
     """Submits an array of jobs, at most `at_once` of which run at the same time.
 
@@ -76,7 +76,7 @@ def submit(
         folder: for submitit's scripts and logs.
         parameters: of submitit's executor.
         at_once: the array's limit.
-        cluster: submitit's name of what runs the jobs; None: Slurm. Tests use "local".
+        cluster: submitit's name of what runs the jobs. Tests use "local".
 
     Returns:
         submitit's jobs, one a run.
@@ -86,7 +86,7 @@ def submit(
     """
     import submitit
 
-    executor = submitit.AutoExecutor(folder=folder, cluster=cluster or "slurm")
+    executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
     try:
         executor.update_parameters(**parameters, slurm_array_parallelism=at_once, name="kd_plugin")
     except (NameError, TypeError, ValueError) as error:

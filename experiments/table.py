@@ -7,7 +7,7 @@
     [[axis]]                    name, and [[axis.choice]]: name, flags; the last axis gives the columns
     [[published]]               row = [a choice of each other axis], values = {column = figure}, source; protocol, if it
                                 is not the table's
-    [[elsewhere]]               name, values, source: a row without runs of ours
+    [[elsewhere]]               name, values, source: figures of a method that this table does not train
     [prepare], [gigabytes], [sec_per_kimg]: see `Table`
 
 In flags, {teacher} and {detector} stand for what reproduce.py was given, {here} for this folder.
@@ -224,10 +224,11 @@ def _check(table: Table) -> None:
                 raise _Wrong(f"'{what}' has a figure for '{column}'{nearest(column, table.columns)}")
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise _Wrong(f"'{what}' has {value!r} for '{column}', which is no number")
+    known = _known_flags()
     for where, flags in _flags_of(table):
         for key in flags:
-            if key not in _known_flags():
-                raise _Wrong(f"flag '{key}' of {where} is unknown{nearest(key, _known_flags())}")
+            if key not in known:
+                raise _Wrong(f"flag '{key}' of {where} is unknown{nearest(key, known)}")
 
 
 def _flags_of(table: Table) -> Iterator[tuple[str, Flags]]:

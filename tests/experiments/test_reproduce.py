@@ -214,8 +214,6 @@ def measured(run: Run, values: list[float], **protocol: Any) -> None:
     }  # fmt: skip
     lines = [{**shared, "kimg": kimg, "results": {"kid1k_full": value}} for kimg, value in enumerate(values, 1)]
     (folder / "metric-kid1k_full.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    process = subprocess.run(["true"], check=True)
-    assert process.returncode == 0
     (run.folder / "done.json").write_text(json.dumps({"command": " ".join(run.command)}))
 
 

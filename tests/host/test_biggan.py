@@ -90,8 +90,7 @@ def test_g_steps_once_in_four(classes: Path) -> None:
     session = built(configured(classes), classes)
     moved = []
     for batch in batches(session, 8):
-        before = dict(session.G.named_parameters())
-        before = {name: value.clone() for name, value in before.items()}
+        before = {name: value.clone() for name, value in session.G.named_parameters()}
         d_before = session.D.linear.weight.clone()  # type: ignore[union-attr]
         train_step(session, batch)
         moved.append(not same(before, dict(session.G.named_parameters())))

@@ -24,8 +24,9 @@ from PIL import Image
 
 from dnnlib.errors import UserError
 from dnnlib.files import write_atomic
+from training.data.dataset import is_usable, nearest_resolution
 from training.data.decoding import UNREADABLE, decode_image, fit, reason
-from training.data.sources import Picture, Source
+from training.data.sources import Content, Source
 
 __all__ = ["Converted", "Form", "choose", "convert", "work_folder"]
 
@@ -52,11 +53,11 @@ class Form:
 
 @dataclass(frozen=True)
 class Converted:
-    """What was written: images, their side, and the names of broken ones that were left out."""
+    """What was written: images by their numbers in the source, their side; and broken ones that were left out."""
 
-    count: int
+    numbers: list[int]
     side: int
-    left_out: list[str]
+    left_out: list[int]
 
 
 def choose(count: int, subset: str | None, seed: int) -> list[int]:
@@ -117,7 +118,7 @@ def convert(
     told(len(numbers) - len(left))
     broken = _make(source, folder, form, left, workers, told)
     if broken and not skip_broken:
-        shown = "; ".join(f"'{name}' ({why})" for name, why in list(broken.values())[:SHOWN])
+        shown = "; ".join(f"'{source.name(number)}' ({why})" for number, why in list(broken.items())[:SHOWN])
         more = f"; and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
         raise UserError(
             f"--source: {len(broken)} images cannot be read: {shown}{more}. Mend them and start again, which "
@@ -129,7 +130,7 @@ def convert(
     side = _common_side(folder, good)
     write_atomic(dest, lambda partial: _write_zip(partial, source, folder, good))
     shutil.rmtree(folder)
-    return Converted(len(good), side, [name for name, _ in broken.values()])
+    return Converted(good, side, list(broken))
 
 
 def _start(folder: Path, settings: dict[str, Any]) -> None:
@@ -144,17 +145,17 @@ def _start(folder: Path, settings: dict[str, Any]) -> None:
 
 def _make(
     source: Source, folder: Path, form: Form, numbers: Sequence[int], workers: int, told: Callable[[int], object]
-) -> dict[int, tuple[str, str]]:
-    """Makes the images; returns the name of each that cannot be read, and why."""
-    broken: dict[int, tuple[str, str]] = {}
-    pictures = zip(numbers, source.pictures(numbers), strict=True)
-    for chunk, reasons in _in_processes(_chunks(pictures), folder, form, workers):
-        broken |= {number: (picture.name, why) for (number, picture), why in zip(chunk, reasons, strict=True) if why}
+) -> dict[int, str]:
+    """Makes the images; returns why, of each that cannot be read."""
+    broken: dict[int, str] = {}
+    contents = zip(numbers, source.contents(numbers), strict=True)
+    for chunk, reasons in _in_processes(_chunks(contents), folder, form, workers):
+        broken |= {number: why for (number, _), why in zip(chunk, reasons, strict=True) if why}
         told(len(chunk))
     return broken
 
 
-Chunk = list[tuple[int, Picture]]
+Chunk = list[tuple[int, Content]]
 
 
 def _in_processes(chunks: Iterator[Chunk], folder: Path, form: Form, workers: int) -> Iterator[tuple[Chunk, list[str]]]:
@@ -174,9 +175,9 @@ def _in_processes(chunks: Iterator[Chunk], folder: Path, form: Form, workers: in
             yield first, future.result()
 
 
-def _chunks(pictures: Iterator[tuple[int, Picture]]) -> Iterator[Chunk]:
+def _chunks(contents: Iterator[tuple[int, Content]]) -> Iterator[Chunk]:
     chunk: Chunk = []
-    for each in pictures:
+    for each in contents:
         chunk.append(each)
         if len(chunk) == CHUNK:
             yield chunk
@@ -186,18 +187,18 @@ def _chunks(pictures: Iterator[tuple[int, Picture]]) -> Iterator[Chunk]:
 
 
 def make_images(folder: Path, form: Form, chunk: Chunk) -> list[str]:
-    """Writes a PNG for each picture; returns why not, "" where it was written."""
+    """Writes a PNG for each image; returns why not, "" where it was written."""
     reasons = []
-    for number, picture in chunk:
+    for number, content in chunk:
         try:
-            image = Image.fromarray(_rgb(picture.content))
+            image = Image.fromarray(_rgb(content))
             if form.resolution is not None:
                 image = fit(image, form.resolution, form.crop, form.filter)
-            content = io.BytesIO()
-            image.save(content, "png", compress_level=1)
+            encoded = io.BytesIO()
+            image.save(encoded, "png", compress_level=1)
             target = _made(folder, number)
             partial = target.with_suffix(".part")
-            partial.write_bytes(content.getvalue())  # not flushed: a million images would take hours
+            partial.write_bytes(encoded.getvalue())  # not flushed: a million images would take hours
             partial.replace(target)
             reasons.append("")
         except UNREADABLE as error:
@@ -205,7 +206,7 @@ def make_images(folder: Path, form: Form, chunk: Chunk) -> list[str]:
     return reasons
 
 
-def _rgb(content: bytes | np.ndarray) -> np.ndarray:
+def _rgb(content: Content) -> np.ndarray:
     if isinstance(content, bytes):
         return decode_image(content)
     return np.repeat(content[:, :, None], 3, axis=2) if content.ndim == 2 else content
@@ -225,9 +226,9 @@ def _common_side(folder: Path, numbers: Sequence[int]) -> int:
         with Image.open(_made(folder, number)) as image:
             sizes[image.size] += 1
     (width, height), _ = sizes.most_common(1)[0]
-    if len(sizes) > 1 or width != height or width & (width - 1) or width < 4:
+    if len(sizes) > 1 or not is_usable((width, height)):
         listed = ", ".join(f"{count} of {w}x{h}" for (w, h), count in sizes.most_common(5))
-        offer = max(1 << min(width, height).bit_length() - 1, 4)
+        offer = nearest_resolution((width, height))
         raise UserError(
             f"--source: images must become squares of one size, a power of two of at least 4; these are {listed}. Give "
             f"--resolution={offer}"

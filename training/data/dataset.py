@@ -28,7 +28,7 @@ from training.data.decoding import IMAGE_SUFFIXES, UNREADABLE, decode_image, ima
 from training.data.labels import Labels, classes_by_folder, parse_labels, read_meta
 from training.data.pixels import to_float
 
-__all__ = ["ImageDataset", "open_files"]
+__all__ = ["ImageDataset", "is_power_of_two", "is_usable", "nearest_resolution", "open_files"]
 
 SMALLEST_RESOLUTION, LARGEST_RESOLUTION = 4, 2**14  # of a StyleGAN2 network, and of any image that it could make
 CHECKED_AT_START = 1000  # images whose size is read before anything else happens; the others as they are decoded
@@ -122,7 +122,7 @@ class ImageDataset:
         self.raw_length = len(usable)
         self.mirror = mirror
         self._resize = resolution
-        if resolution is not None and not _is_power_of_two(resolution):
+        if resolution is not None and not is_power_of_two(resolution):
             raise UserError(
                 f"--resolution: expected a power of two from {SMALLEST_RESOLUTION} to {LARGEST_RESOLUTION}, got "
                 f"{resolution}"
@@ -282,7 +282,7 @@ class ImageDataset:
         steps = np.linspace(0, len(self._kept) - 1, min(len(self._kept), CHECKED_AT_START))
         sizes = {int(number): self._size(int(number)) for number in self._kept[steps.astype(np.int64)]}
         common = next(iter(sizes.values()))
-        if set(sizes.values()) != {common} or not _is_usable(common):
+        if set(sizes.values()) != {common} or not is_usable(common):
             raise self._wrong_size(sizes)
         return common[0]
 
@@ -320,7 +320,7 @@ class ImageDataset:
             f"{count} of {width}x{height}, such as '{self._files.name(examples[width, height])}'"
             for (width, height), count in common
         ]
-        offer = max(1 << min(common[0][0]).bit_length() - 1, SMALLEST_RESOLUTION)
+        offer = nearest_resolution(common[0][0])
         return UserError(
             f"{self._flag}: the images of '{self.path}' must be square, of one size, a power of two of at least "
             f"{SMALLEST_RESOLUTION}; found {_some(listed, 6, '; ')}. --resolution={offer} crops and resizes them"
@@ -349,12 +349,19 @@ def _some(items: list[str], most: int, joint: str) -> str:
     return joint.join([*items[:most], *([f"and {left} more"] if left > 0 else [])])
 
 
-def _is_power_of_two(side: int) -> bool:
+def is_power_of_two(side: int) -> bool:
+    """That a network can be built for."""
     return SMALLEST_RESOLUTION <= side <= LARGEST_RESOLUTION and side & (side - 1) == 0
 
 
-def _is_usable(size: tuple[int, int]) -> bool:
-    return size[0] == size[1] and _is_power_of_two(size[0])
+def is_usable(size: tuple[int, int]) -> bool:
+    """Whether networks can be built for images of this size."""
+    return size[0] == size[1] and is_power_of_two(size[0])
+
+
+def nearest_resolution(size: tuple[int, int]) -> int:
+    """The largest resolution to which images of this size can be cropped and reduced."""
+    return max(1 << min(size).bit_length() - 1, SMALLEST_RESOLUTION)
 
 
 def _usable(names: list[str]) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.data.dataset import open_files
+from training.data.dataset import is_usable, open_files
 from training.data.decoding import UNREADABLE, decode_image, reason
 from training.data.labels import classes_by_folder, read_meta
 
@@ -63,7 +63,7 @@ def _odd_sizes(where: dict[str, tuple[int, int]], sizes: Counter[tuple[int, int]
     for name, (width, height) in where.items():
         if (width, height) != common:
             yield f"odd size: {name} is {width}x{height}, most images are {common[0]}x{common[1]}"
-    if common[0] != common[1] or common[0] & (common[0] - 1):
+    if not is_usable(common):
         yield f"size: {common[0]}x{common[1]} is no square of a power of two; convert with --resolution"
 
 

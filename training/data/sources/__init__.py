@@ -6,14 +6,14 @@ from pathlib import Path
 
 from dnnlib.errors import UserError
 from kd_plugin.file_kinds import what_it_is
-from training.data.sources.base import Picture, Source
+from training.data.sources.base import Content, Source
 from training.data.sources.cifar import Cifar
 from training.data.sources.files import ImageFiles
 from training.data.sources.lmdb import Lmdb
 from training.data.sources.mnist import Mnist
 from training.data.sources.video import Video
 
-__all__ = ["KINDS", "SPLITS", "Picture", "Source", "open_source"]
+__all__ = ["KINDS", "SPLITS", "Content", "Source", "open_source"]
 
 SPLITS = ("train", "test")
 KINDS: dict[str, type[Source]] = {  # those that are told by more than being a folder or a zip come first
@@ -47,4 +47,4 @@ def open_source(path: Path, split: str = "train", fps: float | None = None) -> S
         raise UserError(f"--split={split} is for sets that are published in two parts, such as CIFAR")
     if fps is not None and kind is not Video:
         raise UserError(f"--fps={fps:g} is for videos")
-    return kind.open(path, split, fps)
+    return kind(path, split, fps)

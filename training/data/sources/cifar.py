@@ -13,7 +13,7 @@ import numpy as np
 
 from dnnlib.errors import UserError
 from kd_plugin.errors import first_line
-from training.data.sources.base import Picture, Source
+from training.data.sources.base import Content, Source
 
 __all__ = ["Cifar", "safe_unpickle"]
 
@@ -36,7 +36,7 @@ class Cifar(Source):
 
     has_splits = True
 
-    def __init__(self, path: Path, split: str) -> None:
+    def __init__(self, path: Path, split: str, fps: float | None) -> None:
         members = _members(path)
         layout = next((each for each in _LAYOUTS if all(name in members for name in each[1][split])), None)
         if layout is None:
@@ -65,16 +65,12 @@ class Cifar(Source):
             return any(_is_batch(found) for name in names for found in path.rglob(name))
         return path.name.endswith((".tar.gz", ".tgz", ".tar")) and "cifar" in path.name.lower()
 
-    @classmethod
-    def open(cls, path: Path, split: str, fps: float | None) -> Source:
-        return cls(path, split)
-
     def __len__(self) -> int:
         return len(self._pixels)
 
-    def pictures(self, numbers: Sequence[int]) -> Iterator[Picture]:
+    def contents(self, numbers: Sequence[int]) -> Iterator[Content]:
         for number in numbers:
-            yield Picture(f"image {number}", np.ascontiguousarray(self._pixels[number].transpose(1, 2, 0)))
+            yield np.ascontiguousarray(self._pixels[number].transpose(1, 2, 0))
 
 
 def safe_unpickle(content: bytes) -> Any:

@@ -10,7 +10,7 @@ from dnnlib.errors import UserError
 from dnnlib.tables import FileTable
 from training.data.dataset import open_files
 from training.data.labels import classes_by_folder, parse_labels, read_meta
-from training.data.sources.base import Picture, Source
+from training.data.sources.base import Content, Source
 
 __all__ = ["ImageFiles"]
 
@@ -19,7 +19,7 @@ class ImageFiles(Source):
     """Labels are those of dataset.json, else the top folders where all images lie in two or more; captions those of
     dataset.json, else of text files beside the images of a folder (cat.png, cat.txt)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, split: str, fps: float | None) -> None:
         self._files: FileTable = open_files(path, "--source")
         self._names = [self._files.name(number) for number in range(len(self._files))]
         root = self._files.companion_root
@@ -39,17 +39,16 @@ class ImageFiles(Source):
     def is_at(cls, path: Path) -> bool:
         return path.is_dir() or zipfile.is_zipfile(path)
 
-    @classmethod
-    def open(cls, path: Path, split: str, fps: float | None) -> Source:
-        return cls(path)
-
     def __len__(self) -> int:
         return len(self._names)
 
-    def pictures(self, numbers: Sequence[int]) -> Iterator[Picture]:
+    def name(self, number: int) -> str:
+        return self._names[number]
+
+    def contents(self, numbers: Sequence[int]) -> Iterator[Content]:
         for number in numbers:
             try:
-                yield Picture(self._names[number], self._files.read(number))
+                yield self._files.read(number)
             except (OSError, zipfile.BadZipFile) as error:
                 raise UserError(f"--source: '{self._names[number]}' cannot be read: {error}") from None
 

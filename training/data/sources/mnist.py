@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dnnlib.errors import UserError
-from training.data.sources.base import Picture, Source
+from training.data.sources.base import Content, Source
 
 __all__ = ["Mnist"]
 
@@ -25,27 +25,23 @@ class Mnist(Source):
     has_splits = True
     pad = 2
 
-    def __init__(self, folder: Path, split: str) -> None:
-        images = _idx(_find(folder, f"{_PREFIX[split]}-images-idx3-ubyte"), 3)
-        self.labels = _idx(_find(folder, f"{_PREFIX[split]}-labels-idx1-ubyte"), 1).tolist()
+    def __init__(self, path: Path, split: str, fps: float | None) -> None:
+        images = _idx(_find(path, f"{_PREFIX[split]}-images-idx3-ubyte"), 3)
+        self.labels = _idx(_find(path, f"{_PREFIX[split]}-labels-idx1-ubyte"), 1).tolist()
         if len(self.labels) != len(images):
-            raise UserError(f"--source: '{folder}' has {len(images)} images and {len(self.labels)} labels")
+            raise UserError(f"--source: '{path}' has {len(images)} images and {len(self.labels)} labels")
         self._pixels = np.pad(images, ((0, 0), (self.pad, self.pad), (self.pad, self.pad)))
 
     @classmethod
     def is_at(cls, path: Path) -> bool:
         return path.is_dir() and any(path.glob("train-images-idx3-ubyte*"))
 
-    @classmethod
-    def open(cls, path: Path, split: str, fps: float | None) -> Source:
-        return cls(path, split)
-
     def __len__(self) -> int:
         return len(self._pixels)
 
-    def pictures(self, numbers: Sequence[int]) -> Iterator[Picture]:
+    def contents(self, numbers: Sequence[int]) -> Iterator[Content]:
         for number in numbers:
-            yield Picture(f"image {number}", self._pixels[number])
+            yield self._pixels[number]
 
 
 def _find(folder: Path, name: str) -> Path:

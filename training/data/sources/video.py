@@ -10,7 +10,7 @@ import numpy as np
 
 from dnnlib.errors import UserError
 from kd_plugin.errors import first_line
-from training.data.sources.base import Picture, Source
+from training.data.sources.base import Content, Source
 
 __all__ = ["Video"]
 
@@ -20,7 +20,7 @@ _SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 class Video(Source):
     """Frame k is the k-th one that ffmpeg gives at the wanted rate; it is read twice, once to be counted."""
 
-    def __init__(self, path: Path, fps: float | None) -> None:
+    def __init__(self, path: Path, split: str, fps: float | None) -> None:
         self._path = path
         self._rate = [] if fps is None else ["-vf", f"fps={fps:g}"]
         self._count = sum(1 for _ in self._frames())
@@ -31,18 +31,17 @@ class Video(Source):
     def is_at(cls, path: Path) -> bool:
         return path.is_file() and path.suffix.lower() in _SUFFIXES
 
-    @classmethod
-    def open(cls, path: Path, split: str, fps: float | None) -> Source:
-        return cls(path, fps)
-
     def __len__(self) -> int:
         return self._count
 
-    def pictures(self, numbers: Sequence[int]) -> Iterator[Picture]:
+    def name(self, number: int) -> str:
+        return f"frame {number}"
+
+    def contents(self, numbers: Sequence[int]) -> Iterator[Content]:
         wanted = set(numbers)
         for number, frame in enumerate(self._frames()):
             if number in wanted:
-                yield Picture(f"frame {number}", frame)
+                yield frame
 
     def _frames(self) -> Iterator[np.ndarray]:
         """uint8 [H, W, 3]."""

@@ -21,9 +21,6 @@ from training.networks.shapes import check_labels, check_shape
 
 __all__ = ["Discriminator"]
 
-LAST_SIDE = 8  # pixels of the last feature maps
-AT_LAST_SIDE = 2  # blocks
-
 
 class Block(nn.Module):
     """ReLU (not of the image), convolution, ReLU, convolution, optional halving; added to the mapped, halved input."""
@@ -77,8 +74,7 @@ class Discriminator(DiscriminatorNetwork):
         require_resolution(img_resolution)
         self.init_kwargs = init_kwargs
         self.c_dim, self.img_resolution, self.img_channels = c_dim, img_resolution, img_channels
-        halvings = block_count(img_resolution) + 2 - LAST_SIDE.bit_length() + 1
-        downs = [True] * halvings + [False] * AT_LAST_SIDE
+        downs = [True] * (block_count(img_resolution) - 1) + [False] * 2  # to 8x8, and two blocks there
         self.blocks = nn.ModuleList(
             nn.ModuleList([Block(channels if i else img_channels, channels, down, first=i == 0)])
             for i, down in enumerate(downs)

@@ -91,9 +91,6 @@ def _draw(
     if len(labels) > 1:
         keys = [axes.plot([], [], _STYLES[n % len(_STYLES)], color="black")[0] for n in range(len(labels))]
         axes.legend(keys, labels, fontsize=8, frameon=False)
-    axes.set_xlabel("kimg")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
     return Drawing(title, _data_uri(figure), f"{title}, over kimg: {', '.join(labels)}")
 
 
@@ -105,9 +102,6 @@ def draw_lines(title: str, lines: Mapping[str, Mapping[float, float]]) -> Drawin
         marker = "." if len(curve) < 40 else ""
         axes.plot(list(curve), list(curve.values()), style, color=colour, marker=marker, linewidth=1.3, label=name)
     axes.set_title(title, fontsize=10)
-    axes.set_xlabel("kimg")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return Drawing(title, _data_uri(figure), f"{title}, over kimg: {', '.join(lines)}")
 
@@ -123,7 +117,11 @@ def _figure(width: float = 4.6, height: float = 3.0) -> tuple[Any, Any]:
     except ImportError:
         raise UserError("curves need matplotlib, which is not installed: pip install matplotlib") from None
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
+    axes = figure.add_subplot()
+    axes.set_xlabel("kimg")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
 
 
 def _data_uri(figure: Any) -> str:

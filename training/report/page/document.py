@@ -14,8 +14,9 @@ from kd_plugin.errors import KDError
 from training.config import TrainConfig, resolve
 from training.report.page.curves import color, overfitting_curves, training_curves
 from training.report.page.findings import Findings, Judge, Where
-from training.report.page.pictures import evenly, file_uri, pixels_uri
+from training.report.page.pictures import evenly, file_uri
 from training.report.page.record import RunRecord
+from training.report.page.template import load_template
 from training.report.page.verdict import verdicts
 from training.resume import CONFIG
 
@@ -45,13 +46,7 @@ def render(runs: Sequence[RunRecord], where: Where | None) -> str:
     Raises:
         UserError: a package that the page needs is missing.
     """
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError:
-        raise UserError("the report needs jinja2, which is not installed: pip install jinja2") from None
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["picture"] = pixels_uri
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    template = load_template(_TEMPLATE)
     judge = None if where is None else Judge(runs, where)
     labelled = enumerate(zip(runs, names(runs), strict=True))
     shown = [_shown(run, name, color(place), judge) for place, (run, name) in labelled]
