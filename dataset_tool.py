@@ -75,7 +75,7 @@ def main() -> None:
 @script
 def convert_command(**flags: Any) -> None:
     options = options_from(Options, flags)
-    dest = Path(options.dest).expanduser()
+    dest = Path(options.dest)
     if dest.suffix.lower() != ".zip":
         raise UserError(f"--dest: '{options.dest}' was given, its name must end with .zip")
     if options.resolution is not None and not is_power_of_two(options.resolution):
@@ -84,7 +84,7 @@ def convert_command(**flags: Any) -> None:
         raise UserError(f"--dest: '{dest}' is a folder")
     require_writable(dest.parent, flag="--dest")
     dest.parent.mkdir(parents=True, exist_ok=True)
-    source = open_source(Path(options.source).expanduser(), options.split, options.fps)
+    source = open_source(Path(options.source), options.split, options.fps)
     if not options.labels:
         source.labels = source.class_names = None
     numbers = choose(len(source), options.subset, options.seed)

@@ -152,11 +152,11 @@ def place_of(table: Table, options: Options) -> Place:
         UserError: --data is no folder.
     """
     default = f"reproduction/{table.name}" + ("" if options.scale == "full" else f"-{options.scale}")
-    data = None if options.data is None else Path(options.data).expanduser()
+    data = None if options.data is None else Path(options.data)
     if data is not None and not data.is_dir():
         raise UserError(f"--data: '{options.data}' is not a folder; give the one that holds the table's data sets")
     return Place(
-        out=Path(options.out or default).expanduser().resolve(),
+        out=Path(options.out or default).resolve(),
         data=None if data is None else data.resolve(),
         teacher=_whole(options.teacher or table.teacher),
         detector=_whole(options.detector or table.detector),
@@ -166,7 +166,7 @@ def place_of(table: Table, options: Options) -> Place:
 
 def _whole(name: str) -> str:
     """A path as it is from any folder: runs start in the repository's."""
-    return str(Path(name).expanduser().resolve()) if Path(name).expanduser().is_file() else name
+    return str(Path(name).resolve()) if Path(name).is_file() else name
 
 
 def require_all(table: Table, runs: Sequence[Run], options: Options, actions: Sequence[str]) -> None:

@@ -21,7 +21,16 @@ from training.drawings import DemoSpec
 from training.losses import LOSSES
 from training.networks import MODELS, Model
 
-__all__ = ["ADA_KIMG", "ADA_KIMG_WARM", "SIZE", "TrainConfig", "preset_row", "resolve", "with_precision"]
+__all__ = [
+    "ADA_KIMG",
+    "ADA_KIMG_WARM",
+    "SIZE",
+    "TrainConfig",
+    "image_options",
+    "preset_row",
+    "resolve",
+    "with_precision",
+]
 
 ADA_KIMG = 500.0
 ADA_KIMG_WARM = 100.0  # a trained discriminator overfits sooner: ADA may adjust p faster, as in the official code
@@ -341,8 +350,7 @@ def preset_row(name: str, resolution: int, gpus: int = 1) -> dict[str, Any]:
     if name not in _PRESETS:
         raise UserError(f"--cfg: unknown preset '{name}'{nearest(name, [*_PRESETS, 'auto'])}")
     column = _PRESETS.index(name)
-    rest = {setting: _default(setting) for some in _OF_SOME.values() for setting in some}
-    return rest | _OF_SOME.get(name, {}) | {setting: values[column] for setting, values in _TABLE.items()}
+    return _some_settings(name) | {setting: values[column] for setting, values in _TABLE.items()}
 
 
 def _auto(resolution: int, ranks: int) -> dict[str, Any]:
@@ -358,6 +366,28 @@ def _auto(resolution: int, ranks: int) -> dict[str, Any]:
         "ema_kimg": batch * 10 / 32,
         "ema_rampup": 0.05,
     }
+
+
+def image_options(given: Mapping[str, Any], saved: Mapping[str, Any] | None = None) -> ImageOptions:
+    """Which images a run uses, known before they are opened. The arguments are those of `resolve`."""
+    name = _preset_of(given, saved)
+    of_preset = {} if name is None else _some_settings(name)
+    return ImageOptions.of({"data": _default("data"), **(saved or {}), **of_preset, **given})
+
+
+def _preset_of(given: Mapping[str, Any], saved: Mapping[str, Any] | None) -> str | None:
+    """The preset whose values count; None: those of `saved` do."""
+    before = saved or {}
+    if saved is not None and given.get("cfg") in (None, saved.get("cfg")):
+        return None
+    data = given.get("data", before.get("data", _default("data")))
+    return str(given.get("cfg") or ("demo" if DemoSpec.parse(data) else _default("cfg")))
+
+
+def _some_settings(name: str) -> dict[str, Any]:
+    """What only some presets set, in the preset of this name."""
+    rest = {setting: _default(setting) for some in _OF_SOME.values() for setting in some}
+    return rest | _OF_SOME.get(name, {})
 
 
 def resolve(
@@ -383,9 +413,8 @@ def resolve(
     given = dict(given)
     base: dict[str, Any] = {**saved} if saved is not None else {}
     kd_saved = dict(base.pop("kd", {}))
-    if saved is None or given.get("cfg") not in (None, saved.get("cfg")):
+    if (name := _preset_of(given, saved)) is not None:
         data = given.get("data", base.get("data", _default("data")))
-        name = given.get("cfg") or ("demo" if DemoSpec.parse(data) else _default("cfg"))
         row = preset_row(name, resolution, given.get("gpus", base.get("gpus", _default("gpus"))))
         base |= {"cfg": name, "holdout": DEMO_HOLDOUT if DemoSpec.parse(data) else _default("holdout")} | row
     # Naming one of the two augmentations replaces a preset's other one.

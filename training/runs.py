@@ -18,9 +18,9 @@ from kd_plugin.teachers import split_spec
 from torch_utils.place import Place, place_in_job
 from torch_utils.ranks import Ranks
 from training.checkpoint import SNAPSHOTS, load_snapshot
-from training.config import TrainConfig, resolve, with_precision
+from training.config import TrainConfig, image_options, resolve, with_precision
 from training.data.dataset import ImageDataset
-from training.data.image_sets import ImageOptions, open_training_set
+from training.data.image_sets import open_training_set
 from training.drawings import DemoSpec
 from training.loop import measure_what_was_missed, run
 from training.report.describe import describe
@@ -56,10 +56,8 @@ def configure(
     accepted_values(KDConfig, kd_given, "distillation option")
     require_in_range(TrainConfig, values)
     require_numbers(kd_given)
-    dataset = open_training_set(ImageOptions.of(values))
+    dataset = open_training_set(image_options(given, saved))
     config = resolve(given, kd_given, dataset.resolution, saved, variant)
-    if (config.cond, config.mirror) != (dataset.label_dim > 0, dataset.mirror):  # the preset wants them otherwise
-        dataset = open_training_set(config.images)
     require_effect(config, given, kd_given)
     return config, dataset
 
