@@ -100,7 +100,9 @@ def _of_pickle(contents: Iterable[bytes]) -> str:
     """By words in it; what torch.save writes, and official networks."""
     text = b"".join(contents)
     if b"torch_utils.persistence" in text or b"dnnlib.tflib" in text:
-        return "a network pickle of the official code, which these programs do not read"
+        return (
+            "a network pickle of the official code: --network and --resume read it, convert.py keeps it as a snapshot"
+        )
     if all(word in text for word in (b"parts", b"dataset", b"teacher", b"progress")):
         return "the state of a run: --resume takes the folder that it lies in"
     if b"_extra_state" in text and b"balances" in text:

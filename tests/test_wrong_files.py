@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import generate
 import train
 from kd_plugin.errors import command_line
 from kd_plugin.file_kinds import what_it_is
+from tests.official.stand_in import official_pickle, small_networks
 from training.drawings import DemoSpec, write_demo_set
 
 SMALL = ["--cfg=demo", "--batch=4", "--cbase=64", "--cmax=16", "--kimg=0.004", "--tick=0.004", "--snap=1"]
@@ -57,7 +57,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write("texts", b"a photo of a cat\na photo of a fish\n")
     write("cut", made["snapshot"].read_bytes()[:-100])
     write("cut_zip", made["images"].read_bytes()[:-100])
-    write("official.pkl", pickle.dumps({"G": "torch_utils.persistence"}, protocol=4))
+    write("official.pkl", official_pickle(small_networks()))
     other = io.BytesIO()
     Image.new("RGB", (4, 4)).save(other, "WEBP")
     write("webp", other.getvalue())
@@ -127,11 +127,14 @@ Flags = Callable[[dict[str, Path], Path], list[str]]
 BY_FLAG: dict[str, tuple[Flags, set[str]]] = {  # the flags with a wrong file, and the kinds that they take
     "--data": (lambda _files, path: [f"--data={path}"], {"images"}),
     "--config": (lambda files, path: [f"--data={files['images']}", f"--config={path}"], {"config"}),
-    "--resume": (lambda files, path: [f"--data={files['images']}", f"--resume={path}"], {"snapshot", "run"}),
+    "--resume": (
+        lambda files, path: [f"--data={files['images']}", f"--resume={path}"],
+        {"snapshot", "run", "official.pkl"},
+    ),
     "--kd=clip": (lambda files, path: [f"--data={files['images']}", f"--kd=clip:{path}"], set()),
     "--kd=script": (lambda files, path: [f"--data={files['images']}", f"--kd=script:{path}"], {"script"}),
     "--kd-prompts": (lambda files, path: [f"--data={files['images']}", "--kd=demo", f"--kd-prompts={path}"], {"texts"}),
-    "--network": (lambda files, path: [f"--network={path}", "--seeds=0"], {"snapshot"}),
+    "--network": (lambda files, path: [f"--network={path}", "--seeds=0"], {"snapshot", "official.pkl"}),
     "--fakes": (
         lambda files, path: [f"--fakes={path}", f"--data={files['images']}", "--detector=demo"],
         {"images"},

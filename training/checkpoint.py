@@ -24,6 +24,7 @@ from kd_plugin.file_kinds import what_it_is
 from kd_plugin.files import DAMAGED
 from training.failures import explained
 from training.networks import MODELS, GeneratorNetwork, Network, model_of
+from training.official.read import is_pickle, read_official
 
 __all__ = [
     "SNAPSHOTS",
@@ -88,6 +89,9 @@ def load_snapshot(
         raise UserError(
             f"{flag}: '{path}' {problem}; give a network-snapshot-*.safetensors file{what_it_is(Path(path))}"
         )
+    if is_pickle(path):
+        networks, meta = read_official(path, roles, flag)
+        return Snapshot({role: network.to(device) for role, network in networks.items()}, meta)
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             header = (file.metadata() or {}).get(_HEADER)

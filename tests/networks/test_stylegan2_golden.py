@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from tests.official.stand_in import official_pickle
 from training.networks.stylegan2 import Discriminator, Generator
+from training.official.read import read_official
 
 WIDTHS = {"channel_base": 1024, "channel_max": 64}
 
@@ -54,6 +56,13 @@ def test_mapping_and_truncation(official_g, numbers):
 )
 def test_images(official_g, numbers, name, options):
     assert_near(official_g(numbers["z"], numbers["c"], **options), numbers[f"G_ema_img_{name}"])
+
+
+def test_images_of_a_network_in_an_official_file(official_g, numbers, tmp_path):
+    (tmp_path / "g.pkl").write_bytes(official_pickle({"G_ema": official_g}))
+    networks, _ = read_official(tmp_path / "g.pkl", ["G_ema"])
+    images = networks["G_ema"](numbers["z"], numbers["c"], noise_mode="const", truncation_psi=0.7)
+    assert_near(images, numbers["G_ema_img_psi07"])
 
 
 @pytest.mark.parametrize(("name", "fused"), [("", True), ("_nofuse", False)])

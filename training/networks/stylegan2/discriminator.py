@@ -155,6 +155,7 @@ class Discriminator(DiscriminatorNetwork):
         conv_clamp: bound of every convolution's output; None = none. 256 keeps float16 from overflowing.
         mbstd_group_size: samples among which the minibatch statistics are taken, at most; where it does
             not divide the batch on a device, the largest smaller number that does.
+        mapping_layers: number of layers of the labels' mapping network.
 
     `init_kwargs` holds these arguments: `Discriminator(**D.init_kwargs)` is a network that takes `D.state_dict()`.
 
@@ -183,6 +184,7 @@ class Discriminator(DiscriminatorNetwork):
         num_fp16_res: int = 0,
         conv_clamp: float | None = None,
         mbstd_group_size: int = 4,
+        mapping_layers: int = 8,
     ) -> None:
         # First statement, so that locals() are the arguments and nothing else.
         init_kwargs = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
@@ -212,7 +214,7 @@ class Discriminator(DiscriminatorNetwork):
         channels = channels_at(smallest, channel_base, channel_max)
         cmap_dim = channels if c_dim > 0 else 0
         if c_dim > 0:
-            self.mapping = MappingNetwork(0, c_dim, cmap_dim, num_ws=None, w_avg_beta=None)
+            self.mapping = MappingNetwork(0, c_dim, cmap_dim, num_ws=None, num_layers=mapping_layers, w_avg_beta=None)
         reads_image = architecture == "skip" or not self.block_resolutions
         self.b4 = DiscriminatorEpilogue(
             channels, cmap_dim, smallest, img_channels, reads_image, mbstd_group_size, conv_clamp

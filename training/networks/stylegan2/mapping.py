@@ -42,8 +42,8 @@ class MappingNetwork(nn.Module):
         super().__init__()
         if z_dim == 0 and c_dim == 0:
             raise ValueError("the mapping network has no input: z_dim and c_dim are both 0.")
-        if num_layers < 1:
-            raise ValueError(f"mapping_layers={num_layers}; expected at least 1.")
+        if num_layers < (1 if z_dim > 0 else 0):
+            raise ValueError(f"mapping_layers={num_layers}; expected at least 1, or 0 where labels are the only input.")
         self.z_dim = z_dim
         self.c_dim = c_dim
         self.w_dim = w_dim

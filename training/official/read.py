@@ -1,0 +1,127 @@
+"""The networks of an official pickle, as ours. Nothing in the file is executed; see `training.official.machine`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dnnlib.errors import UserError
+from kd_plugin.file_kinds import what_it_is
+from training.networks.interface import Network
+from training.networks.stylegan2 import Discriminator, Generator
+from training.official import pytorch, tensorflow
+from training.official.contents import Part, TensorFlowNetwork, read_pickle
+from training.official.machine import Refused
+
+__all__ = ["ROLES", "is_pickle", "read_official"]
+
+ROLES = ("G", "D", "G_ema")
+MOST_BYTES = 2 << 30  # the largest official file has 0.4 GB
+_CARRIED = (str, int, float, bool, type(None))  # of the options of their data set
+
+
+def is_pickle(path: Path | str) -> bool:
+    """Whether the file starts as a pickle does."""
+    with Path(path).open("rb") as file:
+        start = file.read(2)
+    return len(start) == 2 and start[0] == 0x80 and 2 <= start[1] <= 5
+
+
+def read_official(
+    path: Path | str, roles: Iterable[str] = ROLES, flag: str = "--network"
+) -> tuple[dict[str, Network], dict[str, Any]]:
+    """Networks of stylegan2-ada-pytorch, its DiffAugment fork, stylegan3 (StyleGAN2 configuration), and of the
+    TensorFlow releases of StyleGAN2 and StyleGAN2-ADA.
+
+    Args:
+        path: of the pickle.
+        roles: which networks, among G, D and G_ema.
+        flag: for messages.
+
+    Returns:
+        The networks, on the CPU, in eval mode and without gradients; and where they come from, JSON-ready.
+
+    Raises:
+        UserError: the file is not such a pickle, or is refused; says why.
+    """
+    path = Path(path)
+    try:
+        found, meta = _content(path)
+        networks = {}
+        for role in roles:
+            if role not in found:
+                raise Refused(f"it holds {', '.join(found)}, but not {role}" if found else "it holds no networks")
+            networks[role] = _network(role, found[role])
+    except Refused as refusal:
+        raise UserError(f"{flag}: the pickle '{path}' was not read: {refusal}") from refusal
+    return networks, meta
+
+
+def _content(path: Path) -> tuple[dict[str, Part | TensorFlowNetwork], dict[str, Any]]:
+    """What stands for each network, and where they come from."""
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise Refused(f"it has {size / 1e9:.1f} GB, the largest official file has 0.4")
+    with path.open("rb") as file:
+        content = read_pickle(file, size)
+    if isinstance(content, tuple) and len(content) == 3 and all(isinstance(x, TensorFlowNetwork) for x in content):
+        version = content[0].state.get("version")
+        return dict(zip(ROLES, content, strict=True)), {"source": {"format": f"TensorFlow, version {version}"}}
+    if not isinstance(content, dict):
+        raise Refused(f"it holds no networks, but a value of the type {type(content).__name__}{what_it_is(path)}")
+    found = {role: content[role] for role in ROLES if isinstance(content.get(role), Part)}
+    return found, _origin(content)
+
+
+def _origin(content: Mapping[str, Any]) -> dict[str, Any]:
+    source: dict[str, Any] = {"format": "PyTorch"}
+    data = content.get("training_set_kwargs")
+    if isinstance(data, dict):
+        source["data"] = {name: value for name, value in data.items() if isinstance(value, _CARRIED)}
+    pipe = content.get("augment_pipe")
+    p = pipe.tensors().get("p") if isinstance(pipe, Part) else None
+    augmented = {} if p is None or p.numel() != 1 else {"augment_p": float(p)}
+    return {"source": source, **augmented}
+
+
+def _network(role: str, saved: Part | TensorFlowNetwork) -> Network:
+    """
+    Raises:
+        Refused: it cannot be one of ours.
+    """
+    module: Any = pytorch if isinstance(saved, Part) else tensorflow
+    kind: type[Network] = Discriminator if role == "D" else Generator
+    try:
+        arguments, state = (module.discriminator if role == "D" else module.generator)(saved)
+        with torch.device("meta"):  # shapes only: what the file asks for might not fit into memory
+            expected = kind(**arguments).state_dict()
+        state = _fitting(state, expected)
+        network = kind(**arguments)
+    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError, UserError) as error:
+        raise Refused(f"its {role} has options that no official network has ({str(error)[:120]})") from error
+    network.load_state_dict(state, strict=False)
+    return network.eval().requires_grad_(False)
+
+
+def _fitting(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state, if it is what a network with the state `expected` takes; filters may be missing.
+
+    Raises:
+        Refused: a tensor too many, too few, of another shape or not finite.
+    """
+    missing = [name for name in expected if name not in state and not name.endswith("resample_filter")]
+    extra = [name for name in state if name not in expected]
+    for names, what in ((missing, "lacks"), (extra, "has")):
+        if names:
+            others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise Refused(f"it {what} {ascii(names[0])[1:-1][:60]}{others}, other than this trainer's networks")
+    for name, tensor in state.items():
+        if tensor.shape != expected[name].shape:
+            raise Refused(f"{name} has shape {list(tensor.shape)}, here {list(expected[name].shape)}")
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise Refused(f"{name} holds what is not a finite number")
+    return {name: tensor.to(torch.float32).contiguous() for name, tensor in state.items()}
