@@ -8,7 +8,9 @@ from setuptools import find_packages, setup
 
 HF = "transformers>=4.45"
 SLURM = "submitit>=1.5"
+ONNX = ["onnx>=1.16", "onnxscript>=0.4"]
 HOST = ["click>=8.1", "pillow>=10.1", "ninja>=1.11", "matplotlib>=3.8", "jinja2>=3.1"]
+TEST = [*HOST, HF, SLURM, *ONNX, "onnxruntime>=1.18", "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6"]
 
 setup(
     name="kd_plugin",
@@ -33,7 +35,19 @@ setup(
         "hf": [HF],
         "open_clip": ["open_clip_torch>=2.24"],
         "slurm": [SLURM],
-        "test": [*HOST, HF, SLURM, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6"],
-        "dev": [*HOST, HF, SLURM, "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6", "ruff>=0.6", "mypy>=1.11"],
+        "onnx": ONNX,
+        "test": [*HOST, HF, SLURM, *ONNX, "onnxruntime>=1.18", "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6"],
+        "dev": [
+            *HOST,
+            HF,
+            SLURM,
+            *ONNX,
+            "onnxruntime>=1.18",
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "hypothesis>=6",
+            "ruff>=0.6",
+            "mypy>=1.11",
+        ],
     },
 )

@@ -24,6 +24,7 @@ from kd_plugin.file_kinds import what_it_is
 from kd_plugin.files import DAMAGED
 from training.failures import explained
 from training.networks import MODELS, GeneratorNetwork, Network, model_of
+from training.official.published import is_published, local_file, meant
 from training.official.read import is_pickle, read_official
 
 __all__ = [
@@ -77,17 +78,29 @@ def save_snapshot(path: Path, networks: Mapping[str, Network], meta: Mapping[str
 
 
 def load_snapshot(
-    path: Path | str, device: torch.device | str = "cpu", roles: Iterable[str] = ("G_ema",), flag: str = "--network"
+    path: Path | str,
+    device: torch.device | str = "cpu",
+    roles: Iterable[str] | None = ("G_ema",),
+    flag: str = "--network",
 ) -> Snapshot:
-    """Builds the networks of a snapshot.
+    """Builds the networks of a snapshot, of an official pickle, or of a published network by its name.
+
+    Args:
+        path: the file, a name in `PUBLISHED`, or an address.
+        device: where the networks shall be.
+        roles: which networks, among G, D and G_ema; None: all that it holds.
+        flag: for messages.
 
     Raises:
         UserError: the file is missing, damaged, no snapshot, or lacks one of `roles`; names `flag`.
     """
+    if is_published(str(path)) and not Path(path).exists():
+        path = local_file(str(path), flag)
     if not Path(path).is_file():
         problem = "is not a file" if Path(path).exists() else "does not exist"
         raise UserError(
-            f"{flag}: '{path}' {problem}; give a network-snapshot-*.safetensors file{what_it_is(Path(path))}"
+            f"{flag}: '{path}' {problem}; give a network-snapshot-*.safetensors file, an official .pkl or the name of "
+            f"a published network{what_it_is(Path(path))}{meant(str(path))}"
         )
     if is_pickle(path):
         networks, meta = read_official(path, roles, flag)
@@ -105,7 +118,7 @@ def load_snapshot(
                     f"{_FORMAT})"
                 )
             networks, model = {}, MODELS[meta.get("model", _FIRST_MODEL)]
-            for role in roles:
+            for role in meta["networks"] if roles is None else roles:
                 if role not in meta["networks"]:
                     held = ", ".join(meta["networks"])
                     raise UserError(f"{flag}: '{path}' holds {held}, but not {role}")

@@ -111,6 +111,8 @@ def _component_of_itself() -> bytes:
     return whole(network, state, text("components") + b"}" + text("x") + b"h\x05s" + b"ub", b"h\x05h\x05\x87")
 
 
+# The beginnings of the events of Python's audit that reading a file must not cause.
+WATCHED = ("exec", "compile", "import", "open", "os.", "subprocess.", "socket.", "shutil.", "marshal.", "ctypes.")
 _GOOD = "good.pkl"
 HOSTILE: dict[str, Callable[[], bytes]] = {
     # Running something.
@@ -223,7 +225,7 @@ def write_all(folder: Path) -> None:
         file.truncate(3 << 30)
 
 
-def _memory() -> float:
+def memory() -> float:
     """The most that this process has used so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -233,13 +235,12 @@ def main(folder: Path) -> None:
     from training.official.read import read_official
 
     events: list[str] = []
-    watched = ("exec", "compile", "import", "open", "os.", "subprocess.", "socket.", "shutil.", "marshal.", "ctypes.")
     read_official(folder / _GOOD)  # what is imported once is imported now
     paths = sorted(folder.glob("*.pkl"))
     outcomes = {}
-    sys.addaudithook(lambda event, arguments: events.append(event) if event.startswith(watched) else None)
+    sys.addaudithook(lambda event, arguments: events.append(event) if event.startswith(WATCHED) else None)
     for path in paths:
-        before, start = _memory(), time.perf_counter()
+        before, start = memory(), time.perf_counter()
         events.clear()
         try:
             read_official(path)
@@ -249,7 +250,7 @@ def main(folder: Path) -> None:
         seconds = time.perf_counter() - start
         seen = [event for event in events if event != "open"] + ["open"] * max(0, events.count("open") - 3)
         outcomes[path.stem] = {
-            "outcome": outcome, "events": seen, "seconds": round(seconds, 3), "MB": round(_memory() - before, 1)
+            "outcome": outcome, "events": seen, "seconds": round(seconds, 3), "MB": round(memory() - before, 1)
         }  # fmt: skip
     print(json.dumps(outcomes))
 

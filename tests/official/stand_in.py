@@ -112,8 +112,17 @@ def tensorflow_pickle(networks: Mapping[str, Network], version: int = 5) -> byte
 
 def _tensorflow(network: Network, version: int) -> Any:
     state = {name: tensor.numpy() for name, tensor in network.state_dict().items() if "resample_filter" not in name}
-    options = {"fmap_base": SMALL["channel_base"] // 2, "fmap_max": SMALL["channel_max"]}
+    options = {
+        "fmap_base": SMALL["channel_base"] // 2,
+        "fmap_max": SMALL["channel_max"],
+        "label_size": network.c_dim,
+        "resolution": network.img_resolution,
+        "num_channels": network.img_channels,
+    }
     if isinstance(network, Generator):
+        layers = network.init_kwargs["mapping_layers"]
+        options |= {"latent_size": network.z_dim, "dlatent_size": network.w_dim, "mapping_fmaps": network.w_dim}
+        options["mapping_layers"] = layers
         variables = {"dlatent_avg": state.pop("mapping.w_avg")}
         parts: dict[str, dict[str, Any]] = {"synthesis": {}, "mapping": {}}
         for name, value in state.items():
@@ -125,7 +134,8 @@ def _tensorflow(network: Network, version: int) -> Any:
     variables = dict(_judging(name.split("."), value) for name, value in state.items())
     for name in [name for name in variables if name.startswith("Mapping")]:
         variables[name] = variables[name] / 10  # their multiplier of the learning rate is ten times ours
-    return _network({**options, "mbstd_group_size": 4}, variables, {}, version)
+    options |= {"mbstd_group_size": 4, "mapping_layers": 8 if network.c_dim else 0}
+    return _network(options, variables, {}, version)
 
 
 def _mapping(name: list[str], value: np.ndarray) -> tuple[str, np.ndarray]:

@@ -67,6 +67,7 @@ class Allowance:
 
 
 _MARK = object()
+_UNEXPECTED = (TypeError, ValueError, AttributeError, LookupError, OverflowError)
 
 
 def unpickle(
@@ -176,7 +177,7 @@ class _Machine:
             raise Refused(f"it calls what is not a function{named}")
         try:
             made = function.call(*arguments)
-        except (TypeError, ValueError, AttributeError, LookupError, OverflowError) as error:
+        except _UNEXPECTED as error:
             raise Refused(f"it calls {function.name} with arguments that no official file has") from error
         self.make(made, list(arguments))
 
@@ -185,7 +186,10 @@ class _Machine:
         target = self.top(object)
         if not isinstance(target, Stateful):
             raise Refused(f"it sets the state of a {type(target).__name__}, which official files do not")
-        target.set_state(state)
+        try:
+            target.set_state(state)
+        except _UNEXPECTED as error:
+            raise Refused(f"the state of a {type(target).__name__} in it is not what official files have") from error
         self.nest(target, [state])
 
     def refer(self) -> None:

@@ -32,14 +32,15 @@ def is_pickle(path: Path | str) -> bool:
 
 
 def read_official(
-    path: Path | str, roles: Iterable[str] = ROLES, flag: str = "--network"
+    path: Path | str, roles: Iterable[str] | None = None, flag: str = "--network"
 ) -> tuple[dict[str, Network], dict[str, Any]]:
     """Networks of stylegan2-ada-pytorch, its DiffAugment fork, stylegan3 (StyleGAN2 configuration), and of the
     TensorFlow releases of StyleGAN2 and StyleGAN2-ADA.
 
     Args:
         path: of the pickle.
-        roles: which networks, among G, D and G_ema.
+        roles: which networks, among G, D and G_ema; None: all that it holds, but for a G or D that this trainer's
+            networks cannot stand for, which `meta["source"]["left_out"]` names with the reason.
         flag: for messages.
 
     Returns:
@@ -52,10 +53,15 @@ def read_official(
     try:
         found, meta = _content(path)
         networks = {}
-        for role in roles:
+        for role in ("G_ema",) if roles is None else roles:
             if role not in found:
                 raise Refused(f"it holds {', '.join(found)}, but not {role}" if found else "it holds no networks")
             networks[role] = _network(role, found[role])
+        for role in found if roles is None else ():
+            try:
+                networks[role] = networks.get(role) or _network(role, found[role])
+            except Refused as refusal:
+                meta["source"].setdefault("left_out", {})[role] = str(refusal)
     except Refused as refusal:
         raise UserError(f"{flag}: the pickle '{path}' was not read: {refusal}") from refusal
     return networks, meta

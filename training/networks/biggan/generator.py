@@ -90,7 +90,7 @@ class Generator(GeneratorNetwork):
                 "--trunc-cutoff: this network (biggan) has no layers with a latent of their own; leave it out"
             )
         check_shape("the latent z", z, (self.z_dim,))
-        c = check_labels(c, self.c_dim, len(z))
+        c = check_labels(c, self.c_dim, z.shape[0])
         h = self.linear(z.to(torch.float32) * truncation_psi).unflatten(1, (-1, FIRST, FIRST))
         for blocks in self.blocks:
             h = blocks.get_submodule("0")(h, c)
