@@ -94,6 +94,14 @@ def load_snapshot(
     Raises:
         UserError: the file is missing, damaged, no snapshot, or lacks one of `roles`; names `flag`.
     """
+    path = _file(path, flag)
+    if is_pickle(path):
+        networks, meta = read_official(path, roles, flag)
+        return Snapshot({role: network.to(device) for role, network in networks.items()}, meta)
+    return _load_ours(path, device, roles, flag)
+
+
+def _file(path: Path | str, flag: str) -> Path:
     if is_published(str(path)) and not Path(path).exists():
         path = local_file(str(path), flag)
     if not Path(path).is_file():
@@ -102,14 +110,15 @@ def load_snapshot(
             f"{flag}: '{path}' {problem}; give a network-snapshot-*.safetensors file, an official .pkl or the name of "
             f"a published network{what_it_is(Path(path))}{meant(str(path))}"
         )
-    if is_pickle(path):
-        networks, meta = read_official(path, roles, flag)
-        return Snapshot({role: network.to(device) for role, network in networks.items()}, meta)
+    return Path(path)
+
+
+def _load_ours(path: Path, device: torch.device | str, roles: Iterable[str] | None, flag: str) -> Snapshot:
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             header = (file.metadata() or {}).get(_HEADER)
             if header is None:
-                came = what_it_is(Path(path))
+                came = what_it_is(path)
                 raise UserError(f"{flag}: '{path}' is a safetensors file, but not a snapshot of this trainer{came}")
             meta = json.loads(header)
             if meta["format"] != _FORMAT:
@@ -133,7 +142,7 @@ def load_snapshot(
                 networks[role] = network.to(device).eval().requires_grad_(False)
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise UserError(
-            f"{flag}: '{path}' cannot be read as a snapshot: {first_line(error)}{what_it_is(Path(path))}"
+            f"{flag}: '{path}' cannot be read as a snapshot: {first_line(error)}{what_it_is(path)}"
         ) from error
     except UserError:
         raise

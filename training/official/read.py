@@ -52,15 +52,16 @@ def read_official(
     path = Path(path)
     try:
         found, meta = _content(path)
-        networks = {}
+        networks: dict[str, Network] = {}
         for role in ("G_ema",) if roles is None else roles:
             if role not in found:
                 raise Refused(f"it holds {', '.join(found)}, but not {role}" if found else "it holds no networks")
-            networks[role] = _network(role, found[role])
-        for role in found if roles is None else ():
+        for role in found if roles is None else roles:
             try:
-                networks[role] = networks.get(role) or _network(role, found[role])
+                networks[role] = _network(role, found[role])
             except Refused as refusal:
+                if roles is not None or role == "G_ema":
+                    raise
                 meta["source"].setdefault("left_out", {})[role] = str(refusal)
     except Refused as refusal:
         raise UserError(f"{flag}: the pickle '{path}' was not read: {refusal}") from refusal
