@@ -17,7 +17,7 @@ __all__ = ["FileTable", "open_table"]
 
 HASHED_BYTES = 256 << 20  # folders up to this size are checksummed by content
 HIDDEN = "hidden"
-SYSTEM_FILES = ("thumbs.db", "desktop.ini")
+SYSTEM_FILES = ("thumbs.db", "desktop.ini", "index.json")  # the last one is generate.py's
 
 
 class FileTable:

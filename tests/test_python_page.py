@@ -92,7 +92,10 @@ MISTAKES = {
     "train, data": (lambda: train.train(data=Path("none.zip")), "data"),
     "train, no teacher": (lambda: train.train(data="demo", kd_match=2.0), "kd_match: no teacher was given"),
     "train, processes": (lambda: train.train(data="demo", gpus=2), "gpus=2: a function trains in one process"),
-    "generate, missing": (lambda: generate.generate(network="n.safetensors"), "seeds is missing"),
+    "generate, missing": (
+        lambda: generate.generate(network="n.safetensors"),
+        "give one of seeds, count and projected_w",
+    ),
     "generate, unknown": (lambda: generate.generate(truncation=0.5), "unknown argument 'truncation'; nearest: 'trunc'"),
     "generate, number": (lambda: generate.generate(network="n", seeds="0", batch=0), "batch: 0 was given"),
     "generate, class": (lambda: generate.generate(network="n", seeds="0", class_=3), "'class': 3 is not of type str"),

@@ -32,7 +32,7 @@ __all__ = ["ImageDataset", "is_power_of_two", "is_usable", "nearest_resolution",
 
 SMALLEST_RESOLUTION, LARGEST_RESOLUTION = 4, 2**14  # of a StyleGAN2 network, and of any image that it could make
 CHECKED_AT_START = 1000  # images whose size is read before anything else happens; the others as they are decoded
-_GENERATED = re.compile(r"seed\d{4,}\.png")
+_GENERATED = re.compile(r"(seed\d{4,}|proj\d\d)[^/]*\.(png|jpg|webp)")
 _DECODERS = min(os.cpu_count() or 1, 16)  # threads
 
 
@@ -367,7 +367,7 @@ def nearest_resolution(size: tuple[int, int]) -> int:
 def _usable(names: list[str]) -> np.ndarray:
     """The numbers of all files except grids that generate.py has written beside its images."""
     beside = {name.rpartition("/")[0] for name in names if _GENERATED.fullmatch(name.rpartition("/")[2])}
-    grids = {f"{folder}/grid.png".lstrip("/") for folder in beside}
+    grids = {f"{folder}/grid.{kind}".lstrip("/") for folder in beside for kind in ("png", "jpg", "webp")}
     return np.array([number for number, name in enumerate(names) if name not in grids])
 
 

@@ -1,0 +1,316 @@
+"""Images of seeds or of given w, as files with a grid, as arrays, or as a zip."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dnnlib.cli import MOST_SEEDS, count_seeds, parse_seeds
+from dnnlib.errors import UserError
+from dnnlib.files import require_writable, write_atomic
+from kd_plugin.config.ranges import AT_LEAST_1, Range
+from kd_plugin.config.schema import option
+from training.config import SIZE
+from training.generation.files import (
+    FORMATS,
+    GRID,
+    INDEX,
+    MOST_GRID_PIXELS,
+    arrange,
+    picture,
+    save_picture,
+    write_zip,
+)
+from training.generation.inputs import NetworkOptions, Source, class_indices, open_source, read_ws, truncations
+from training.report.image_grid import to_pixels
+
+__all__ = ["Generated", "ImagesOptions", "make_images"]
+
+COLUMNS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesOptions(NetworkOptions):
+    """The flags of `images`."""
+
+    seeds: str | None = option(None, "Seeds, such as 0-31 or 1,5,7-9", metavar="SEEDS", group="Images")
+    count: int | None = option(
+        None, "The seeds 0 to N-1, for example 50000 for metrics", Range(1, MOST_SEEDS), metavar="N"
+    )
+    projected_w: str | None = option(None, "Images of the w in this file, as `project` writes it", metavar="FILE.npz")
+    class_: str | None = option(
+        None,
+        "Classes of a conditional network, by name or index: dog, 0,2 or all. With --seeds each seed has an image in "
+        "each of them, with --count they take turns",
+        key="class",
+        metavar="NAME|INDEX,...",
+        shown_default="none; with --count all",
+    )
+    trunc: str = option("1", "Truncation psi; 1: none; 0: all images are equal. Several: 0.5,0.7,1", metavar="PSI,...")
+    batch: int = option(16, "Images per batch", SIZE, metavar="N")
+    outdir: str = option(
+        "out", "Output folder for seed0000.png ..., grid.png and index.json", metavar="DIR", group="Files"
+    )
+    out: str | None = option(None, "Write a zip of PNGs instead, as train.py reads them", metavar="FILE.zip")
+    format: str = option("png", "Of the images; npz: one file with pixels, seeds and w", choices=FORMATS)
+    columns: int | None = option(
+        None,
+        "Columns of the grid",
+        AT_LEAST_1,
+        metavar="N",
+        shown_default=f"{COLUMNS}; with several psi one for each, with several classes one for each seed",
+    )
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The files that were written.
+
+    folder: that holds them, or the zip.
+    images: in the order of the grid; none in a zip or an .npz.
+    grid: None if there is none.
+    """
+
+    folder: Path
+    images: list[Path]
+    grid: Path | None
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One image: of a seed, or of row `number` of a file of w."""
+
+    number: int
+    seed: int | None
+    psi: float
+    label: int | None
+    stem: str
+
+
+def make_images(options: ImagesOptions) -> tuple[Generated, list[str]]:
+    """What was written, and notes on it.
+
+    Raises:
+        UserError: an option that is wrong, or has no effect.
+        OSError: something cannot be written.
+    """
+    _require_one_source(options)
+    psis = truncations(options.trunc)
+    source = open_source(options)
+    classes = class_indices(source.G, _classes(options, source), source.class_names)
+    ws = None if options.projected_w is None else read_ws(options.projected_w, source.G, source.device)
+    tiles = _tiles(options, source, psis, classes, 0 if ws is None else len(ws))
+    sampler = _Sampler(source, options, ws)
+    _check_format(options, source)
+    if options.out is not None:
+        return _zip(options, tiles, sampler), []
+    require_writable(options.outdir)
+    folder = Path(options.outdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = options.columns or _columns(psis, classes, len(tiles))
+    made, notes = _folder(options, folder, tiles, sampler, min(columns, len(tiles)))
+    return made, [*_remarks(options, psis), *notes, *_earlier(folder, made)]
+
+
+def _require_one_source(options: ImagesOptions) -> None:
+    given = [
+        flag
+        for flag, value in (
+            ("--seeds", options.seeds),
+            ("--count", options.count),
+            ("--projected-w", options.projected_w),
+        )
+        if value is not None
+    ]
+    if len(given) != 1:
+        came = " and ".join(given) or "none"
+        raise UserError(f"give one of --seeds, --count and --projected-w; {came} of them was given")
+    if options.projected_w is not None:
+        for flag, unused in (("--class", options.class_ is not None), ("--trunc", options.trunc != "1")):
+            if unused:
+                raise UserError(f"{flag}: has no effect on --projected-w, whose w are final; leave it out")
+    if options.out is not None and not options.out.endswith(".zip"):
+        raise UserError(f"--out: '{options.out}' was given, its name must end with .zip; --outdir names a folder")
+    if options.out is not None and options.format != "png":
+        raise UserError(f"--format={options.format}: a zip holds PNGs; leave it out, or give --outdir instead of --out")
+
+
+def _classes(options: ImagesOptions, source: Source) -> str | None:
+    """What --class says; given none, an unlabelled network has none, and projected w and a count need none."""
+    if options.class_ is None and source.G.c_dim > 0 and options.seeds is None:
+        return "all" if options.count is not None else "0"
+    return options.class_
+
+
+def _tiles(
+    options: ImagesOptions, source: Source, psis: Sequence[float], classes: Sequence[int | None], rows: int
+) -> list[Tile]:
+    if options.projected_w is not None:
+        return [Tile(number, None, 1.0, None, f"proj{number:02d}") for number in range(rows)]
+    if options.count is not None:
+        chosen = [(seed, classes[seed % len(classes)], psi) for seed in range(options.count) for psi in psis]
+        several = False
+    else:
+        seeds = parse_seeds(options.seeds or "")
+        chosen = [(seed, label, psi) for label in classes for seed in seeds for psi in psis]
+        several = len(classes) > 1
+    tiles = []
+    for number, (seed, label, psi) in enumerate(chosen):
+        named = re.sub(r"[^\w.+]+", "-", str(source.class_name(label)))
+        stem = f"seed{seed:04d}{f'-{named}' if several else ''}{f'-psi{psi:g}' if len(psis) > 1 else ''}"
+        tiles.append(Tile(number, seed, psi, label, stem))
+    return tiles
+
+
+def _columns(psis: Sequence[float], classes: Sequence[int | None], count: int) -> int:
+    if len(psis) > 1:
+        return len(psis)
+    return count // len(classes) if 1 < len(classes) < count else COLUMNS
+
+
+class _Sampler:
+    """Makes the images of tiles.
+
+    Args:
+        source: the network.
+        options: noise, truncated layers, batch.
+        ws: for tiles without seeds.
+    """
+
+    def __init__(self, source: Source, options: ImagesOptions, ws: Tensor | None) -> None:
+        self.source, self._options, self._ws = source, options, ws
+
+    def how(self, tile: Tile) -> dict[str, Any]:
+        """How it was made, for its file."""
+        if tile.seed is None:
+            return {"projected_w": Path(str(self._options.projected_w)).name, "row": tile.number}
+        return {"seed": tile.seed, "psi": tile.psi, "class": self.source.class_name(tile.label)}
+
+    @torch.no_grad()
+    def images(self, tiles: Sequence[Tile]) -> Iterator[tuple[Tile, np.ndarray, np.ndarray | None]]:
+        """Pixels uint8 [H, W, C], and w [num_ws, w_dim] of networks that have one."""
+        with tqdm(total=len(tiles), unit="img", disable=None) as bar:
+            for start in range(0, len(tiles), self._options.batch):
+                part = tiles[start : start + self._options.batch]
+                pixels, ws = self._batch(part)
+                for place, tile in enumerate(part):
+                    yield tile, pixels[place], None if ws is None else ws[place]
+                    bar.update()
+
+    def _batch(self, tiles: Sequence[Tile]) -> tuple[np.ndarray, np.ndarray | None]:
+        G: Any = self.source.G
+        if self._ws is not None:
+            ws = self._ws[[tile.number for tile in tiles]]
+        elif G.has_w:
+            ws = torch.empty(len(tiles), G.num_ws, G.w_dim, device=self.source.device)
+            for psi in {tile.psi for tile in tiles}:
+                which = [place for place, tile in enumerate(tiles) if tile.psi == psi]
+                z, c = self._inputs([tiles[place] for place in which])
+                ws[which] = G.mapping(z, c, psi, self._options.trunc_cutoff, skip_w_avg_update=True)
+        else:
+            images = [self._plain(tile) for tile in tiles]
+            return to_pixels(torch.cat(images)), None
+        return to_pixels(G.synthesis(ws, self._options.noise_mode)), ws.cpu().numpy()
+
+    def _plain(self, tile: Tile) -> Tensor:
+        """Of a network without w, one at a time: each may have its own psi."""
+        return self.source.G(*self._inputs([tile]), tile.psi, self._options.trunc_cutoff, self._options.noise_mode)
+
+    def _inputs(self, tiles: Sequence[Tile]) -> tuple[Tensor, Tensor]:
+        z = self.source.z([tile.seed or 0 for tile in tiles])
+        return z, torch.cat([self.source.label(tile.label) for tile in tiles])
+
+
+def _check_format(options: ImagesOptions, source: Source) -> None:
+    """
+    Raises:
+        UserError: see `picture`.
+    """
+    if options.format != "npz":
+        picture(np.zeros([1, 1, source.G.img_channels], np.uint8), options.format)
+
+
+def _zip(options: ImagesOptions, tiles: Sequence[Tile], sampler: _Sampler) -> Generated:
+    out = Path(str(options.out))
+    require_writable(out.parent, flag="--out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_zip(out, ((pixels, tile.label) for tile, pixels, _ in sampler.images(tiles)))
+    return Generated(out, [], None)
+
+
+def _folder(
+    options: ImagesOptions, folder: Path, tiles: Sequence[Tile], sampler: _Sampler, columns: int
+) -> tuple[Generated, list[str]]:
+    """Files of the images, their grid, and an index of both."""
+    side, as_array = sampler.source.G.img_resolution, options.format == "npz"
+    in_grid = len(tiles) * side**2 <= MOST_GRID_PIXELS and not as_array
+    kept: list[np.ndarray] = []
+    styles: list[np.ndarray] = []
+    files, index = [], []
+    for place, (tile, pixels, w) in enumerate(sampler.images(tiles)):
+        how = sampler.how(tile)
+        if as_array:
+            kept.append(pixels)
+            styles += [] if w is None else [w]
+        else:
+            files.append(folder / f"{tile.stem}.{options.format}")
+            save_picture(pixels, files[-1], how)
+            kept += [pixels] if in_grid else []
+        index.append(
+            how if as_array else {"file": files[-1].name, "row": place // columns, "column": place % columns, **how}
+        )
+    grid = folder / f"{GRID}.{options.format}" if in_grid else None
+    if as_array:
+        _save_arrays(folder / "images.npz", kept, styles, tiles)
+    if grid is not None:
+        save_picture(arrange(kept, columns), grid, {"tiles": [sampler.how(tile) for tile in tiles]})
+    about = {"network": options.network, "noise_mode": options.noise_mode, "trunc_cutoff": options.trunc_cutoff}
+    write_atomic(folder / INDEX, json.dumps({**about, "tiles": index}, indent=1))
+    too_large = not in_grid and not as_array
+    notes = [f"no grid: {len(tiles)} images of {side} pixels are more than one picture can show"] if too_large else []
+    return Generated(folder, files, grid), notes
+
+
+def _save_arrays(path: Path, images: list[np.ndarray], styles: list[np.ndarray], tiles: Sequence[Tile]) -> None:
+    arrays: dict[str, Any] = {"images": np.stack(images), "psi": np.array([tile.psi for tile in tiles])}
+    if styles:
+        arrays["w"] = np.stack(styles)
+    if tiles[0].seed is not None:
+        arrays["seed"] = np.array([tile.seed for tile in tiles])
+    if tiles[0].label is not None:
+        arrays["class"] = np.array([tile.label for tile in tiles])
+    write_atomic(path, lambda partial: np.savez(partial, **arrays))
+
+
+def _remarks(options: ImagesOptions, psis: Sequence[float]) -> list[str]:
+    """What the user may not have meant."""
+    lines = []
+    seeds = 0 if options.seeds is None else len(parse_seeds(options.seeds))
+    if 0 in psis and options.trunc_cutoff is None and max(seeds, options.count or 0) > 1:
+        lines.append("--trunc=0: every image is the average one, so all are equal; give e.g. --trunc=0.7")
+    twice = 0 if options.seeds is None else count_seeds(options.seeds) - seeds
+    if twice:
+        lines.append(f"--seeds: {twice} seeds were given more than once; each is one image")
+    return lines
+
+
+def _earlier(folder: Path, made: Generated) -> list[str]:
+    """A note on images of earlier calls beside those of this one."""
+    names = {path.name for path in made.images}
+    kinds = [path for kind in ("png", "jpg", "webp") for path in folder.glob(f"seed*.{kind}")]
+    left = sorted(path.name for path in kinds if path.name not in names)
+    if not left:
+        return []
+    return [
+        f"{folder} also holds {len(left)} images of earlier calls, such as {left[0]}; evaluate.py --fakes={folder} "
+        "counts them too"
+    ]
