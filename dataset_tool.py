@@ -23,7 +23,7 @@ from tqdm import tqdm
 from dnnlib.errors import UserError
 from dnnlib.files import require_writable, write_atomic
 from dnnlib.threads import usable_cpus
-from kd_plugin.config.click_flags import GroupedCommand, add_flags, options_from
+from kd_plugin.config.click_flags import CommandGroup, GroupedCommand, add_flags, options_from
 from kd_plugin.config.ranges import ABOVE_0, AT_LEAST_1, SEED, Range
 from kd_plugin.config.schema import option
 from training.cli import script
@@ -65,7 +65,7 @@ class Options:
     )
 
 
-@click.group(help=__doc__, context_settings={"max_content_width": 120})
+@click.group(cls=CommandGroup, help=__doc__, context_settings={"max_content_width": 120})
 def main() -> None:
     pass
 

@@ -23,33 +23,41 @@ from typing import Any
 
 import click
 
-from kd_plugin.config.click_flags import GroupedCommand, add_flags, options_from
+from kd_plugin.config.click_flags import CommandGroup, GroupedCommand, add_flags, options_from
 from training.cli import arguments_of, from_python, function, script, warn
 from training.generation.images import Generated, ImagesOptions, make_images
 from training.generation.inputs import latents
+from training.generation.interpolation import InterpolationOptions, film
+from training.generation.mixing import MixingOptions, mix_styles
+from training.generation.projection import ProjectionOptions, project_picture
 
 __all__ = ["generate", "latents", "main"]
 
 DEFAULT = "images"
+WIDE = {"max_content_width": 120}
+_MIXING = """A grid in which coarse layers come from one seed and fine ones from another.
+
+\b
+    python generate.py style-mixing --network=FILE --rows=85,100,75 --cols=55,821,1789
+"""
+_INTERPOLATION = """A film (mp4, gif, webp) of the way between seeds.
+
+\b
+    python generate.py interpolate --network=FILE --seeds=3,17,8 --out=way.mp4
+"""
+_PROJECTION = """The w whose image is nearest to a given picture.
+
+\b
+    python generate.py project --network=FILE --target=face.jpg --detector=clip
+"""
 
 
-class _Commands(click.Group):
-    """A group whose first command need not be named."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0].replace("_", "-") in self.commands:
-            args = [args[0].replace("_", "-"), *args[1:]]
-        else:
-            args = [DEFAULT, *args]
-        return super().parse_args(ctx, args)
-
-
-@click.group(cls=_Commands, context_settings={"max_content_width": 120})
+@click.group(cls=CommandGroup, default=DEFAULT, context_settings=WIDE)
 def main() -> None:
     pass
 
 
-@main.command(DEFAULT, cls=GroupedCommand, help=__doc__)
+@main.command(DEFAULT, cls=GroupedCommand, help=__doc__, context_settings=WIDE)
 @add_flags(ImagesOptions)
 @script
 def images_command(**flags: Any) -> None:
@@ -80,6 +88,35 @@ def generate(**options: Any) -> Generated:
     made, notes = make_images(from_python(ImagesOptions, _as_text(options)))
     warn(notes)
     return made
+
+
+@main.command("style-mixing", cls=GroupedCommand, help=_MIXING, context_settings=WIDE)
+@add_flags(MixingOptions)
+@script
+def mixing_command(**flags: Any) -> None:
+    made = mix_styles(options_from(MixingOptions, flags))
+    click.echo(f"{len(made.images)} images and grid.png are in {made.folder}")
+
+
+@main.command(cls=GroupedCommand, help=_INTERPOLATION, context_settings=WIDE)
+@add_flags(InterpolationOptions)
+@script
+def interpolate(**flags: Any) -> None:
+    options = options_from(InterpolationOptions, flags)
+    path, frames = film(options)
+    click.echo(f"{path}: {frames} frames, {frames / options.fps:.1f} s")
+
+
+@main.command(cls=GroupedCommand, help=_PROJECTION, context_settings=WIDE)
+@add_flags(ProjectionOptions)
+@script
+def project(**flags: Any) -> None:
+    found = project_picture(options_from(ProjectionOptions, flags))
+    click.echo(
+        f"{found.folder}: projected_w.npz, proj.png, target.png and progress.png; the distance fell from "
+        f"{found.first:.4g} to {found.last:.4g}"
+    )
+    click.echo(f"--projected-w={found.folder / 'projected_w.npz'} makes its image again")
 
 
 def _as_text(options: dict[str, Any]) -> dict[str, Any]:

@@ -46,29 +46,30 @@ def _fail(error: Exception, status: int) -> NoReturn:
     raise failure from error
 
 
-def parse_seeds(text: str) -> list[int]:
+def parse_seeds(text: str, flag: str = "--seeds") -> list[int]:
     """'0-31' or '1,5,7-9' -> the seeds, each once.
 
     Raises:
-        UserError: something else, a seed that is too large, or too many of them.
+        UserError: something else, a seed that is too large, or too many of them; names `flag`.
     """
-    if (count := count_seeds(text)) > MOST_SEEDS:
-        raise UserError(f"--seeds: {count} seeds were given, at most {MOST_SEEDS} are taken at a time")
-    return list(dict.fromkeys(itertools.chain.from_iterable(map(_range_of_seeds, text.split(",")))))
+    if (count := count_seeds(text, flag)) > MOST_SEEDS:
+        raise UserError(f"{flag}: {count} seeds were given, at most {MOST_SEEDS} are taken at a time")
+    parts = (_range_of_seeds(part, flag) for part in text.split(","))
+    return list(dict.fromkeys(itertools.chain.from_iterable(parts)))
 
 
-def count_seeds(text: str) -> int:
+def count_seeds(text: str, flag: str = "--seeds") -> int:
     """How many were given, those that were given twice counted twice."""
-    return sum(len(_range_of_seeds(part)) for part in text.split(","))
+    return sum(len(_range_of_seeds(part, flag)) for part in text.split(","))
 
 
-def _range_of_seeds(text: str) -> range:
+def _range_of_seeds(text: str, flag: str) -> range:
     text = text.strip()
     first, dash, last = text.partition("-")
     if not _is_number(first) or (dash and not _is_number(last)) or (dash and int(last) < int(first)):
-        raise UserError(f"--seeds: '{text}' is not a seed or a range of seeds; give e.g. 0-31 or 1,5,7-9")
+        raise UserError(f"{flag}: '{text}' is not a seed or a range of seeds; give e.g. 0-31 or 1,5,7-9")
     if int(last or first) > LARGEST_SEED:
-        raise UserError(f"--seeds: {last or first} was given; a seed is a number from 0 to {LARGEST_SEED}")
+        raise UserError(f"{flag}: {last or first} was given; a seed is a number from 0 to {LARGEST_SEED}")
     return range(int(first), int(last or first) + 1)
 
 

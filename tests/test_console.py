@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import evaluate
 import generate
@@ -73,3 +75,17 @@ def test_a_refusal(tmp_path: Path) -> None:
         assert status == 2, output
         assert r"\u0434\u0430\u043d" in output
         assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "missing"),
+    [
+        ("evaluate", ["--fakes=images"], "--data"),
+        ("generate", ["--seeds=0"], "--network"),
+        ("dataset_tool", ["convert", "--dest=a.zip"], "--source"),
+    ],
+)
+def test_a_flag_that_is_missing_is_named(program: str, words: list[str], missing: str) -> None:
+    result = CliRunner().invoke(importlib.import_module(program).main, words)
+    assert result.exit_code == 2
+    assert f"Missing option '{missing}'" in result.output

@@ -12,13 +12,14 @@ import click
 
 from kd_plugin.config.kd import VARIANTS, KDConfig
 from kd_plugin.config.schema import Option, from_dict, options_of, out_of_range
-from kd_plugin.errors import KDError
+from kd_plugin.errors import KDError, nearest
 from kd_plugin.errors import flag as kd_flag
 from kd_plugin.programs import print_any_text
 from kd_plugin.user_code import import_code
 
 __all__ = [
     "IMPORT_FLAG",
+    "CommandGroup",
     "GroupedCommand",
     "TrainCommand",
     "add_flags",
@@ -82,6 +83,33 @@ class GroupedCommand(click.Command):
         for heading, records in groups.items():
             with formatter.section(heading):
                 formatter.write_dl(records, col_max=32)
+
+
+class CommandGroup(click.Group):
+    """A program with several commands.
+
+    Args:
+        default: the command that need not be named; None: each must be.
+    """
+
+    def __init__(self, *args: Any, default: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._default = default
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        print_any_text()
+        return super().main(*args, **kwargs)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """`style_mixing` is `style-mixing`; flags without a command are those of the default one."""
+        named = args[0].replace("_", "-") if args else ""
+        if named in self.commands:
+            args = [named, *args[1:]]
+        elif args and not named.startswith("-"):
+            raise click.UsageError(f"there is no command '{args[0]}'{nearest(args[0], self.commands)}", ctx)
+        elif self._default is not None:
+            args = [self._default, *args]
+        return super().parse_args(ctx, args)
 
 
 def _value_is_optional(parameter: click.Parameter) -> bool:
@@ -220,8 +248,8 @@ def _click_arguments(item: Option) -> dict[str, Any]:
         "group": item.group or OTHERS,
         "type": value_type,
         "metavar": item.metavar or ("BOOL" if is_bool else None),
-        "default": None,
         "required": required,
+        **({} if required else {"default": None}),  # click takes a declared None for a value
         "help": item.help if required else f"{item.help}  [default: {default}]",
         **({"is_flag": False, "flag_value": "true"} if is_bool else {}),
     }

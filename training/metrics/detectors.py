@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from kd_plugin.teachers import TEACHERS, Teacher, load_teacher
 from kd_plugin.teachers.torchscript import load_torchscript
 from training.data.pixels import to_float
 
-__all__ = ["INCEPTION", "OFFICIAL", "VGG", "Detector", "load_detector", "load_perceptual"]
+__all__ = ["INCEPTION", "OFFICIAL", "VGG", "Detector", "load_detector", "load_perceptual", "pixel_detector"]
 
 INCEPTION = "inception"
 # The Inception-v3 of the published figures, as TorchScript, from the stylegan2-ada-pytorch project.
@@ -30,6 +30,7 @@ OFFICIAL = {
     INCEPTION: "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 }
 VGG = "vgg16"
+_PIXELS = 32  # side at which images are compared without a network
 _OFFICIAL_VGG = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/vgg16.pt"
 
 
@@ -136,27 +137,36 @@ def load_detector(spec: str | os.PathLike[str], device: torch.device | str = "cp
     raise UserError(f"--detector: '{name}' does not exist{close}; {_DETECTOR.expected}, '{INCEPTION}', or a teacher")
 
 
-def load_perceptual(spec: str, device: torch.device | str = "cpu") -> Detector:
+def load_perceptual(spec: str, device: torch.device | str = "cpu", flag: str = _LPIPS.flag) -> Detector:
     """The network of path lengths: `vgg16`, the official one, or a TorchScript file that is called like it.
 
     Raises:
-        UserError: it cannot be found, read or called.
+        UserError: it cannot be found, read or called; names `flag`.
     """
-    where = torch.device(device)
+    where, contract = torch.device(device), replace(_LPIPS, flag=flag)
     try:
-        path = Path(spec) if Path(spec).is_file() or spec != VGG else _fetch(_OFFICIAL_VGG, f"--lpips={VGG}")
+        path = Path(spec) if Path(spec).is_file() or spec != VGG else _fetch(_OFFICIAL_VGG, f"{flag}={VGG}")
     except KDError as error:
         raise UserError(str(error)) from None
     if not path.is_file():
-        raise UserError(f"--lpips: '{spec}' does not exist; {_LPIPS.expected}, or '{VGG}'")
-    network = _read(path, where, _LPIPS)
+        raise UserError(f"{flag}: '{spec}' does not exist; {contract.expected}, or '{VGG}'")
+    network = _read(path, where, contract)
 
     def features(images: Tensor) -> Any:
         return network(images.float(), resize_images=False, return_lpips=True)
 
     name = VGG if spec == VGG else path.stem
-    width = _width_of(name, features, where, _LPIPS)
-    return Detector(name, sha256_of(path), width, where, features, flag=_LPIPS.flag)
+    width = _width_of(name, features, where, contract)
+    return Detector(name, sha256_of(path), width, where, features, flag=flag)
+
+
+def pixel_detector(device: torch.device) -> Detector:
+    """Compares images without a network: their pixels, reduced to a small size."""
+
+    def features(pixels: Tensor) -> Tensor:
+        return torch.nn.functional.interpolate(to_float(pixels), (_PIXELS, _PIXELS), mode="area").flatten(1)
+
+    return Detector(f"pixels at {_PIXELS}x{_PIXELS}", "", 3 * _PIXELS**2, device, features)
 
 
 def _from_file(path: Path, name: str, device: torch.device) -> Detector:

@@ -18,8 +18,8 @@ from training.checkpoint import load_snapshot
 from training.config import TrainConfig
 from training.data.dataset import ImageDataset
 from training.data.image_sets import ImageOptions, open_held_out, open_training_set
-from training.data.pixels import to_float
 from training.metrics import Detector, GeneratedImages, load_detector
+from training.metrics.detectors import pixel_detector
 from training.metrics.neighbours import Copying, copying, nearest, nearest_others
 from training.metrics.pairs import Closest
 from training.metrics.samples import BATCH, real_sample
@@ -30,7 +30,6 @@ __all__ = ["Findings", "Judge", "Pair", "Where"]
 
 SHOWN = 16  # pairs of each kind
 FEWEST = 20  # images that a statement about copies is calibrated on
-_PIXELS = 32  # side at which images are compared without a network
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ class Judge:
             self.detector = teacher
             self.note = "It trained runs shown here, which flatters them: trust the pictures more, or give --detector. "
         else:
-            self.detector = _pixels(where.device)
+            self.detector = pixel_detector(where.device)
             self.note = "" if taught is None else f"{_teacher_of(taught)} cannot be loaded. "
 
     def examine(self, run: RunRecord) -> Findings:
@@ -216,13 +215,6 @@ def _teacher_of(run: RunRecord) -> str | None:
 
 def _pair(train: ImageDataset, unit: float, index: int, distance: float, sample: np.ndarray) -> Pair:
     return Pair(sample, train.gather(np.array([index]))[0][0], train.file_name(index), distance / unit)
-
-
-def _pixels(device: torch.device) -> Detector:
-    def features(pixels: Tensor) -> Tensor:
-        return torch.nn.functional.interpolate(to_float(pixels), (_PIXELS, _PIXELS), mode="area").flatten(1)
-
-    return Detector(f"pixels at {_PIXELS}x{_PIXELS}", "", 3 * _PIXELS**2, device, features)
 
 
 def _images_of(run: RunRecord, moved_to: str | None) -> tuple[ImageDataset, ImageDataset | None]:

@@ -1,0 +1,211 @@
+"""Films of the way between seeds: straight in w, or along the sphere in z."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from dnnlib.cli import parse_seeds
+from dnnlib.errors import UserError
+from dnnlib.files import require_writable, write_atomic
+from kd_plugin.config.ranges import Range
+from kd_plugin.config.schema import option
+from training.config import SIZE
+from training.generation.files import picture
+from training.generation.inputs import NetworkOptions, Source, class_indices, open_source, require_w, the_psi
+from training.report.image_grid import to_pixels
+
+__all__ = ["InterpolationOptions", "film", "lerp", "slerp"]
+
+ENDINGS = (".mp4", ".gif", ".webp")
+SPACES = ("w", "z")
+MOST_FRAMES = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpolationOptions(NetworkOptions):
+    """The flags of `interpolate`."""
+
+    seeds: str = option(MISSING, "Seeds on the way, in this order, such as 3,17,8", metavar="SEEDS", group="Film")
+    class_: str | None = option(
+        None,
+        "Class of a conditional network; one for each seed: the way leads from class to class",
+        key="class",
+        metavar="NAME|INDEX,...",
+        shown_default="none",
+    )
+    trunc: str = option("1", "Truncation psi", metavar="PSI")
+    space: str | None = option(
+        None,
+        "Where the way is: w, on straight lines; or z, on the sphere",
+        choices=SPACES,
+        shown_default="w if the network has one",
+    )
+    frames: int = option(60, "From one seed to the next", Range(1, MOST_FRAMES), metavar="N")
+    loop: bool = option(True, "Lead back to the first seed")
+    fps: int = option(30, "Frames a second", Range(1, 120), metavar="N")
+    zoom: int = option(1, "Each pixel becomes N x N, for small networks", Range(1, 64), metavar="N")
+    batch: int = option(16, "Images per batch", SIZE, metavar="N")
+    out: str = option("interpolation.mp4", "The film: .mp4, .gif or .webp", metavar="FILE", group="Files")
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One row for each frame: z and labels, or w."""
+
+    z: Tensor | None
+    c: Tensor
+    ws: Tensor | None
+
+
+def film(options: InterpolationOptions) -> tuple[Path, int]:
+    """The file, and its number of frames.
+
+    Raises:
+        UserError: a wrong option; a package is missing.
+        OSError: the file cannot be written.
+    """
+    out = Path(options.out)
+    if out.suffix.lower() not in ENDINGS:
+        raise UserError(f"--out: '{options.out}' was given, its name must end with .mp4, .gif or .webp")
+    if out.suffix.lower() == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise UserError("--out: an .mp4 needs imageio-ffmpeg; pip install imageio-ffmpeg, or give a .gif or .webp")
+    seeds = parse_seeds(options.seeds)
+    if len(seeds) < 2:
+        raise UserError(f"--seeds: '{options.seeds}' was given; a way leads from one seed to another, give e.g. 3,17")
+    count = options.frames * (len(seeds) if options.loop else len(seeds) - 1)
+    count += 0 if options.loop else 1  # the last seed
+    if count > MOST_FRAMES:
+        raise UserError(f"--frames: {count} frames in all were asked for, at most {MOST_FRAMES} are made")
+    psi = the_psi(options.trunc)
+    source = open_source(options)
+    space = options.space or ("w" if source.G.has_w else "z")
+    if space == "w":
+        require_w(source.G, "--space=w")
+    picture(np.zeros([1, 1, source.G.img_channels], np.uint8), "jpg")  # films have no transparency
+    require_writable(out.parent, flag="--out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    way = _way(options, source, seeds, psi, space)
+    write_atomic(out, lambda partial: _write(partial, _frames(options, source, way, psi, count), options))
+    return out, count
+
+
+@torch.no_grad()
+def _way(options: InterpolationOptions, source: Source, seeds: Sequence[int], psi: float, space: str) -> _Way:
+    z = source.z(seeds)
+    c = _labels(options, source, seeds)
+    if space == "w":
+        G: Any = source.G
+        ws = G.mapping(z, c, psi, options.trunc_cutoff, skip_w_avg_update=True)
+        return _Way(None, c, _along(ws, options.frames, options.loop, lerp))
+    return _Way(_along(z, options.frames, options.loop, slerp), _along(c, options.frames, options.loop, lerp), None)
+
+
+def _labels(options: InterpolationOptions, source: Source, seeds: Sequence[int]) -> Tensor:
+    """[len(seeds), c_dim].
+
+    Raises:
+        UserError: neither one class nor one for each seed.
+    """
+    given = (options.class_ or "").split(",")
+    if source.G.c_dim > 0 and len(given) > 1 and options.class_ not in source.class_names:
+        found = [class_indices(source.G, part.strip(), source.class_names)[0] for part in given]
+    else:
+        found = class_indices(source.G, options.class_, source.class_names)
+    if len(found) == 1:
+        found *= len(seeds)
+    if len(found) != len(seeds):
+        raise UserError(f"--class: {len(found)} classes for {len(seeds)} seeds; give one, or one for each seed")
+    return torch.cat([source.label(index) for index in found])
+
+
+def _along(points: Tensor, frames: int, loop: bool, between: Any) -> Tensor:
+    """Points on the way: `frames` from each to the next, the start included; without a loop the last one too."""
+    following = points.roll(-1, 0)
+    pieces = [
+        between(start, end, frame / frames)
+        for start, end in zip(points[: None if loop else -1], following, strict=False)
+        for frame in range(frames)
+    ]
+    return torch.stack(pieces if loop else [*pieces, points[-1]])
+
+
+def lerp(start: Tensor, end: Tensor, share: float) -> Tensor:
+    """On the straight line."""
+    return torch.lerp(start, end, share)
+
+
+def slerp(start: Tensor, end: Tensor, share: float) -> Tensor:
+    """On the arc between two directions, the length changing evenly; straight where they (nearly) agree or oppose.
+
+    Args:
+        start, end: vectors [F].
+        share: 0 = start, 1 = end.
+
+    Source: Shoemake 1985; for latents of generators, White 2016 (arXiv 1609.04468).
+    """
+    lengths = start.norm(), end.norm()
+    directions = start / lengths[0].clamp_min(1e-12), end / lengths[1].clamp_min(1e-12)
+    angle = torch.arccos((directions[0] @ directions[1]).clamp(-1, 1))
+    if angle.sin() < 1e-4:
+        return lerp(start, end, share)
+    direction = torch.sin((1 - share) * angle) * directions[0] + torch.sin(share * angle) * directions[1]
+    return direction / angle.sin() * torch.lerp(*lengths, share)
+
+
+@torch.no_grad()
+def _frames(options: InterpolationOptions, source: Source, way: _Way, psi: float, count: int) -> Iterator[np.ndarray]:
+    """uint8 [H, W, 3]."""
+    G: Any = source.G
+    for start in tqdm(range(0, count, options.batch), unit="batch", disable=None):
+        part = slice(start, start + options.batch)
+        if way.ws is not None:
+            images = G.synthesis(way.ws[part], options.noise_mode)
+        else:
+            assert way.z is not None
+            images = G(way.z[part], way.c[part], psi, options.trunc_cutoff, options.noise_mode)
+        for pixels in to_pixels(images):
+            large = pixels.repeat(options.zoom, 0).repeat(options.zoom, 1)
+            yield large.repeat(3, 2) if large.shape[2] == 1 else large
+
+
+def _write(path: Path, frames: Iterator[np.ndarray], options: InterpolationOptions) -> None:
+    if path.suffix.lower() == ".mp4":
+        _write_mp4(path, frames, options.fps)
+        return
+    pictures = (Image.fromarray(frame) for frame in frames)
+    rest: dict[str, Any] = {"quality": 90} if path.suffix.lower() == ".webp" else {}
+    first = next(pictures)
+    loop: dict[str, Any] = {"loop": 0} if options.loop else {}
+    first.save(path, save_all=True, append_images=pictures, duration=round(1000 / options.fps), **loop, **rest)
+
+
+def _write_mp4(path: Path, frames: Iterator[np.ndarray], fps: int) -> None:
+    import imageio_ffmpeg
+
+    first = next(frames)
+    writer = imageio_ffmpeg.write_frames(
+        str(path),
+        (first.shape[1], first.shape[0]),
+        fps=fps,
+        macro_block_size=2,
+        quality=None,
+        output_params=["-crf", "17"],
+        ffmpeg_log_level="error",
+    )
+    try:
+        writer.send(None)
+        for frame in itertools.chain([first], frames):
+            writer.send(np.ascontiguousarray(frame))
+    finally:
+        writer.close()
