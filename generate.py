@@ -30,6 +30,7 @@ from training.generation.inputs import latents
 from training.generation.interpolation import InterpolationOptions, film
 from training.generation.mixing import MixingOptions, mix_styles
 from training.generation.projection import ProjectionOptions, project_picture
+from training.generation.ui import UiOptions, serve
 
 __all__ = ["generate", "latents", "main"]
 
@@ -49,6 +50,13 @@ _PROJECTION = """The w whose image is nearest to a given picture.
 
 \b
     python generate.py project --network=FILE --target=face.jpg --detector=clip
+"""
+_UI = """A page in the browser: seeds, truncation, the way between two seeds, the nearest training image.
+
+\b
+    python generate.py ui --network=FILE
+
+It needs gradio: pip install 'gradio>=6'
 """
 
 
@@ -117,6 +125,13 @@ def project(**flags: Any) -> None:
         f"{found.first:.4g} to {found.last:.4g}"
     )
     click.echo(f"--projected-w={found.folder / 'projected_w.npz'} makes its image again")
+
+
+@main.command(cls=GroupedCommand, help=_UI, context_settings=WIDE)
+@add_flags(UiOptions)
+@script
+def ui(**flags: Any) -> None:
+    serve(options_from(UiOptions, flags), click.echo)
 
 
 def _as_text(options: dict[str, Any]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ setup(
         "open_clip": ["open_clip_torch>=2.24"],
         "slurm": [SLURM],
         "onnx": ONNX,
+        "ui": ["gradio>=6"],
         "test": [*HOST, HF, SLURM, *ONNX, "onnxruntime>=1.18", "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6"],
         "dev": [
             *HOST,
