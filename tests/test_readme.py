@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import convert
 import evaluate
 import generate
 import kd_plugin
@@ -34,7 +35,20 @@ SCRIPTS: dict[str, click.Command] = {
     "generate.py": generate.main,
     "evaluate.py": evaluate.main,
     "report.py": report.main,
+    "convert.py": convert.main,
 }
+
+
+def understood(script: click.Command, words: list[str]) -> None:
+    """
+    Raises:
+        click.UsageError: a flag that does not exist, or does not take its value.
+    """
+    context = script.make_context(words[0], words[1:])
+    if isinstance(script, click.Group):
+        name, command, rest = script.resolve_command(context, [*context._protected_args, *context.args])
+        assert command is not None
+        command.make_context(name, rest)
 
 
 def test_the_users_command_is_named() -> None:
@@ -49,8 +63,16 @@ def test_a_command_is_understood(command: str) -> None:
     if program == "make":
         assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
     else:
-        script = SCRIPTS[rest[0]]
-        script.make_context(rest[0], rest[1:])  # raises UsageError
+        understood(SCRIPTS[rest[0]], rest)
+
+
+PAGE = (ROOT / "docs/generate.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("line", re.findall(r"^python (.+)$", PAGE, re.MULTILINE))
+def test_a_command_on_networks_is_understood(line: str) -> None:
+    words = shlex.split(re.split(r" {3,}", line)[0])
+    understood(SCRIPTS[words[0]], words)
 
 
 def test_the_demo_is_the_command_that_the_trainer_names() -> None:
