@@ -16,6 +16,7 @@ __all__ = ["Allowance", "Allowed", "Refused", "Stateful", "unpickle"]
 
 MOST_OPERATIONS = 1_000_000  # the largest official file has about 100,000
 MOST_LEVELS = 100  # containers within containers
+MOST_WAITING = 10_000  # values on the stack: some for each level
 MOST_BITS = 128  # of an integer
 _SHOWN = 60  # characters of a name from the file, in messages
 
@@ -139,7 +140,7 @@ class _Machine:
         """Notes that `container` holds `parts`, and returns it."""
         deepest = max((self._levels[id(part)][0] for part in parts if id(part) in self._levels), default=0)
         level = max(deepest + 1, self._levels.get(id(container), (0,))[0])
-        if level > MOST_LEVELS:
+        if level > MOST_LEVELS or len(self._stack) > MOST_WAITING:
             raise Refused(f"its containers are nested more than {MOST_LEVELS} levels deep")
         self._levels[id(container)] = (level, container)
         return container
