@@ -283,3 +283,17 @@ def test_from_python(there: Path, snapshot: Path) -> None:
     assert json.dumps(load_snapshot(made).meta) == json.dumps(load_snapshot(snapshot).meta)
     with pytest.raises(UserError, match=r"^to='official': give repo="):
         convert.convert(file=snapshot, to="official", out=there / "a.pkl")
+
+
+def test_a_run_starts_from_an_official_pickle(run_train: Callable[..., Any], tmp_path: Path) -> None:
+    """On the fly, and with everything taken over where the sizes agree."""
+    assert run_train("--kimg=0.004").exit_code == 0
+    (first,) = (tmp_path / "runs").glob("00000-*/network-snapshot-*.safetensors")
+    networks = load_snapshot(first, roles=ROLES).networks
+    (tmp_path / "official.pkl").write_bytes(official_pickle(networks))
+    result = run_train("--kimg=0.004", f"--resume={tmp_path / 'official.pkl'}")
+    assert result.exit_code == 0, result.output
+    for role in ROLES:
+        assert f"{role}: 100.0% of the weights taken over" in result.output
+    result = run_train("--kimg=0.004", "--cmax=8", f"--resume={tmp_path / 'official.pkl'}")
+    assert "the snapshot has --cmax=64, this run 8; to take over all, give --cmax=64" in result.output
