@@ -8,9 +8,10 @@ from setuptools import find_packages, setup
 
 HF = "transformers>=4.45"
 SLURM = "submitit>=1.5"
+VIDEO = "imageio-ffmpeg>=0.5"
 ONNX = ["onnx>=1.16", "onnxscript>=0.4"]
 HOST = ["click>=8.1", "pillow>=10.1", "ninja>=1.11", "matplotlib>=3.8", "jinja2>=3.1"]
-TEST = [*HOST, HF, SLURM, *ONNX, "onnxruntime>=1.18", "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6"]
+TEST = [*HOST, HF, SLURM, VIDEO, *ONNX, "onnxruntime>=1.18", "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6"]
 
 setup(
     name="kd_plugin",
@@ -36,6 +37,7 @@ setup(
         "open_clip": ["open_clip_torch>=2.24"],
         "slurm": [SLURM],
         "onnx": ONNX,
+        "video": [VIDEO],
         "ui": ["gradio>=6"],
         "test": [*HOST, HF, SLURM, *ONNX, "onnxruntime>=1.18", "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6"],
         "dev": [

@@ -200,7 +200,8 @@ def test_lmdb(tmp_path: Path) -> None:
 
 
 def test_video(tmp_path: Path) -> None:
-    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    import imageio_ffmpeg as ffmpeg
+
     path = tmp_path / "clip.mp4"
     writer = ffmpeg.write_frames(str(path), (32, 32), fps=10, codec="libx264", quality=10, macro_block_size=1)
     writer.send(None)
