@@ -10,6 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+import convert
 import evaluate
 import generate
 import report
@@ -22,20 +23,41 @@ from kd_plugin.errors import flag
 from kd_plugin.probe.__main__ import Options as ProbeOptions
 from kd_plugin.probe.__main__ import main as probe
 from training.config import TrainConfig
+from training.generation.images import ImagesOptions
+from training.generation.interpolation import InterpolationOptions
+from training.generation.mixing import MixingOptions
+from training.generation.projection import ProjectionOptions
+from training.generation.ui import UiOptions
 
 # What each program cannot do without; never reached, as numbers are looked at first.
 NEEDED = {
     "train": ["--data=none.zip", "--kd=demo"],
-    "generate": ["--network=none.safetensors", "--seeds=0"],
+    "generate images": ["--network=none.safetensors", "--seeds=0"],
+    "generate interpolate": ["--network=none.safetensors", "--seeds=0,1"],
+    "generate style-mixing": ["--network=none.safetensors", "--rows=0", "--cols=1"],
+    "generate project": ["--network=none.safetensors", "--target=none.png"],
+    "generate ui": ["--network=none.safetensors"],
+    "convert": ["none.pkl"],
     "evaluate": ["--network=none.safetensors", "--data=none.zip"],
     "report": ["none.d"],
     "probe": ["--data=none.zip"],
 }
-PROGRAMS: dict[str, Any] = {"train": train, "generate": generate, "evaluate": evaluate, "report": report}
+PROGRAMS: dict[str, Any] = {
+    "train": train.main,
+    **{f"generate {name}": command for name, command in generate.main.commands.items()},
+    "evaluate": evaluate.main,
+    "report": report.main,
+    "convert": convert.main,
+}
 RECORDS = [
     ("train", TrainConfig, plain_flag),
     ("train", KDConfig, flag),
-    ("generate", generate.Options, plain_flag),
+    ("generate images", ImagesOptions, plain_flag),
+    ("generate interpolate", InterpolationOptions, plain_flag),
+    ("generate style-mixing", MixingOptions, plain_flag),
+    ("generate project", ProjectionOptions, plain_flag),
+    ("generate ui", UiOptions, plain_flag),
+    ("convert", convert.Options, plain_flag),
     ("evaluate", evaluate.Options, plain_flag),
     ("report", report.Options, plain_flag),
     ("probe", ProbeOptions, plain_flag),
@@ -62,7 +84,7 @@ def takes(item: Option, text: str) -> bool:
 
 
 def call(program: str, arguments: list[str]) -> tuple[int, str]:
-    command: click.Command = PROGRAMS[program].main
+    command: click.Command = PROGRAMS[program]
     result = CliRunner().invoke(command, arguments)
     assert isinstance(result.exception, SystemExit | None), result.exception  # no traceback
     return result.exit_code, result.output
@@ -90,8 +112,8 @@ def test_a_number_that_a_flag_cannot_take(
 def test_there_is_no_other_numeric_flag() -> None:
     """Each one has a range: a flag that is added outside the records would not be looked at above."""
     known = {(program, name) for program, name, _ in NUMERIC}
-    for program, module in PROGRAMS.items():
-        for parameter in module.main.params:
+    for program, command in PROGRAMS.items():
+        for parameter in command.params:
             numbers = isinstance(parameter.type, click.types.IntParamType | click.types.FloatParamType)
             if numbers and (program, parameter.opts[0]) not in known:
                 assert parameter.opts == ["--kd-probe"], parameter.opts
@@ -99,7 +121,7 @@ def test_there_is_no_other_numeric_flag() -> None:
 
 @pytest.mark.parametrize("text", ["-1", "4294967296", "0-4294967295", "", "1,,2", "nan", "²", "9" * 400])
 def test_seeds(text: str) -> None:
-    status, output = call("generate", ["--network=none.safetensors", f"--seeds={text}"])
+    status, output = call("generate images", ["--network=none.safetensors", f"--seeds={text}"])
     assert status == 2
     assert "--seeds: " in output
 

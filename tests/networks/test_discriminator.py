@@ -120,7 +120,7 @@ def test_copies(small_d, images):
     for other in (copy.deepcopy(small_d), pickle.loads(pickle.dumps(small_d)), rebuilt):
         assert torch.equal(other(images), logits)
         assert other.init_kwargs == small_d.init_kwargs
-    optional = {"architecture", "channel_base", "num_fp16_res", "conv_clamp", "mbstd_group_size"}
+    optional = {"architecture", "channel_base", "num_fp16_res", "conv_clamp", "mbstd_group_size", "mapping_layers"}
     assert set(small_d.init_kwargs) == set(SIZES) | optional
 
 

@@ -134,6 +134,8 @@ def _require_one_source(options: ImagesOptions) -> None:
     if len(given) != 1:
         came = " and ".join(given) or "none"
         raise UserError(f"give one of --seeds, --count and --projected-w; {came} of them was given")
+    if options.seeds is not None:
+        parse_seeds(options.seeds)  # before the network is opened
     if options.projected_w is not None:
         for flag, unused in (("--class", options.class_ is not None), ("--trunc", options.trunc != "1")):
             if unused:

@@ -78,8 +78,6 @@ def film(options: InterpolationOptions) -> tuple[Path, int]:
     out = Path(options.out)
     if out.suffix.lower() not in ENDINGS:
         raise UserError(f"--out: '{options.out}' was given, its name must end with .mp4, .gif or .webp")
-    if out.suffix.lower() == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
-        raise UserError("--out: an .mp4 needs imageio-ffmpeg; pip install imageio-ffmpeg, or give a .gif or .webp")
     seeds = parse_seeds(options.seeds)
     if len(seeds) < 2:
         raise UserError(f"--seeds: '{options.seeds}' was given; a way leads from one seed to another, give e.g. 3,17")
@@ -92,6 +90,8 @@ def film(options: InterpolationOptions) -> tuple[Path, int]:
     space = options.space or ("w" if source.G.has_w else "z")
     if space == "w":
         require_w(source.G, "--space=w")
+    if out.suffix.lower() == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise UserError("--out: an .mp4 needs imageio-ffmpeg; pip install imageio-ffmpeg, or give a .gif or .webp")
     picture(np.zeros([1, 1, source.G.img_channels], np.uint8), "jpg")  # films have no transparency
     require_writable(out.parent, flag="--out")
     out.parent.mkdir(parents=True, exist_ok=True)
