@@ -102,7 +102,7 @@ def draw_lines(title: str, lines: Mapping[str, Mapping[float, float]]) -> Drawin
         marker = "." if len(curve) < 40 else ""
         axes.plot(list(curve), list(curve.values()), style, color=colour, marker=marker, linewidth=1.3, label=name)
     axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend(fontsize=7, frameon=False, handlelength=3.5, loc="center left", bbox_to_anchor=(1, 0.5))
     return Drawing(title, _data_uri(figure), f"{title}, over kimg: {', '.join(lines)}")
 
 
