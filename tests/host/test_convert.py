@@ -79,7 +79,7 @@ def test_a_discriminator_that_is_not_ours_does_not_stop_the_generator(
     result = run("odd.pkl")
     assert result.exit_code == 0, result.output
     assert "holds G, G_ema" in result.output
-    assert "D is left out: its D has options that no official network has" in result.output
+    assert "D is left out: its D has mbstd_group_size many, which no official network has" in result.output
     with pytest.raises(UserError, match="holds G, G_ema, but not D"):
         load_snapshot("odd.safetensors", roles=ROLES)
 

@@ -216,6 +216,62 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 }
 
 
+# The same object in many places: little to write, much to walk, hash, copy or print.
+HOSTILE |= {
+    "a set of shared tuples": lambda: whole(called("builtins", "set", b"](" + _shared_tuples(60) + b"e")),
+    "a set of numbers that hash alike": lambda: whole(
+        called("builtins", "set", b"](" + b"".join(_long(((1 << 61) - 1) * i) for i in range(1, 1000)) + b"e")
+    ),
+    "sets of one list": lambda: whole(
+        *(named("builtins", "set"), b"q\x00](", b"".join(text(f"k{i}") for i in range(10_000)), b"eq\x01"),
+        b"h\x00h\x01\x85R" * 3000,
+    ),
+    "a dtype of shared tuples": lambda: whole(called("numpy", "dtype", _shared_tuples(60))),
+    "a version of shared lists": lambda: whole(_tensorflow(version=_shared_tuples(60)), b"q\x09h\x09h\x09\x87"),
+    "a version of deep lists": lambda: whole(
+        _tensorflow(version=b"]q\x02" + b"]q\x03h\x02h\x03aq\x02" * 5_000), b"q\x09h\x09h\x09\x87"
+    ),
+    "a network in text": lambda: whole(
+        named("dnnlib.tflib.network", "Network"), text("abc"), b"\x85R", b"q\x01h\x01h\x01\x87"
+    ),
+    "an architecture of shared tuples": lambda: _networks(
+        _part(state=b"}" + text("architecture") + _shared_tuples(60) + b"s")
+    ),
+    "modules in many places": lambda: _networks(_part(state=_shared_modules(8, 20))),
+    "an augmentation in many places": lambda: whole(
+        b"}", text("augment_pipe"), _part("AugmentPipe", _shared_modules(8, 20)), b"s"
+    ),
+    "components in many places": lambda: whole(
+        named("dnnlib.tflib.network", "Network"), b")\x81}(", text("version"), b"K\x05", text("components"), b"}(",
+        text("c0"), _tensorflow(), b"q\x08", *(text(f"c{i}") + b"h\x08" for i in range(1, 200)), b"uub",
+        b"q\x09h\x09h\x09\x87",
+    ),
+    "a module of a tensor": lambda: _networks(
+        _part(state=b"}" + text("_modules") + _tensor(_ints(2), _ints(1)) + b"s")
+    ),
+    "a class with escape sequences": lambda: _networks(_part("A\x1b]0;x\x07\nfake: line")),
+    "a class of a megabyte": lambda: _networks(_part("A" * 1_000_000)),
+}  # fmt: skip
+
+
+def _shared_tuples(levels: int) -> bytes:
+    """(t, t) of t = (u, u) of u = ...: 2^levels values to whoever walks them."""
+    return b")" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(100, 100 + levels))
+
+
+def _shared_modules(levels: int, places: int) -> bytes:
+    state = b"}"
+    for level in range(levels):
+        names = b"".join(text(f"m{i}") + b"h%c" % (200 + level) for i in range(places))
+        state = _part(state=state) + b"q%c0}" % (200 + level) + text("_modules") + b"}(" + names + b"us"
+    return state
+
+
+def _tensorflow(version: bytes = b"K\x05") -> bytes:
+    state = text("version") + version + text("variables") + b"]" + text("static_kwargs") + b"}"
+    return named("dnnlib.tflib.network", "Network") + b")\x81}(" + state + b"ub"
+
+
 def write_all(folder: Path) -> None:
     (folder / _GOOD).write_bytes(official_pickle(small_networks()))
     for name, make in HOSTILE.items():

@@ -59,11 +59,15 @@ class _Saved:
 
 def saved(module: nn.Module, extra: Mapping[str, Any] | None = None) -> _Saved:
     modules = {name: saved(child) for name, child in module.named_children()}
-    attributes: dict[str, Any] = {"activation": getattr(module, "activation", "lrelu"), "weight_gain": np.float64(0.5)}
+    attributes: dict[str, Any] = {"scalar": np.float64(0.5)}
+    if hasattr(module, "activation") or isinstance(module, SynthesisLayer):
+        attributes["activation"] = getattr(module, "activation", "lrelu")
+    if hasattr(module, "weight_gain"):
+        attributes["weight_gain"] = np.float64(module.weight_gain)  # type: ignore[arg-type]
     for name in ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "use_noise", "conv_clamp", "bias_gain"):
         if hasattr(module, name):
             attributes[name] = getattr(module, name)
-    if isinstance(module, (SynthesisBlock, SynthesisLayer)):
+    if isinstance(module, SynthesisBlock):
         attributes["architecture"] = "skip"
     if hasattr(module, "dtype"):
         attributes["use_fp16"] = module.dtype == torch.float16

@@ -56,7 +56,7 @@ def test_it_is_refused_and_nothing_runs(outcomes: dict[str, Any], name: str) -> 
         ("INST", "the operation INST"),
         ("a persistent id", "persistent id"),
         ("tuples 500,000 deep", "nested more than"),
-        ("lists 400,000 deep", "nested more than"),
+        ("lists 400,000 deep", "wait to be put together"),
         ("two million operations", "more than 1000000 operations"),
         ("numbers unpacked a thousand times", "more numbers than it has bytes"),
         ("a tensor of 8 TB", "beyond its 4 numbers"),

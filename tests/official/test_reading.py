@@ -53,8 +53,8 @@ def test_what_the_layers_are_counts_and_not_a_checkouts_defaults(tmp_path: Path)
     for network in networks.values():
         network.init_kwargs = {**network.init_kwargs, "conv_clamp": None}
     networks["D"].init_kwargs["num_fp16_res"] = 0
-    for module in networks["D"].modules():  # as its constructor made it
-        if hasattr(module, "conv_clamp"):
+    for name, module in networks["D"].named_modules():  # as its constructor made it
+        if hasattr(module, "conv_clamp") and not name.endswith("skip"):
             module.conv_clamp = 128
     found, _ = read_official(written(tmp_path, official_pickle(networks)))
     assert found["G_ema"].init_kwargs["conv_clamp"] == 256
@@ -98,8 +98,8 @@ def test_one_network_may_be_enough(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("attribute", "value", "reason"),
     [
-        ("activation", "relu", "activation 'relu', this trainer has only lrelu"),
-        ("architecture", "resnet", "architecture 'resnet', this trainer has only skip"),
+        ("activation", "relu", "synthesis.b4.conv1 has activation relu, expected lrelu"),
+        ("architecture", "resnet", "synthesis.b4 has architecture resnet, expected skip"),
     ],
 )
 def test_what_this_trainer_does_not_have_is_named(
@@ -111,7 +111,7 @@ def test_what_this_trainer_does_not_have_is_named(
 
     def changed(module: Any, extra: Any = None) -> Any:
         made = before(module, extra)
-        if made.kind in ("SynthesisLayer", "SynthesisBlock"):
+        if attribute in made.state and made.kind in ("SynthesisLayer", "SynthesisBlock"):
             made.state[attribute] = value
         return made
 
@@ -164,3 +164,85 @@ def test_tensors_keep_what_torch_pickled(tmp_path: Path) -> None:
         assert found[name].dtype == tensor.dtype
     assert np.array_equal(found["array"].values, np.arange(6.0).reshape(2, 3).T)
     assert found["scalar"] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("where", "attribute", "value", "reason"),
+    [
+        ("synthesis.b16.conv1", "conv_clamp", 128, "synthesis.b16.conv1 has conv_clamp 128, expected 256"),
+        ("synthesis.b8.torgb", "conv_clamp", None, "synthesis.b8.torgb has conv_clamp None, expected 256"),
+        ("mapping.fc1", "activation", "relu", "mapping.fc1 has activation relu, expected lrelu"),
+        ("synthesis.b8.conv0.affine", "bias_gain", 2.0, "synthesis.b8.conv0.affine scales its weights in another way"),
+    ],
+)
+def test_every_layer_is_looked_at(tmp_path: Path, where: str, attribute: str, value: Any, reason: str) -> None:
+    networks = small_networks(num_fp16_res=2, conv_clamp=256)
+    setattr(networks["G_ema"].get_submodule(where), attribute, value)
+    with pytest.raises(UserError, match=re.escape(reason)):
+        read_official(written(tmp_path, official_pickle(networks)), ["G_ema"])
+
+
+@pytest.mark.parametrize("value", ["256", -1, float("nan"), True, {"a"}])
+def test_an_option_of_another_kind(tmp_path: Path, value: Any) -> None:
+    networks = small_networks()
+    for module in networks["G_ema"].modules():
+        if hasattr(module, "conv_clamp"):
+            module.conv_clamp = value
+    with pytest.raises(UserError, match=r"its G_ema has conv_clamp .*, which no official network has"):
+        read_official(written(tmp_path, official_pickle(networks)), ["G_ema"])
+
+
+def test_float16_where_its_name_does_not_say_so(tmp_path: Path) -> None:
+    """The blocks count, and not the argument; and they must be the highest ones."""
+    networks = small_networks(num_fp16_res=1)
+    networks["G_ema"].init_kwargs["num_fp16_res"] = 0
+    path = written(tmp_path, official_pickle(networks))
+    assert read_official(path, ["G_ema"])[0]["G_ema"].init_kwargs["num_fp16_res"] == 1
+    networks["G_ema"].get_submodule("synthesis.b8").dtype = torch.float16
+    networks["G_ema"].get_submodule("synthesis.b16").dtype = torch.float32
+    with pytest.raises(UserError, match=r"synthesis\.b8 has use_fp16 True, which does not fit the others"):
+        read_official(written(tmp_path, official_pickle(networks)), ["G_ema"])
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "reason"),
+    [
+        ("normalize_latents", False, "it has normalize_latents False, expected True"),
+        ("mapping_nonlinearity", "relu", "it has mapping_nonlinearity relu, expected lrelu"),
+        ("resample_kernel", [1, 2, 1], "it has resample_kernel a list, expected [1, 3, 3, 1]"),
+        ("use_noise", False, "it has use_noise False, but not the variables for that"),
+        ("architecture", "orig", "it has architecture orig, but the variables of skip"),
+        ("use_attention", True, "it has the option use_attention, which this trainer does not know"),
+        ("mapping_lrmul", -1, "it has mapping_lrmul -1"),
+        ("conv_clamp", "abc", "its G has conv_clamp abc, which no official network has"),
+    ],
+)
+def test_options_of_tensorflow_that_make_another_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, value: Any, reason: str
+) -> None:
+    changed_options(monkeypatch, {option: value})
+    path = written(tmp_path, tensorflow_pickle(small_networks()))
+    with pytest.raises(UserError, match=re.escape(reason)):
+        read_official(path, ["G"])
+
+
+def test_the_learning_rate_multiplier_of_tensorflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten times ours: weights that are ten times smaller make the same network."""
+    networks = small_networks()
+    expected = networks["G_ema"](torch.ones(2, 12), noise_mode="const")
+    for name, tensor in networks["G_ema"].state_dict().items():
+        if name.startswith("mapping.fc"):
+            tensor.div_(10)
+    changed_options(monkeypatch, {"mapping_lrmul": 0.1})
+    found, _ = read_official(written(tmp_path, tensorflow_pickle(networks)), ["G_ema"])
+    torch.testing.assert_close(found["G_ema"](torch.ones(2, 12), noise_mode="const"), expected)
+
+
+def changed_options(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
+    """Those of TensorFlow's networks, in the files that are written from now on."""
+    from tests.official import stand_in
+
+    before = stand_in._network
+    monkeypatch.setattr(
+        stand_in, "_network", lambda given, *rest: before({**given, **options} if given else given, *rest)
+    )

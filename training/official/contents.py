@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.official.machine import Allowance, Allowed, Refused, Stateful, unpickle
+from training.official.machine import CALL_COST, Allowance, Allowed, Refused, Stateful, shown, texts, unpickle
 
 __all__ = ["Array", "Part", "TensorFlowNetwork", "read_pickle"]
 
 MOST_AXES = 8
+LONGEST_NAME = 100
 _DTYPES = {
     "f8": np.float64, "f4": np.float32, "f2": np.float16, "i8": np.int64, "i4": np.int32, "i2": np.int16,
     "i1": np.int8, "u8": np.uint64, "u4": np.uint32, "u2": np.uint16, "u1": np.uint8, "b1": np.bool_,
@@ -44,32 +45,42 @@ class Part:
 
     kind: str
     attributes: Mapping[str, Any]
+    allowance: Allowance = field(repr=False, compare=False)
 
     @property
     def arguments(self) -> dict[str, Any]:
         """Those that it was built with, by name."""
         return dict(self.attributes.get("_init_kwargs") or {})
 
-    def child(self, name: str) -> Part | None:
-        child = (self.attributes.get("_modules") or {}).get(name)
-        return child if isinstance(child, Part) else None
+    def children(self) -> dict[str, Part]:
+        """The modules in it, by name."""
+        modules = self.attributes.get("_modules") or {}
+        return {name: child for name, child in modules.items() if isinstance(child, Part)}
 
-    def tensors(self, levels: int = 10) -> dict[str, Tensor]:
-        """Parameters and buffers by the names of a state_dict.
+    def parts(self, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Part]]:
+        """This module ("") and all those within it, with their paths ("synthesis.b4.conv1").
 
         Raises:
-            Refused: modules within modules beyond any network.
+            Refused: some stands in it twice.
         """
-        if levels == 0:
-            raise Refused("its modules are nested deeper than those of any network")
+        seen = set() if seen is None else seen
+        self.allowance.take(CALL_COST)
+        if id(self) in seen:
+            raise Refused("a module stands in two places of its network")
+        seen.add(id(self))
+        yield prefix, self
+        for name, child in self.children().items():
+            yield from child.parts(f"{prefix}.{name}" if prefix else name, seen)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters and buffers by the names of a state_dict."""
         found = {}
-        for group in ("_parameters", "_buffers"):
-            for name, value in (self.attributes.get(group) or {}).items():
-                if isinstance(value, Tensor):
-                    found[name] = value
-        for name in self.attributes.get("_modules") or {}:
-            if (child := self.child(name)) is not None:
-                found |= {f"{name}.{inner}": value for inner, value in child.tensors(levels - 1).items()}
+        for path, part in self.parts():
+            for group in ("_parameters", "_buffers"):
+                for name, value in (part.attributes.get(group) or {}).items():
+                    self.allowance.take()
+                    if isinstance(value, Tensor):
+                        found[f"{path}.{name}" if path else name] = value
         return found
 
 
@@ -77,6 +88,7 @@ class Part:
 class TensorFlowNetwork(Stateful):
     """A network of the TensorFlow releases: version, static_kwargs, variables, components."""
 
+    allowance: Allowance = field(repr=False, compare=False)
     state: dict[str, Any] = field(default_factory=dict)
 
     def set_state(self, state: Any) -> None:
@@ -94,8 +106,8 @@ class _DType(Stateful):
 
     @classmethod
     def named(cls, name: str, *_: Any) -> _DType:
-        if name not in _DTYPES:
-            raise Refused(f"it has numbers of the type {ascii(name)[:20]}")
+        if type(name) is not str or name not in _DTYPES:
+            raise Refused(f"it has numbers of the type {shown(name)}")
         return cls(name)
 
     def set_state(self, state: Any) -> None:
@@ -161,14 +173,14 @@ class _Table:
         calls: dict[str, Callable[..., Any]] = {
             "collections.OrderedDict": _new_dict,
             "dnnlib.util.EasyDict": _new_dict,
-            "builtins.set": set,
-            "__builtin__.set": set,
-            "torch_utils.persistence._reconstruct_persistent_obj": _part,
+            "builtins.set": self._set,
+            "__builtin__.set": self._set,
+            "torch_utils.persistence._reconstruct_persistent_obj": self._part,
             "torch.storage._load_from_bytes": self._storage,
             "torch._utils._rebuild_tensor_v2": _tensor,
             "torch._utils._rebuild_parameter": _parameter,
             "numpy.dtype": _DType.named,
-            "dnnlib.tflib.network.Network": TensorFlowNetwork,
+            "dnnlib.tflib.network.Network": lambda: TensorFlowNetwork(self.allowance),
         }
         for package in ("numpy.core", "numpy._core"):
             calls |= {
@@ -186,21 +198,29 @@ class _Table:
             raise Refused("it unpacks more numbers than it has bytes")
         return _Storage(_stored(raw, self.allowance))
 
+    def _set(self, items: list[Any]) -> set[str]:
+        if type(items) is not list:
+            raise TypeError
+        self.allowance.take(len(items))
+        return set(texts(items))
+
+    def _part(self, meta: Any) -> Part:
+        kind, state = meta["class_name"], meta["state"]
+        if meta["type"] != "class" or type(kind) is not str or not kind.isidentifier() or len(kind) > LONGEST_NAME:
+            raise ValueError
+        for group in ("_parameters", "_buffers", "_modules", "_init_kwargs"):
+            held = state.get(group)
+            if held is not None and type(held) is not dict:
+                raise ValueError
+            if any(len(name) > LONGEST_NAME for name in held or ()):
+                raise ValueError
+        return Part(kind, state, self.allowance)
+
 
 def _new_dict(*items: Any) -> dict[str, Any]:
-    if items not in ((), ((),), ([],), ({},)):
+    if any(type(item) not in (tuple, list, dict) or item for item in items):
         raise TypeError
     return {}
-
-
-def _part(meta: Any) -> Part:
-    if meta["type"] != "class" or not isinstance(meta["class_name"], str):
-        raise ValueError
-    state = meta["state"]
-    for group in ("_parameters", "_buffers", "_modules", "_init_kwargs"):
-        if not isinstance(state.get(group) or {}, dict):
-            raise ValueError
-    return Part(meta["class_name"], state)
 
 
 def _stored(raw: bytes, allowance: Allowance) -> Tensor:

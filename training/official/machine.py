@@ -7,12 +7,11 @@ contain, never imports, and calls only the functions of its table. What it canno
 from __future__ import annotations
 
 import pickletools
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol, cast
 
-__all__ = ["Allowance", "Allowed", "Refused", "Stateful", "unpickle"]
+__all__ = ["CALL_COST", "Allowance", "Allowed", "Refused", "Stateful", "shown", "texts", "unpickle"]
 
 MOST_OPERATIONS = 1_000_000  # the largest official file has about 100,000
 MOST_LEVELS = 100  # containers within containers
@@ -57,18 +56,18 @@ class Allowed:
 
 @dataclass
 class Allowance:
-    """How many operations may still be done, over all pickles of a file."""
+    """How much work may still be done on a file: operations of its pickles, and steps of walks over what they built."""
 
-    operations: int = MOST_OPERATIONS
+    left: int = MOST_OPERATIONS
 
-    def take(self) -> None:
-        if self.operations == 0:
-            raise Refused(f"it has more than {MOST_OPERATIONS} operations")
-        self.operations -= 1
+    def take(self, count: int = 1) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise Refused(f"it takes more than {MOST_OPERATIONS} operations to read")
 
 
 _MARK = object()
-_UNEXPECTED = (TypeError, ValueError, AttributeError, LookupError, OverflowError)
+CALL_COST = 10  # operations
 
 
 def unpickle(
@@ -87,7 +86,7 @@ def unpickle(
     Raises:
         Refused: anything else in it, a damaged or truncated file, too many operations or levels.
     """
-    machine = _Machine(table, persistent)
+    machine = _Machine(table, allowance, persistent)
     try:
         for operation, argument, _ in pickletools.genops(cast(BinaryIO, file)):
             allowance.take()
@@ -96,18 +95,22 @@ def unpickle(
             machine.step(operation.name, argument)
     except Refused:
         raise
-    except (ValueError, LookupError, TypeError, struct.error, OverflowError, EOFError) as error:
-        raise Refused(f"it is damaged or cut off ({str(error)[:_SHOWN]})") from error
+    except Exception as error:
+        raise Refused(f"it is damaged or cut off ({shown(str(error))})") from error
     raise Refused("it ends before its last operation")
 
 
 class _Machine:
-    def __init__(self, table: Mapping[str, Allowed], persistent: Callable[[Any], Any] | None) -> None:
+    def __init__(
+        self, table: Mapping[str, Allowed], allowance: Allowance, persistent: Callable[[Any], Any] | None
+    ) -> None:
         self._table = table
+        self._allowance = allowance
         self._persistent = persistent
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         self._levels: dict[int, tuple[int, Any]] = {}  # by id; holds the container, so that its id stays its own
+        self._inside: set[int] = set()  # ids of those within others
 
     def step(self, name: str, argument: Any) -> None:
         operation = _OPERATIONS.get(name)
@@ -137,12 +140,19 @@ class _Machine:
         return value
 
     def nest(self, container: Any, parts: list[Any]) -> Any:
-        """Notes that `container` holds `parts`, and returns it."""
-        deepest = max((self._levels[id(part)][0] for part in parts if id(part) in self._levels), default=0)
+        """Notes that `container` holds `parts`, and returns it. Once within another it is final, so there is no ring,
+        and its level is known."""
+        inner = [id(part) for part in parts if id(part) in self._levels]
+        if parts and (id(container) in self._inside or id(container) in inner):
+            raise Refused("a container in it is changed after it was put into another")
+        deepest = max((self._levels[part][0] for part in inner), default=0)
         level = max(deepest + 1, self._levels.get(id(container), (0,))[0])
-        if level > MOST_LEVELS or len(self._stack) > MOST_WAITING:
+        if len(self._stack) > MOST_WAITING:
+            raise Refused(f"more than {MOST_WAITING} values in it wait to be put together")
+        if level > MOST_LEVELS:
             raise Refused(f"its containers are nested more than {MOST_LEVELS} levels deep")
         self._levels[id(container)] = (level, container)
+        self._inside.update(inner)
         return container
 
     def make(self, container: Any, parts: list[Any]) -> None:
@@ -159,7 +169,7 @@ class _Machine:
         target = self.top(dict)
         if len(values) % 2:
             raise Refused("it is damaged (a key without a value)")
-        keys = _texts(values[0::2])
+        keys = texts(values[0::2])
         target.update(zip(keys, values[1::2], strict=True))
         self.nest(target, values[1::2])
 
@@ -176,11 +186,17 @@ class _Machine:
         if not isinstance(function, Allowed) or function.call is None or not isinstance(arguments, tuple):
             named = f" ({function.name})" if isinstance(function, Allowed) else ""
             raise Refused(f"it calls what is not a function{named}")
+        self._allowance.take(CALL_COST)
         try:
             made = function.call(*arguments)
-        except _UNEXPECTED as error:
+        except Refused:
+            raise
+        except Exception as error:
             raise Refused(f"it calls {function.name} with arguments that no official file has") from error
-        self.make(made, list(arguments))
+        if type(made) in (int, float, bool) or any(made is argument for argument in arguments):
+            self.push(made)
+        else:
+            self.make(made, list(arguments))
 
     def build(self) -> None:
         state = self.pop()
@@ -189,7 +205,9 @@ class _Machine:
             raise Refused(f"it sets the state of a {type(target).__name__}, which official files do not")
         try:
             target.set_state(state)
-        except _UNEXPECTED as error:
+        except Refused:
+            raise
+        except Exception as error:
             raise Refused(f"the state of a {type(target).__name__} in it is not what official files have") from error
         self.nest(target, [state])
 
@@ -199,18 +217,28 @@ class _Machine:
         self.push(self._persistent(self.pop()))
 
 
-def _texts(values: list[Any]) -> list[str]:
+def texts(values: list[Any]) -> list[str]:
+    """
+    Raises:
+        Refused: some are none. Comparing or hashing anything else might never end.
+    """
     for value in values:
-        if not isinstance(value, str):
+        if type(value) is not str:
             raise Refused(f"a dictionary or set in it has a key of the type {type(value).__name__}, expected a text")
     return values
 
 
+def shown(value: Any) -> str:
+    """A value of the file for a message or a screen: in one short line, nothing in it moves the cursor."""
+    if type(value) is str:
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value[:_SHOWN])
+    return repr(value)[:_SHOWN] if type(value) in (int, float, bool, type(None)) else f"a {type(value).__name__}"
+
+
 def _why_not(name: str) -> str:
-    shown = ascii(name)[1:-1][:_SHOWN]
     if name.startswith(("dill.", "cloudpickle.")):
-        return f"it was saved by {name.partition('.')[0]}, whose files are programs ({shown})"
-    return f"it names {shown}, which is not in the table of what official network files need"
+        return f"it was saved by {name.partition('.')[0]}, whose files are programs ({shown(name)})"
+    return f"it names {shown(name)}, which is not in the table of what official network files need"
 
 
 def _number(machine: _Machine, value: int) -> None:
@@ -244,7 +272,7 @@ def _set_item(machine: _Machine, _: Any) -> None:
 
 
 def _add_items(machine: _Machine, _: Any) -> None:
-    values = _texts(machine.pop_to_mark())
+    values = texts(machine.pop_to_mark())
     machine.top(set).update(values)
 
 
@@ -270,7 +298,7 @@ def _stacked_global(machine: _Machine, _: Any) -> None:
 
 
 _Operation = Callable[[_Machine, Any], object]
-_CONSTANTS: dict[str, _Operation] = {
+_OPERATIONS: dict[str, _Operation] = {
     "NONE": lambda machine, _: machine.push(None),
     "NEWTRUE": lambda machine, _: machine.push(True),
     "NEWFALSE": lambda machine, _: machine.push(False),
@@ -287,9 +315,6 @@ _CONSTANTS: dict[str, _Operation] = {
         lambda machine, value: machine.push(value),
     ),
     "BYTEARRAY8": lambda machine, value: machine.push(bytes(value)),
-}
-_OPERATIONS: dict[str, _Operation] = {
-    **_CONSTANTS,
     "PROTO": lambda machine, _: None,
     "FRAME": lambda machine, _: None,
     "MARK": lambda machine, _: machine.push(_MARK),

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.official.contents import Array, TensorFlowNetwork
-from training.official.machine import Refused
-from training.official.pytorch import WHOLE_BATCH
+from training.official.contents import LONGEST_NAME, Array, TensorFlowNetwork
+from training.official.machine import Refused, shown
+from training.official.pytorch import LR_MULTIPLIER, WHOLE_BATCH
 
 __all__ = ["discriminator", "generator"]
 
+MOST_COMPONENTS, MOST_VARIABLES = 8, 1000  # official networks have 2 and about 150
 OLDEST, ADA = 4, 5  # versions of the file: of StyleGAN2, of StyleGAN2-ADA
 _Values = dict[str, np.ndarray]
 _Turn = Callable[[np.ndarray], np.ndarray]
@@ -104,7 +105,7 @@ def generator(network: TensorFlowNetwork) -> tuple[dict[str, Any], dict[str, Ten
     Raises:
         Refused: another network, an older version, or something that ours does not have.
     """
-    values, options = _variables(network), _options(network)
+    values, options = _variables(network), _options(network, "skip")
     state = _renamed(_without_noise(values), _GENERATOR)
     sides = [int(match[1]) for name in state if (match := re.match(r"synthesis\.b(\d+)\.conv1\.weight", name))]
     for side in sides:
@@ -112,6 +113,10 @@ def generator(network: TensorFlowNetwork) -> tuple[dict[str, Any], dict[str, Ten
             found = values.get(f"synthesis/noise{2 * int(math.log2(side)) - (5 if layer == 'conv0' else 4)}")
             if found is not None and (side > 4 or layer == "conv1"):
                 state[f"synthesis.b{side}.{layer}.noise_const"] = _tensor(found, _noise)
+    _rescale(state, _multiplier(options, LR_MULTIPLIER))
+    noisy = "synthesis.b4.conv1.noise_strength" in state
+    if options.get("use_noise", noisy) is not noisy:
+        raise Refused(f"it has use_noise {shown(options['use_noise'])}, but not the variables for that")
     width = _shape(state, "mapping.w_avg")[0]
     labels = state.get("mapping.embed.weight")
     inputs = _shape(state, "mapping.fc0.weight")[1]
@@ -123,7 +128,7 @@ def generator(network: TensorFlowNetwork) -> tuple[dict[str, Any], dict[str, Ten
         "img_channels": _shape(state, "synthesis.b4.torgb.weight")[0],
         "mapping_layers": sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", name)) for name in state),
         **_limits(options),
-        "use_noise": "synthesis.b4.conv1.noise_strength" in state,
+        "use_noise": noisy,
     }, state
 
 
@@ -132,19 +137,18 @@ def discriminator(network: TensorFlowNetwork) -> tuple[dict[str, Any], dict[str,
     Raises:
         Refused: as `generator`.
     """
-    values, options = _variables(network), _options(network)
+    values = _variables(network)
     state = _renamed(values, _DISCRIMINATOR)
     sides = [int(match[1]) for name in state if (match := re.match(r"b(\d+)\.conv0\.weight", name))]
     reading = [name for name in state if name.endswith("fromrgb.weight")]
     if not reading:
         raise Refused("its discriminator does not read images")
     kind = "resnet" if any("skip" in name for name in state) else "skip" if len(reading) > 1 else "orig"
+    options = _options(network, kind)
     group = options.get("mbstd_group_size", 4 if network.state["version"] < ADA else None)
     labels = state.get("mapping.embed.weight")
     layers = sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", name)) for name in state)
-    for index in range(layers):  # 0.1 there, 0.01 here
-        for part in ("weight", "bias"):
-            state[f"mapping.fc{index}.{part}"] *= options.get("mapping_lrmul", 0.1) / 0.01
+    _rescale(state, _multiplier(options, 0.1))
     return {
         "c_dim": 0 if labels is None else labels.shape[1],
         "img_resolution": max(sides, default=4),
@@ -157,45 +161,125 @@ def discriminator(network: TensorFlowNetwork) -> tuple[dict[str, Any], dict[str,
 
 
 def _limits(options: Mapping[str, Any]) -> dict[str, Any]:
+    base = options.get("fmap_base", 16384)
     return {
-        "channel_base": 2 * options.get("fmap_base", 16384),
+        "channel_base": 2 * base if type(base) is int else base,
         "channel_max": options.get("fmap_max", 512),
         "num_fp16_res": options.get("num_fp16_res", 0),
         "conv_clamp": options.get("conv_clamp"),
     }
 
 
-def _options(network: TensorFlowNetwork) -> dict[str, Any]:
-    """Those given to the network."""
-    options = network.state.get("static_kwargs")
-    if not isinstance(options, dict):
-        raise Refused("a TensorFlow network in it has no options")
-    if options.get("nonlinearity", "lrelu") != "lrelu":
-        raise Refused("its activation is not lrelu, the only one that this trainer has")
-    if list(options.get("resample_kernel") or [1, 3, 3, 1]) != [1, 3, 3, 1]:
-        raise Refused("its low-pass filter is not [1, 3, 3, 1], the only one that this trainer has")
-    return {name: value for name, value in options.items() if value is not None}
+# Options that the shapes show, that _limits passes on, or that matter in training only.
+_SHOWN = frozenset(
+    (
+        *("latent_size", "label_size", "dlatent_size", "dlatent_broadcast", "num_channels", "resolution"),
+        *("mapping_layers", "mapping_fmaps", "mapping_lrmul", "label_fmaps", "mbstd_group_size", "use_noise"),
+        *("fmap_base", "fmap_max", "num_fp16_res", "conv_clamp", "architecture", "fused_modconv", "impl"),
+        *("truncation_psi", "truncation_cutoff", "truncation_psi_val", "truncation_cutoff_val", "dlatent_avg_beta"),
+        *("style_mixing_prob", "randomize_noise", "structure", "freeze_layers", "mapping_func", "synthesis_func"),
+    )
+)
+# Options with a single value that this trainer's networks stand for.
+_FIXED: Mapping[str, Any] = {
+    "nonlinearity": "lrelu",
+    "mapping_nonlinearity": "lrelu",
+    "resample_kernel": [1, 3, 3, 1],
+    "normalize_latents": True,
+    "fmap_decay": 1,
+    "fmap_min": 1,
+    "fmap_const": None,
+    "mbstd_num_features": 1,
+    "dtype": "float32",
+    "use_pagan": False,
+}
 
 
-def _variables(network: TensorFlowNetwork, levels: int = 4) -> _Values:
+def _options(network: TensorFlowNetwork, architecture: str) -> dict[str, Any]:
+    """Those given to the network, and to its components.
+
+    Args:
+        network: of the file.
+        architecture: that its variables show.
+
+    Raises:
+        Refused: one that this trainer does not know, or that makes another network.
+    """
+    options: dict[str, Any] = {}
+    for each in (network, *_components(network).values()):
+        given = each.state.get("static_kwargs")
+        if type(given) is not dict:
+            raise Refused("a TensorFlow network in it has no options")
+        for name, value in given.items():
+            value = list(value) if type(value) is tuple else value
+            if name in _FIXED and value is not None and not _same_value(value, _FIXED[name]):
+                raise Refused(f"it has {name} {shown(value)}, expected {_FIXED[name]}")
+            if name not in _FIXED and name not in _SHOWN:
+                raise Refused(f"it has the option {shown(name)}, which this trainer does not know")
+            if value is not None:
+                options[name] = value
+    said = options.get("architecture", architecture)
+    if type(said) is not str or said != architecture:
+        raise Refused(f"it has architecture {shown(said)}, but the variables of {architecture}")
+    return options
+
+
+def _same_value(value: Any, expected: Any) -> bool:
+    if type(expected) is list:
+        return type(value) is list and len(value) == len(expected) and all(map(_same_value, value, expected))
+    return type(value) in (int, float, bool, str) and bool(value == expected)
+
+
+def _multiplier(options: Mapping[str, Any], default: float) -> float:
+    """Of the mapping's learning rate, relative to ours."""
+    value = options.get("mapping_lrmul", default)
+    if type(value) not in (int, float) or not 0 < value < math.inf:
+        raise Refused(f"it has mapping_lrmul {shown(value)}")
+    return float(value) / LR_MULTIPLIER
+
+
+def _rescale(state: dict[str, Tensor], multiplier: float) -> None:
+    for name in state:
+        if multiplier != 1 and re.fullmatch(r"mapping\.fc\d+\.(weight|bias)", name):
+            state[name] = state[name] * multiplier
+
+
+def _components(network: TensorFlowNetwork) -> dict[str, TensorFlowNetwork]:
+    components = network.state.get("components")
+    if components is None:
+        return {}
+    if type(components) is not dict or len(components) > MOST_COMPONENTS:
+        raise Refused("its TensorFlow network has other components than a mapping and a synthesis")
+    for name, component in components.items():
+        if not isinstance(component, TensorFlowNetwork) or component.state.get("components"):
+            raise Refused(f"the component {shown(name)} of its TensorFlow network is not a network without components")
+    return components
+
+
+def _variables(network: TensorFlowNetwork) -> _Values:
     """By name, those of the components under 'component/'."""
-    if levels == 0:
-        raise Refused("its components are nested deeper than those of any network")
     version = network.state.get("version")
-    if not isinstance(version, int) or version < OLDEST:
-        raise Refused(f"its version is {ascii(version)[:20]}; StyleGAN2's is {OLDEST} or {ADA}, StyleGAN1 is not read")
+    if type(version) is not int or version < OLDEST:
+        raise Refused(f"its version is {shown(version)}; StyleGAN2's is {OLDEST} or {ADA}, StyleGAN1 is not read")
+    values = _own_variables(network)
+    for name, component in _components(network).items():
+        values |= {f"{name}/{inner}": array for inner, array in _own_variables(component).items()}
+    return values
+
+
+def _own_variables(network: TensorFlowNetwork) -> _Values:
     values: _Values = {}
-    for name, array in network.state.get("variables") or []:
+    listed = network.state.get("variables")
+    if type(listed) is not list or len(listed) > MOST_VARIABLES:
+        raise Refused("its TensorFlow network has no variables, or more than any network")
+    for name, array in listed:
         content = array.values if isinstance(array, Array) else array
-        if isinstance(content, (int, float)):
+        if type(content) in (int, float):
             content = np.array(content)
-        if not isinstance(name, str) or not isinstance(content, np.ndarray):
+        if type(name) is not str or len(name) > LONGEST_NAME or not isinstance(content, np.ndarray):
             raise Refused("a TensorFlow variable in it is not an array")
+        network.allowance.take()
         values[name] = content
-    for name, component in (network.state.get("components") or {}).items():
-        if not isinstance(component, TensorFlowNetwork):
-            raise Refused("a component of its TensorFlow network is not a network")
-        values |= {f"{name}/{inner}": array for inner, array in _variables(component, levels - 1).items()}
     return values
 
 
@@ -205,6 +289,9 @@ def _without_noise(values: _Values) -> _Values:
 
 def _renamed(values: _Values, names: tuple[tuple[str, str, _Turn], ...]) -> dict[str, Tensor]:
     state = {}
+    distinct = {id(value.base if value.base is not None else value) for value in values.values()}
+    if len(distinct) < len(values):
+        raise Refused("two variables in it share their numbers")
     for name, value in values.items():
         if _STATE_OF_TRAINING.fullmatch(name):
             continue
@@ -213,7 +300,7 @@ def _renamed(values: _Values, names: tuple[tuple[str, str, _Turn], ...]) -> dict
                 state[re.sub(theirs, ours, name)] = _tensor(value, turn)
                 break
         else:
-            raise Refused(f"it has the variable {ascii(name)[1:-1][:60]}, which this trainer's networks do not have")
+            raise Refused(f"it has the variable {shown(name)}, which this trainer's networks do not have")
     return state
 
 
