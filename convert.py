@@ -32,22 +32,25 @@ from kd_plugin.config.schema import option
 from training.checkpoint import Snapshot, load_snapshot, save_snapshot
 from training.cli import arguments_of, from_python, function, script
 from training.export import EXPORTS
+from training.generation.files import require_free
 from training.official.read import ROLES
 from training.official.write import require_checkout, write_official
 from training.report.network_info import describe_networks
 
-SUFFIXES = {"snapshot": ".safetensors", "official": ".pkl", **{name: suffix for name, (suffix, _) in EXPORTS.items()}}
+SNAPSHOT = "snapshot"
+SUFFIXES = {SNAPSHOT: ".safetensors", "official": ".pkl", **{name: suffix for name, (suffix, _) in EXPORTS.items()}}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """The flags of this command."""
 
-    to: str = option(
-        "snapshot",
+    to: str | None = option(
+        None,
         "snapshot: for the programs here; official: for the official ones, needs --repo; onnx and torch-export: G_ema, "
         "for programs without this code",
         choices=tuple(SUFFIXES),
+        shown_default=SNAPSHOT,
         group="Conversion",
     )
     out: str | None = option(
@@ -64,6 +67,9 @@ class Options:
 def main(file: str, **flags: Any) -> None:
     options = options_from(Options, flags)
     if options.info:
+        for flag, given in (("--to", options.to), ("--out", options.out), ("--repo", options.repo)):
+            if given is not None:
+                raise UserError(f"{flag}: --info writes nothing; leave one of them out")
         for line in describe_networks(_networks_of(file, None)):
             click.echo(line)
         return
@@ -95,27 +101,27 @@ def convert(*, file: str, **options: Any) -> Path:
 
 def _convert(file: str, options: Options) -> tuple[Path, Snapshot]:
     """The file that was written, and what it holds."""
-    if (options.repo is None) == (options.to == "official"):
+    to = options.to or SNAPSHOT
+    if (options.repo is None) == (to == "official"):
         raise UserError(
             "--to=official: give --repo=DIR, a checkout of the official code"
             if options.repo is None
-            else f"--repo: --to={options.to} needs no checkout; leave it out"
+            else f"--repo: --to={to} needs no checkout; leave it out"
         )
-    out = Path(options.out or f"{Path(file.rpartition('/')[2]).stem}{SUFFIXES[options.to]}")
+    out = Path(options.out or f"{Path(file.rpartition('/')[2]).stem}{SUFFIXES[to]}")
+    require_free(out, "--out")
     if out.exists():
         raise UserError(f"--out: '{out}' exists already; give another name, or delete it")
-    if out.suffix != SUFFIXES[options.to]:
-        raise UserError(
-            f"--out: '{out}' was given, with --to={options.to} its name must end with {SUFFIXES[options.to]}"
-        )
+    if out.suffix != SUFFIXES[to]:
+        raise UserError(f"--out: '{out}' was given, with --to={to} its name must end with {SUFFIXES[to]}")
     if options.repo is not None:
         require_checkout(Path(options.repo))
-    exported = options.to in EXPORTS
-    snapshot = _networks_of(file, ("G_ema",) if exported else ROLES if options.to == "official" else None)
+    exported = to in EXPORTS
+    snapshot = _networks_of(file, ("G_ema",) if exported else ROLES if to == "official" else None)
     require_writable(out.parent, flag="--out")
     out.parent.mkdir(parents=True, exist_ok=True)
     if exported:
-        EXPORTS[options.to][1](snapshot.G_ema, out)
+        EXPORTS[to][1](snapshot.G_ema, out)
     elif options.repo is not None:
         write_official(snapshot, Path(options.repo), out)
     else:

@@ -46,8 +46,8 @@ def _fail(error: Exception, status: int) -> NoReturn:
     raise failure from error
 
 
-def parse_seeds(text: str, flag: str = "--seeds") -> list[int]:
-    """'0-31' or '1,5,7-9' -> the seeds, each once.
+def parse_seeds(text: str, flag: str = "--seeds", *, once: bool = True) -> list[int]:
+    """'0-31' or '1,5,7-9' -> the seeds, each once unless `once` is False.
 
     Raises:
         UserError: something else, a seed that is too large, or too many of them; names `flag`.
@@ -55,7 +55,8 @@ def parse_seeds(text: str, flag: str = "--seeds") -> list[int]:
     if (count := count_seeds(text, flag)) > MOST_SEEDS:
         raise UserError(f"{flag}: {count} seeds were given, at most {MOST_SEEDS} are taken at a time")
     parts = (_range_of_seeds(part, flag) for part in text.split(","))
-    return list(dict.fromkeys(itertools.chain.from_iterable(parts)))
+    seeds = list(itertools.chain.from_iterable(parts))
+    return list(dict.fromkeys(seeds)) if once else seeds
 
 
 def count_seeds(text: str, flag: str = "--seeds") -> int:

@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 from filelock import FileLock
 from tqdm import tqdm
 
-from kd_plugin.errors import KDError
+from kd_plugin.errors import KDError, first_line
 
 __all__ = ["cache_dir", "download", "sha256_of"]
 
@@ -160,6 +160,8 @@ def _answer(url: str, part: Path, etag: Path) -> Iterator[HTTPResponse]:
         raise _Failed(f"HTTP {error.code} {error.reason}", again=error.code in _AGAIN) from error
     except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
         raise _Failed(str(getattr(error, "reason", error)) or type(error).__name__) from error
+    except ValueError as error:  # UnicodeError too
+        raise _Failed(f"it is not an address ({first_line(error)})", again=False) from error
 
 
 def _position(response: HTTPResponse) -> tuple[int, int | None]:

@@ -8,6 +8,7 @@ rename, so that at any moment one whole state is on disk. Neither file runs code
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,10 +103,10 @@ def load_snapshot(
 
 
 def _file(path: Path | str, flag: str) -> Path:
-    if is_published(str(path)) and not Path(path).exists():
+    if is_published(str(path)) and not os.path.exists(path):
         path = local_file(str(path), flag)
-    if not Path(path).is_file():
-        problem = "is not a file" if Path(path).exists() else "does not exist"
+    if not os.path.isfile(path):  # unlike Path's, never an error
+        problem = "is not a file" if os.path.exists(path) else "does not exist"
         raise UserError(
             f"{flag}: '{path}' {problem}; give a network-snapshot-*.safetensors file, an official .pkl or the name of "
             f"a published network{what_it_is(Path(path))}{meant(str(path))}"

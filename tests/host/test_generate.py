@@ -279,3 +279,50 @@ def test_sampling_imports_no_teacher(tmp_path: Path) -> None:
         assert not loaded, loaded
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], cwd=Path(__file__).parents[2], check=True)
+
+
+def test_no_file_overwrites_another(tmp_path: Path) -> None:
+    """Classes that are alike in a file's name, and psi that differ late."""
+    G = Generator(z_dim=8, c_dim=3, w_dim=8, img_resolution=16, img_channels=3, mapping_layers=1, channel_max=8)
+    save_snapshot(tmp_path / "n.safetensors", {"G_ema": G}, {"class_names": ["a/b", "a b", "x" * 300]})
+    words = ["--seeds=0", "--class=all", "--trunc=0.123456789,0.123456788,1"]
+    assert generate(tmp_path / "n.safetensors", tmp_path / "out", *words).exit_code == 0
+    index = json.loads((tmp_path / "out/index.json").read_text())
+    names = {tile["file"] for tile in index["tiles"]}
+    assert len(names) == 9
+    assert all((tmp_path / "out" / name).is_file() for name in names)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seeds=1", "--outdir=out", "--out=a.zip"], "--outdir: --out names a zip, and only one of them is written"),
+        (["--seeds=1", "--out=a.zip", "--columns=3"], "--columns: there is no grid"),
+        (["--seeds=1", "--format=npz", "--columns=3"], "--columns: there is no grid"),
+        (["--seeds=1", "--trunc-cutoff=999"], "--trunc-cutoff: 999 was given, the network has 6 layers"),
+        (["--seeds=1", "--out=folder.zip"], "--out: 'folder.zip' is a folder; give another name"),
+        (["--seeds=1", f"--out={'x' * 300}.zip"], "cannot be a file (File name too long)"),
+        (["--seeds=1", "--outdir=taken"], "seed0001.png' is a folder; give another name"),
+        (["--projected-w=picture.png"], "array 'w'; it is a picture (a PNG)"),
+        (["--seeds=1", f"--network={'x' * 300}"], "does not exist"),
+        (["--seeds=1", "--network=http://[bad"], "is not an address"),
+        (["--seeds=1", "--network=https://\u00fc.invalid/\u00fc"], "is not an address"),
+    ],
+)
+def test_still_more_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    snapshot(tmp_path / "n.safetensors")
+    (tmp_path / "folder.zip").mkdir()
+    (tmp_path / "taken/seed0001.png").mkdir(parents=True)
+    Image.new("RGB", (16, 16)).save("picture.png")
+    before = sorted(tmp_path.rglob("*"))
+    result = CliRunner().invoke(main, ["--network=n.safetensors", *words])
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert "allow_pickle" not in result.output
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_digit_of_another_script_is_no_class(tmp_path: Path) -> None:
+    result = generate(snapshot(tmp_path / "n.safetensors", c_dim=2), tmp_path / "out", "--seeds=0", "--class=\u0661")
+    assert result.exit_code == 2

@@ -218,6 +218,7 @@ def test_likeness_of_pixels_and_of_a_teacher() -> None:
         (["project", "--target=t.png", "--detector=clop"], "--detector: 'clop' does not exist"),
         (["project", "--target=t.png", "--detector=script:nothing.pt"], "--detector=script: there is no image"),
         (["project", "--target=t.png", "--detector=pixels", "--lr=1e15"], "--lr=1e+15: the distance is not finite"),
+        (["interpolate", "--seeds=0,1", "--out=a.gif", "--fps=60"], "--fps: 60 was given, a GIF shows at most 50"),
         (["interpolte"], "there is no command 'interpolte'; nearest: 'interpolate'"),
     ],
 )
@@ -230,3 +231,20 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[s
     assert result.exit_code == 2, result.output
     assert message in result.output
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_way_may_return(tmp_path: Path) -> None:
+    """Seeds and classes in the order that was given, some of them twice."""
+    path, _ = make(tmp_path / "n.safetensors", c_dim=2)
+    for words in (["--seeds=3,4,3", "--class=cat"], ["--seeds=5,5", "--class=cat,dog"]):
+        out = tmp_path / "a.gif"
+        result = run(
+            "interpolate", f"--network={path}", *words, "--frames=2", "--loop=false", "--fps=25", f"--out={out}"
+        )
+        assert result.exit_code == 0, result.output
+        with Image.open(out) as image:
+            assert image.n_frames == 2 * words[0].count(",") + 1
+            assert image.info["duration"] == 40
+    result = run("interpolate", f"--network={path}", "--seeds=3,4", "--class=cat,all", f"--out={tmp_path / 'b.gif'}")
+    assert result.exit_code == 2
+    assert "--class: all was given, one class is taken here" in result.output

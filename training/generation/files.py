@@ -16,7 +16,18 @@ from PIL.PngImagePlugin import PngInfo
 from dnnlib.errors import UserError
 from dnnlib.files import write_atomic
 
-__all__ = ["FORMATS", "GRID", "INDEX", "MOST_GRID_PIXELS", "arrange", "picture", "save_picture", "write_zip"]
+__all__ = [
+    "FORMATS",
+    "GRID",
+    "INDEX",
+    "MOST_GRID_PIXELS",
+    "arrange",
+    "picture",
+    "require_free",
+    "require_picture",
+    "save_picture",
+    "write_zip",
+]
 
 FORMATS = ("png", "jpg", "webp", "npz")
 GRID, INDEX = "grid", "index.json"
@@ -27,16 +38,40 @@ _ONE_TIME = (1980, 1, 1, 0, 0, 0)  # of a zip's members: equal images make equal
 _KEY = "kd_plugin"
 
 
-def picture(pixels: np.ndarray, format: str = "png") -> Image.Image:
-    """uint8 [H, W, C] as a picture.
+def picture(pixels: np.ndarray) -> Image.Image:
+    """uint8 [H, W, C] as a picture; see `require_picture`."""
+    channels = pixels.shape[2]
+    return Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels, _MODES[channels])
+
+
+def require_picture(channels: int, format: str | None = None) -> None:
+    """
+    Args:
+        channels: of the network's images.
+        format: that --format names; None: the command has no other than pictures.
 
     Raises:
-        UserError: the format has no pictures of this number of channels.
+        UserError: they cannot be pictures.
     """
-    channels = pixels.shape[2]
-    if channels not in _MODES or (format == "jpg" and channels in (2, 4)):
-        raise UserError(f"--format={format}: the network's images have {channels} channels; give --format=npz")
-    return Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels, _MODES[channels])
+    if channels in (1, 3) or (channels in (2, 4) and format != "jpg"):
+        return
+    advice = "only `generate.py --format=npz` writes them" if format is None else "give --format=npz"
+    came = "" if format is None else f"--format={format}: "
+    raise UserError(f"{came}the network's images have {channels} channels; {advice}")
+
+
+def require_free(path: Path, flag: str) -> None:
+    """
+    Raises:
+        UserError: a file cannot be written there, because it is a folder or its name is too long; names `flag`.
+    """
+    try:
+        is_folder = path.is_dir()
+        path.exists()
+    except OSError as error:
+        raise UserError(f"{flag}: '{path}' cannot be a file ({error.strerror})") from None
+    if is_folder:
+        raise UserError(f"{flag}: '{path}' is a folder; give another name")
 
 
 def save_picture(pixels: np.ndarray, path: Path, how: Mapping[str, Any]) -> None:
@@ -44,11 +79,10 @@ def save_picture(pixels: np.ndarray, path: Path, how: Mapping[str, Any]) -> None
     the Exif ImageDescription of a JPEG or WebP.
 
     Raises:
-        UserError: see `picture`.
         OSError: it cannot be written.
     """
     format = path.suffix[1:]
-    image, text = picture(pixels, format), json.dumps(how)
+    image, text = picture(pixels), json.dumps(how)
     if format == "png":
         notes = PngInfo()
         notes.add_itxt(_KEY, text)

@@ -26,7 +26,8 @@ from training.generation.files import (
     INDEX,
     MOST_GRID_PIXELS,
     arrange,
-    picture,
+    require_free,
+    require_picture,
     save_picture,
     write_zip,
 )
@@ -35,7 +36,8 @@ from training.report.image_grid import to_pixels
 
 __all__ = ["Generated", "ImagesOptions", "make_images"]
 
-COLUMNS = 8
+COLUMNS, OUTDIR = 8, "out"
+LONGEST_CLASS = 40  # characters of a class in a file's name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +59,12 @@ class ImagesOptions(NetworkOptions):
     )
     trunc: str = option("1", "Truncation psi; 1: none; 0: all images are equal. Several: 0.5,0.7,1", metavar="PSI,...")
     batch: int = option(16, "Images per batch", SIZE, metavar="N")
-    outdir: str = option(
-        "out", "Output folder for seed0000.png ..., grid.png and index.json", metavar="DIR", group="Files"
+    outdir: str | None = option(
+        None,
+        "Output folder for seed0000.png ..., grid.png and index.json",
+        metavar="DIR",
+        group="Files",
+        shown_default=OUTDIR,
     )
     out: str | None = option(None, "Write a zip of PNGs instead, as train.py reads them", metavar="FILE.zip")
     format: str = option("png", "Of the images; npz: one file with pixels, seeds and w", choices=FORMATS)
@@ -110,11 +116,14 @@ def make_images(options: ImagesOptions) -> tuple[Generated, list[str]]:
     ws = None if options.projected_w is None else read_ws(options.projected_w, source.G, source.device)
     tiles = _tiles(options, source, psis, classes, 0 if ws is None else len(ws))
     sampler = _Sampler(source, options, ws)
-    _check_format(options, source)
+    if options.format != "npz":
+        require_picture(source.G.img_channels, None if options.out else options.format)
     if options.out is not None:
         return _zip(options, tiles, sampler), []
-    require_writable(options.outdir)
-    folder = Path(options.outdir)
+    folder = Path(options.outdir or OUTDIR)
+    require_writable(folder)
+    for name in (*(f"{tile.stem}.{options.format}" for tile in tiles), f"{GRID}.{options.format}", INDEX):
+        require_free(folder / name, "--outdir")
     folder.mkdir(parents=True, exist_ok=True)
     columns = options.columns or _columns(psis, classes, len(tiles))
     made, notes = _folder(options, folder, tiles, sampler, min(columns, len(tiles)))
@@ -136,14 +145,32 @@ def _require_one_source(options: ImagesOptions) -> None:
         raise UserError(f"give one of --seeds, --count and --projected-w; {came} of them was given")
     if options.seeds is not None:
         parse_seeds(options.seeds)  # before the network is opened
-    if options.projected_w is not None:
-        for flag, unused in (("--class", options.class_ is not None), ("--trunc", options.trunc != "1")):
-            if unused:
-                raise UserError(f"{flag}: has no effect on --projected-w, whose w are final; leave it out")
+    _require_effect(options)
+
+
+def _require_effect(options: ImagesOptions) -> None:
+    """
+    Raises:
+        UserError: an option that changes nothing.
+    """
     if options.out is not None and not options.out.endswith(".zip"):
         raise UserError(f"--out: '{options.out}' was given, its name must end with .zip; --outdir names a folder")
-    if options.out is not None and options.format != "png":
-        raise UserError(f"--format={options.format}: a zip holds PNGs; leave it out, or give --outdir instead of --out")
+    in_zip = options.out is not None
+    for flag, given, unused, why in (
+        ("--class", options.class_ is not None, options.projected_w is not None, "has no effect on --projected-w"),
+        ("--trunc", options.trunc != "1", options.projected_w is not None, "has no effect on --projected-w"),
+        (
+            "--trunc-cutoff",
+            options.trunc_cutoff is not None,
+            options.projected_w is not None,
+            "has no effect on --projected-w",
+        ),
+        (f"--format={options.format}", options.format != "png", in_zip, "a zip holds PNGs"),
+        ("--outdir", options.outdir is not None, in_zip, "--out names a zip, and only one of them is written"),
+        ("--columns", options.columns is not None, in_zip or options.format == "npz", "there is no grid"),
+    ):
+        if given and unused:
+            raise UserError(f"{flag}: {why}; leave it out")
 
 
 def _classes(options: ImagesOptions, source: Source) -> str | None:
@@ -165,12 +192,20 @@ def _tiles(
         seeds = parse_seeds(options.seeds or "")
         chosen = [(seed, label, psi) for label in classes for seed in seeds for psi in psis]
         several = len(classes) > 1
+    names = _names(source, classes)
     tiles = []
     for number, (seed, label, psi) in enumerate(chosen):
-        named = re.sub(r"[^\w.+]+", "-", str(source.class_name(label)))
-        stem = f"seed{seed:04d}{f'-{named}' if several else ''}{f'-psi{psi:g}' if len(psis) > 1 else ''}"
-        tiles.append(Tile(number, seed, psi, label, stem))
+        of_class = f"-{names[label]}" if several else ""
+        of_psi = f"-psi{str(psi).removesuffix('.0')}" if len(psis) > 1 else ""
+        tiles.append(Tile(number, seed, psi, label, f"seed{seed:04d}{of_class}{of_psi}"))
     return tiles
+
+
+def _names(source: Source, classes: Sequence[int | None]) -> dict[int | None, str]:
+    """Of classes, for file names: their own where these differ when shortened, else their numbers."""
+    names = {label: re.sub(r"[^\w.+]+", "-", str(source.class_name(label)))[:LONGEST_CLASS] for label in classes}
+    distinct = len({name.casefold() for name in names.values()}) == len(names)
+    return names if distinct else {label: str(label) for label in classes}
 
 
 def _columns(psis: Sequence[float], classes: Sequence[int | None], count: int) -> int:
@@ -232,17 +267,9 @@ class _Sampler:
         return z, torch.cat([self.source.label(tile.label) for tile in tiles])
 
 
-def _check_format(options: ImagesOptions, source: Source) -> None:
-    """
-    Raises:
-        UserError: see `picture`.
-    """
-    if options.format != "npz":
-        picture(np.zeros([1, 1, source.G.img_channels], np.uint8), options.format)
-
-
 def _zip(options: ImagesOptions, tiles: Sequence[Tile], sampler: _Sampler) -> Generated:
     out = Path(str(options.out))
+    require_free(out, "--out")
     require_writable(out.parent, flag="--out")
     out.parent.mkdir(parents=True, exist_ok=True)
     write_zip(out, ((pixels, tile.label) for tile, pixels, _ in sampler.images(tiles)))

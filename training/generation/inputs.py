@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
@@ -80,11 +82,14 @@ class Source:
 def open_source(options: NetworkOptions) -> Source:
     """
     Raises:
-        UserError: no such device; the file is missing or no network.
+        UserError: no such device; the file is missing or no network; more truncated layers than it has.
     """
     device = pick_device(options.device)
     snapshot = load_snapshot(options.network, device)
-    return Source(snapshot.G_ema, snapshot.meta.get("class_names") or [], device)
+    G: Any = snapshot.G_ema
+    if G.has_w and (options.trunc_cutoff or 0) > G.num_ws:
+        raise UserError(f"--trunc-cutoff: {options.trunc_cutoff} was given, the network has {G.num_ws} layers")
+    return Source(G, snapshot.meta.get("class_names") or [], device)
 
 
 def require_w(G: GeneratorNetwork, what: str) -> None:
@@ -141,7 +146,7 @@ def the_class(G: GeneratorNetwork, given: str | None, names: Sequence[str]) -> i
 def _class_index(G: GeneratorNetwork, given: str | None, names: Sequence[str]) -> int:
     if given is not None and given in names:
         return list(names).index(given)
-    if given is not None and given.isdecimal() and int(given) < G.c_dim:
+    if given is not None and given.isascii() and given.isdecimal() and int(given) < G.c_dim:
         return int(given)
     shown = [f"{index} {name}" for index, name in enumerate(itertools.islice(names, 20))]
     known = f" ({', '.join(shown)}{', ...' if len(names) > len(shown) else ''})" if names else ""
@@ -192,9 +197,10 @@ def read_ws(path: str, network: GeneratorNetwork, device: torch.device) -> Tenso
     try:
         with np.load(file, allow_pickle=False) as arrays:
             ws = arrays["w"]
-    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        missing = "" if os.path.isfile(file) else " (it does not exist)"
         raise UserError(
-            f"--projected-w: '{path}' cannot be read as an .npz with an array 'w' ({error}){what_it_is(file)}"
+            f"--projected-w: '{path}' cannot be read as an .npz with an array 'w'{missing}{what_it_is(file)}"
         ) from error
     num_ws, w_dim = G.num_ws, G.w_dim
     if ws.dtype.kind != "f" or ws.ndim != 3 or ws.shape[1] not in (1, num_ws) or ws.shape[2] != w_dim:

@@ -21,8 +21,8 @@ from dnnlib.files import require_writable, write_atomic
 from kd_plugin.config.ranges import Range
 from kd_plugin.config.schema import option
 from training.config import SIZE
-from training.generation.files import picture
-from training.generation.inputs import NetworkOptions, Source, class_indices, open_source, require_w, the_psi
+from training.generation.files import require_free
+from training.generation.inputs import NetworkOptions, Source, class_indices, open_source, require_w, the_class, the_psi
 from training.report.image_grid import to_pixels
 
 __all__ = ["InterpolationOptions", "film", "lerp", "slerp"]
@@ -30,6 +30,7 @@ __all__ = ["InterpolationOptions", "film", "lerp", "slerp"]
 ENDINGS = (".mp4", ".gif", ".webp")
 SPACES = ("w", "z")
 MOST_FRAMES = 100_000
+MOST_GIF_FPS = 50  # its delays are hundredths of a second, and programs do not take 1 seriously
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +79,11 @@ def film(options: InterpolationOptions) -> tuple[Path, int]:
     out = Path(options.out)
     if out.suffix.lower() not in ENDINGS:
         raise UserError(f"--out: '{options.out}' was given, its name must end with .mp4, .gif or .webp")
-    seeds = parse_seeds(options.seeds)
+    seeds = parse_seeds(options.seeds, once=False)
     if len(seeds) < 2:
         raise UserError(f"--seeds: '{options.seeds}' was given; a way leads from one seed to another, give e.g. 3,17")
+    if out.suffix.lower() == ".gif" and options.fps > MOST_GIF_FPS:
+        raise UserError(f"--fps: {options.fps} was given, a GIF shows at most {MOST_GIF_FPS}; give less, or an .mp4")
     count = options.frames * (len(seeds) if options.loop else len(seeds) - 1)
     count += 0 if options.loop else 1  # the last seed
     if count > MOST_FRAMES:
@@ -92,7 +95,9 @@ def film(options: InterpolationOptions) -> tuple[Path, int]:
         require_w(source.G, "--space=w")
     if out.suffix.lower() == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
         raise UserError("--out: an .mp4 needs imageio-ffmpeg; pip install imageio-ffmpeg, or give a .gif or .webp")
-    picture(np.zeros([1, 1, source.G.img_channels], np.uint8), "jpg")  # films have no transparency
+    if source.G.img_channels not in (1, 3):
+        raise UserError(f"interpolate: the network's images have {source.G.img_channels} channels, a film has 1 or 3")
+    require_free(out, "--out")
     require_writable(out.parent, flag="--out")
     out.parent.mkdir(parents=True, exist_ok=True)
     way = _way(options, source, seeds, psi, space)
@@ -119,7 +124,7 @@ def _labels(options: InterpolationOptions, source: Source, seeds: Sequence[int])
     """
     given = (options.class_ or "").split(",")
     if source.G.c_dim > 0 and len(given) > 1 and options.class_ not in source.class_names:
-        found = [class_indices(source.G, part.strip(), source.class_names)[0] for part in given]
+        found = [the_class(source.G, part.strip(), source.class_names) for part in given]
     else:
         found = class_indices(source.G, options.class_, source.class_names)
     if len(found) == 1:
@@ -186,8 +191,9 @@ def _write(path: Path, frames: Iterator[np.ndarray], options: InterpolationOptio
     pictures = (Image.fromarray(frame) for frame in frames)
     rest: dict[str, Any] = {"quality": 90} if path.suffix.lower() == ".webp" else {}
     first = next(pictures)
+    delay = round(100 / options.fps) * 10 if path.suffix.lower() == ".gif" else round(1000 / options.fps)
     loop: dict[str, Any] = {"loop": 0} if options.loop else {}
-    first.save(path, save_all=True, append_images=pictures, duration=round(1000 / options.fps), **loop, **rest)
+    first.save(path, save_all=True, append_images=pictures, duration=delay, **loop, **rest)
 
 
 def _write_mp4(path: Path, frames: Iterator[np.ndarray], fps: int) -> None:

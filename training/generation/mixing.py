@@ -17,7 +17,7 @@ from dnnlib.cli import parse_seeds
 from dnnlib.errors import UserError
 from dnnlib.files import require_writable, write_atomic
 from kd_plugin.config.schema import option
-from training.generation.files import GRID, INDEX, arrange, picture, save_picture
+from training.generation.files import GRID, INDEX, arrange, require_picture, save_picture
 from training.generation.images import Generated
 from training.generation.inputs import NetworkOptions, open_source, require_w, the_class, the_psi
 from training.report.image_grid import to_pixels
@@ -61,7 +61,7 @@ def mix_styles(options: MixingOptions) -> Generated:
     require_w(G, "style-mixing")
     label = source.label(the_class(G, options.class_, source.class_names))
     layers = _layers(options.styles, G.num_ws)
-    picture(np.zeros([1, 1, G.img_channels], np.uint8))
+    require_picture(G.img_channels)
     require_writable(options.outdir)
 
     def ws_of(seeds: list[int]) -> torch.Tensor:

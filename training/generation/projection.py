@@ -24,7 +24,7 @@ from kd_plugin.config.schema import option
 from kd_plugin.file_kinds import what_it_is
 from training.data.decoding import UNREADABLE, decode_image, reason
 from training.data.pixels import to_float
-from training.generation.files import picture, save_picture
+from training.generation.files import save_picture
 from training.generation.inputs import NetworkOptions, Source, open_source, require_w, the_class
 from training.generation.likeness import load_likeness
 from training.metrics.detectors import VGG
@@ -92,7 +92,6 @@ def project_picture(options: ProjectionOptions) -> Projected:
     require_w(G, "project")
     label = source.label(the_class(G, options.class_, source.class_names))
     target = _target(options.target, source)
-    picture(np.zeros([1, 1, G.img_channels], np.uint8))
     features = load_likeness(options.detector, source.device)
     require_writable(options.outdir)
     found = _search(options, source, label, to_float(target).to(source.device), features)

@@ -28,7 +28,7 @@ PUBLISHED = {
 
 def is_published(given: str) -> bool:
     """Whether `given` names a network to download: a published one, or an address."""
-    return given in PUBLISHED or given.startswith(("https://", "http://"))
+    return given in PUBLISHED or given.lower().startswith(("https://", "http://"))
 
 
 def local_file(given: str, flag: str) -> Path:
