@@ -61,8 +61,7 @@ def test_what_the_layers_are_counts_and_not_a_checkouts_defaults(tmp_path: Path)
     assert found["D"].init_kwargs["conv_clamp"] == 128
 
 
-@pytest.mark.parametrize("version", [4, 5])
-@pytest.mark.parametrize("c_dim", [0, 3])
+@pytest.mark.parametrize(("version", "c_dim"), [(4, 0), (5, 0), (5, 3)])  # version 4 has labels of another kind
 def test_tensorflow(tmp_path: Path, version: int, c_dim: int) -> None:
     networks = small_networks(c_dim)
     found, meta = read_official(written(tmp_path, tensorflow_pickle(networks, version)))
@@ -236,6 +235,22 @@ def test_the_learning_rate_multiplier_of_tensorflow(tmp_path: Path, monkeypatch:
     changed_options(monkeypatch, {"mapping_lrmul": 0.1})
     found, _ = read_official(written(tmp_path, tensorflow_pickle(networks)), ["G_ema"])
     torch.testing.assert_close(found["G_ema"](torch.ones(2, 12), noise_mode="const"), expected)
+
+
+def test_labels_of_the_first_tensorflow_release_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It multiplies them by a matrix, without a bias, and normalises after joining them to z."""
+    from tests.official import stand_in
+
+    before = stand_in._mapping
+
+    def changed(name: list[str], value: np.ndarray) -> tuple[str, np.ndarray]:
+        theirs, values = before(name, value)
+        return theirs.replace("LabelEmbed", "LabelConcat"), values
+
+    monkeypatch.setattr(stand_in, "_mapping", changed)
+    path = written(tmp_path, tensorflow_pickle(small_networks(3), version=4))
+    with pytest.raises(UserError, match="it has the variable mapping/LabelConcat/"):
+        read_official(path, ["G"])
 
 
 def changed_options(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:

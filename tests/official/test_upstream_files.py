@@ -85,8 +85,7 @@ def test_ours_to_theirs_and_back(checkout: Path, tmp_path: Path, c_dim: int) -> 
     assert_equal_to_theirs(checkout, path, networks, c_dim)
 
 
-@pytest.mark.parametrize("version", [4, 5])
-@pytest.mark.parametrize("c_dim", [0, 3])
+@pytest.mark.parametrize(("version", "c_dim"), [(4, 0), (5, 0), (5, 3)])
 def test_tensorflow(checkout: Path, tmp_path: Path, version: int, c_dim: int) -> None:
     """The official reader of TensorFlow's files and ours agree."""
     path = tmp_path / "tensorflow.pkl"
