@@ -306,7 +306,8 @@ def _renamed(values: _Values, names: tuple[tuple[str, str, _Turn], ...]) -> dict
 
 def _tensor(value: np.ndarray, turn: _Turn) -> Tensor:
     try:
-        return torch.from_numpy(np.array(turn(value), dtype=np.float32, order="C"))
+        with np.errstate(all="ignore"):  # what is not finite is refused later
+            return torch.from_numpy(np.array(turn(value), dtype=np.float32, order="C"))
     except (ValueError, IndexError) as error:
         raise Refused(f"a variable in it has the shape {list(value.shape)}") from error
 
