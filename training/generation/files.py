@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,15 +105,12 @@ def arrange(tiles: Sequence[np.ndarray], columns: int) -> np.ndarray:
     return grid
 
 
-def write_zip(
-    path: Path, images: Iterator[tuple[np.ndarray, int | None]], told: Callable[[int], object] = lambda done: None
-) -> None:
+def write_zip(path: Path, images: Iterator[tuple[np.ndarray, int | None]]) -> None:
     """Writes PNGs as the official data sets name them, 00000/img00000000.png, and dataset.json with their labels.
 
     Args:
         path: of the zip, which appears complete or not at all.
         images: uint8 [H, W, C], and the class.
-        told: called with 1 after each image.
     """
 
     def write(partial: Path) -> None:
@@ -126,7 +123,6 @@ def write_zip(
                 archive.writestr(zipfile.ZipInfo(name, _ONE_TIME), content.getvalue())
                 if label is not None:
                     labels.append([name, label])
-                told(1)
             description = json.dumps({"labels": labels or None})
             archive.writestr(zipfile.ZipInfo("dataset.json", _ONE_TIME), description)
 
