@@ -26,13 +26,12 @@ from typing import Any
 import click
 
 from dnnlib.errors import UserError
-from dnnlib.files import require_writable
+from dnnlib.files import require_free, require_writable
 from kd_plugin.config.click_flags import GroupedCommand, add_flags, options_from
 from kd_plugin.config.schema import option
 from training.checkpoint import Snapshot, load_snapshot, save_snapshot
 from training.cli import arguments_of, from_python, function, script
 from training.export import EXPORTS
-from training.generation.files import require_free
 from training.official.read import ROLES
 from training.official.write import require_checkout, write_official
 from training.report.network_info import describe_networks

@@ -21,7 +21,7 @@ import click
 from tqdm import tqdm
 
 from dnnlib.errors import UserError
-from dnnlib.files import require_writable, write_atomic
+from dnnlib.files import require_free, require_writable, write_atomic
 from dnnlib.threads import usable_cpus
 from kd_plugin.config.click_flags import CommandGroup, GroupedCommand, add_flags, options_from
 from kd_plugin.config.ranges import ABOVE_0, AT_LEAST_1, SEED, Range
@@ -80,8 +80,7 @@ def convert_command(**flags: Any) -> None:
         raise UserError(f"--dest: '{options.dest}' was given, its name must end with .zip")
     if options.resolution is not None and not is_power_of_two(options.resolution):
         raise UserError(f"--resolution: {options.resolution} was given, it must be a power of two")
-    if dest.is_dir():
-        raise UserError(f"--dest: '{dest}' is a folder")
+    require_free(dest, "--dest")
     require_writable(dest.parent, flag="--dest")
     dest.parent.mkdir(parents=True, exist_ok=True)
     source = open_source(Path(options.source), options.split, options.fps)

@@ -21,6 +21,7 @@ __all__ = [
     "is_called",
     "make_run_dir",
     "next_run_name",
+    "require_free",
     "require_writable",
     "write_atomic",
 ]
@@ -150,3 +151,16 @@ def require_writable(folder: str | os.PathLike[str], *, flag: str = "--outdir") 
             pass
     except OSError as error:
         raise UserError(f"{flag}: cannot write to '{existing}' ({error.strerror}); choose another {flag}") from None
+
+
+def require_free(path: Path, flag: str) -> None:
+    """
+    Raises:
+        UserError: a file cannot be written there, because it is a folder or its name is too long; names `flag`.
+    """
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:
+        raise UserError(f"{flag}: '{path}' cannot be a file ({error.strerror})") from None
+    if is_folder:
+        raise UserError(f"{flag}: '{path}' is a folder; give another name")

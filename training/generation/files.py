@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +15,16 @@ from PIL.PngImagePlugin import PngInfo
 
 from dnnlib.errors import UserError
 from dnnlib.files import write_atomic
+from training.report.image_grid import MODES, picture
 
-__all__ = [
-    "FORMATS",
-    "GRID",
-    "INDEX",
-    "MOST_GRID_PIXELS",
-    "arrange",
-    "picture",
-    "require_free",
-    "require_picture",
-    "save_picture",
-    "write_zip",
-]
+__all__ = ["FORMATS", "GRID", "INDEX", "MOST_GRID_PIXELS", "require_picture", "save_picture", "write_zip"]
 
 FORMATS = ("png", "jpg", "webp", "npz")
 GRID, INDEX = "grid", "index.json"
 MOST_GRID_PIXELS = 100_000_000  # of a grid: a larger one opens in few programs
-_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _IMAGE_DESCRIPTION = 0x010E  # of Exif
 _ONE_TIME = (1980, 1, 1, 0, 0, 0)  # of a zip's members: equal images make equal files
 _KEY = "kd_plugin"
-
-
-def picture(pixels: np.ndarray) -> Image.Image:
-    """uint8 [H, W, C] as a picture; see `require_picture`."""
-    channels = pixels.shape[2]
-    return Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels, _MODES[channels])
 
 
 def require_picture(channels: int, format: str | None = None) -> None:
@@ -53,25 +36,11 @@ def require_picture(channels: int, format: str | None = None) -> None:
     Raises:
         UserError: they cannot be pictures.
     """
-    if channels in (1, 3) or (channels in (2, 4) and format != "jpg"):
+    if channels in (1, 3) or (channels in MODES and format != "jpg"):
         return
     advice = "only `generate.py --format=npz` writes them" if format is None else "give --format=npz"
     came = "" if format is None else f"--format={format}: "
     raise UserError(f"{came}the network's images have {channels} channels; {advice}")
-
-
-def require_free(path: Path, flag: str) -> None:
-    """
-    Raises:
-        UserError: a file cannot be written there, because it is a folder or its name is too long; names `flag`.
-    """
-    try:
-        is_folder = path.is_dir()
-        path.exists()
-    except OSError as error:
-        raise UserError(f"{flag}: '{path}' cannot be a file ({error.strerror})") from None
-    if is_folder:
-        raise UserError(f"{flag}: '{path}' is a folder; give another name")
 
 
 def save_picture(pixels: np.ndarray, path: Path, how: Mapping[str, Any]) -> None:
@@ -92,17 +61,6 @@ def save_picture(pixels: np.ndarray, path: Path, how: Mapping[str, Any]) -> None
     exif[_IMAGE_DESCRIPTION] = text
     options: dict[str, Any] = {"quality": 95} if format == "jpg" else {"lossless": True}
     write_atomic(path, lambda partial: image.save(partial, exif=exif, **options))
-
-
-def arrange(tiles: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """uint8 [H, W, C] each -> [rows·H, columns·W, C], row by row; the rest of the last row is black."""
-    height, width, channels = tiles[0].shape
-    rows = -(-len(tiles) // columns)
-    grid = np.zeros([rows * height, columns * width, channels], np.uint8)
-    for place, tile in enumerate(tiles):
-        row, column = divmod(place, columns)
-        grid[row * height : (row + 1) * height, column * width : (column + 1) * width] = tile
-    return grid
 
 
 def write_zip(path: Path, images: Iterator[tuple[np.ndarray, int | None]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,23 +16,13 @@ from tqdm import tqdm
 
 from dnnlib.cli import MOST_SEEDS, count_seeds, parse_seeds
 from dnnlib.errors import UserError
-from dnnlib.files import require_writable, write_atomic
+from dnnlib.files import require_free, require_writable, write_atomic
 from kd_plugin.config.ranges import AT_LEAST_1, Range
 from kd_plugin.config.schema import option
 from training.config import SIZE
-from training.generation.files import (
-    FORMATS,
-    GRID,
-    INDEX,
-    MOST_GRID_PIXELS,
-    arrange,
-    require_free,
-    require_picture,
-    save_picture,
-    write_zip,
-)
-from training.generation.inputs import NetworkOptions, Source, class_indices, open_source, read_ws, truncations
-from training.report.image_grid import to_pixels
+from training.generation.files import FORMATS, GRID, INDEX, MOST_GRID_PIXELS, require_picture, save_picture, write_zip
+from training.generation.inputs import Source, TruncatedOptions, class_indices, open_source, read_ws, truncations
+from training.report.image_grid import arrange, to_pixels
 
 __all__ = ["Generated", "ImagesOptions", "make_images"]
 
@@ -41,7 +31,7 @@ LONGEST_CLASS = 40  # characters of a class in a file's name
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImagesOptions(NetworkOptions):
+class ImagesOptions(TruncatedOptions):
     """The flags of `images`."""
 
     seeds: str | None = option(None, "Seeds, such as 0-31 or 1,5,7-9", metavar="SEEDS", group="Images")
@@ -110,11 +100,13 @@ def make_images(options: ImagesOptions) -> tuple[Generated, list[str]]:
         OSError: something cannot be written.
     """
     _require_one_source(options)
+    _require_effect(options)
+    seeds = _seeds(options)
     psis = truncations(options.trunc)
     source = open_source(options)
     classes = class_indices(source.G, _classes(options, source), source.class_names)
     ws = None if options.projected_w is None else read_ws(options.projected_w, source.G, source.device)
-    tiles = _tiles(options, source, psis, classes, 0 if ws is None else len(ws))
+    tiles = _tiles(source, seeds, psis, classes, options.count is not None) if ws is None else _tiles_of(ws)
     sampler = _Sampler(source, options, ws)
     if options.format != "npz":
         require_picture(source.G.img_channels, None if options.out else options.format)
@@ -122,12 +114,13 @@ def make_images(options: ImagesOptions) -> tuple[Generated, list[str]]:
         return _zip(options, tiles, sampler), []
     folder = Path(options.outdir or OUTDIR)
     require_writable(folder)
-    for name in (*(f"{tile.stem}.{options.format}" for tile in tiles), f"{GRID}.{options.format}", INDEX):
-        require_free(folder / name, "--outdir")
+    _require_no_folders(
+        folder, {*(f"{tile.stem}.{options.format}" for tile in tiles), f"{GRID}.{options.format}", INDEX}
+    )
     folder.mkdir(parents=True, exist_ok=True)
     columns = options.columns or _columns(psis, classes, len(tiles))
     made, notes = _folder(options, folder, tiles, sampler, min(columns, len(tiles)))
-    return made, [*_remarks(options, psis), *notes, *_earlier(folder, made)]
+    return made, [*_remarks(options, psis, seeds), *notes, *_earlier(folder, made)]
 
 
 def _require_one_source(options: ImagesOptions) -> None:
@@ -143,9 +136,6 @@ def _require_one_source(options: ImagesOptions) -> None:
     if len(given) != 1:
         came = " and ".join(given) or "none"
         raise UserError(f"give one of --seeds, --count and --projected-w; {came} of them was given")
-    if options.seeds is not None:
-        parse_seeds(options.seeds)  # before the network is opened
-    _require_effect(options)
 
 
 def _require_effect(options: ImagesOptions) -> None:
@@ -180,25 +170,41 @@ def _classes(options: ImagesOptions, source: Source) -> str | None:
     return options.class_
 
 
-def _tiles(
-    options: ImagesOptions, source: Source, psis: Sequence[float], classes: Sequence[int | None], rows: int
-) -> list[Tile]:
-    if options.projected_w is not None:
-        return [Tile(number, None, 1.0, None, f"proj{number:02d}") for number in range(rows)]
+def _seeds(options: ImagesOptions) -> Sequence[int]:
     if options.count is not None:
-        chosen = [(seed, classes[seed % len(classes)], psi) for seed in range(options.count) for psi in psis]
-        several = False
+        return range(options.count)
+    return [] if options.seeds is None else parse_seeds(options.seeds)
+
+
+def _tiles_of(ws: Tensor) -> list[Tile]:
+    return [Tile(number, None, 1.0, None, f"proj{number:02d}") for number in range(len(ws))]
+
+
+def _tiles(
+    source: Source, seeds: Sequence[int], psis: Sequence[float], classes: Sequence[int | None], in_turn: bool
+) -> list[Tile]:
+    """Of each seed in each class, or, with `in_turn`, in one of them; and with each psi."""
+    if in_turn:
+        chosen = [(seed, classes[seed % len(classes)], psi) for seed in seeds for psi in psis]
     else:
-        seeds = parse_seeds(options.seeds or "")
         chosen = [(seed, label, psi) for label in classes for seed in seeds for psi in psis]
-        several = len(classes) > 1
     names = _names(source, classes)
     tiles = []
     for number, (seed, label, psi) in enumerate(chosen):
-        of_class = f"-{names[label]}" if several else ""
+        of_class = f"-{names[label]}" if len(classes) > 1 and not in_turn else ""
         of_psi = f"-psi{str(psi).removesuffix('.0')}" if len(psis) > 1 else ""
         tiles.append(Tile(number, seed, psi, label, f"seed{seed:04d}{of_class}{of_psi}"))
     return tiles
+
+
+def _require_no_folders(folder: Path, names: set[str]) -> None:
+    """
+    Raises:
+        UserError: a folder stands where a file is to be written.
+    """
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name in names:
+            require_free(path, "--outdir")
 
 
 def _names(source: Source, classes: Sequence[int | None]) -> dict[int | None, str]:
@@ -245,26 +251,25 @@ class _Sampler:
 
     def _batch(self, tiles: Sequence[Tile]) -> tuple[np.ndarray, np.ndarray | None]:
         G: Any = self.source.G
+        cutoff, noise_mode = self._options.trunc_cutoff, self._options.noise_mode
         if self._ws is not None:
             ws = self._ws[[tile.number for tile in tiles]]
         elif G.has_w:
-            ws = torch.empty(len(tiles), G.num_ws, G.w_dim, device=self.source.device)
-            for psi in {tile.psi for tile in tiles}:
-                which = [place for place, tile in enumerate(tiles) if tile.psi == psi]
-                z, c = self._inputs([tiles[place] for place in which])
-                ws[which] = G.mapping(z, c, psi, self._options.trunc_cutoff, skip_w_avg_update=True)
+            ws = self._by_psi(tiles, lambda z, c, psi: G.mapping(z, c, psi, cutoff, skip_w_avg_update=True))
         else:
-            images = [self._plain(tile) for tile in tiles]
-            return to_pixels(torch.cat(images)), None
-        return to_pixels(G.synthesis(ws, self._options.noise_mode)), ws.cpu().numpy()
+            return to_pixels(self._by_psi(tiles, lambda z, c, psi: G(z, c, psi, cutoff, noise_mode))), None
+        return to_pixels(G.synthesis(ws, noise_mode)), ws.cpu().numpy()
 
-    def _plain(self, tile: Tile) -> Tensor:
-        """Of a network without w, one at a time: each may have its own psi."""
-        return self.source.G(*self._inputs([tile]), tile.psi, self._options.trunc_cutoff, self._options.noise_mode)
-
-    def _inputs(self, tiles: Sequence[Tile]) -> tuple[Tensor, Tensor]:
-        z = self.source.z([tile.seed or 0 for tile in tiles])
-        return z, torch.cat([self.source.label(tile.label) for tile in tiles])
+    def _by_psi(self, tiles: Sequence[Tile], make: Callable[[Tensor, Tensor, float], Tensor]) -> Tensor:
+        """`make` of all tiles with one psi at a time; its rows in the order of the tiles."""
+        rows: list[Tensor] = [torch.empty(0)] * len(tiles)
+        for psi in {tile.psi for tile in tiles}:
+            which = [place for place, tile in enumerate(tiles) if tile.psi == psi]
+            z = self.source.z([tiles[place].seed or 0 for place in which])
+            c = torch.cat([self.source.label(tiles[place].label) for place in which])
+            for place, row in zip(which, make(z, c, psi), strict=True):
+                rows[place] = row
+        return torch.stack(rows)
 
 
 def _zip(options: ImagesOptions, tiles: Sequence[Tile], sampler: _Sampler) -> Generated:
@@ -320,13 +325,12 @@ def _save_arrays(path: Path, images: list[np.ndarray], styles: list[np.ndarray],
     write_atomic(path, lambda partial: np.savez(partial, **arrays))
 
 
-def _remarks(options: ImagesOptions, psis: Sequence[float]) -> list[str]:
+def _remarks(options: ImagesOptions, psis: Sequence[float], seeds: Sequence[int]) -> list[str]:
     """What the user may not have meant."""
     lines = []
-    seeds = 0 if options.seeds is None else len(parse_seeds(options.seeds))
-    if 0 in psis and options.trunc_cutoff is None and max(seeds, options.count or 0) > 1:
+    if 0 in psis and options.trunc_cutoff is None and len(seeds) > 1:
         lines.append("--trunc=0: every image is the average one, so all are equal; give e.g. --trunc=0.7")
-    twice = 0 if options.seeds is None else count_seeds(options.seeds) - seeds
+    twice = 0 if options.seeds is None else count_seeds(options.seeds) - len(seeds)
     if twice:
         lines.append(f"--seeds: {twice} seeds were given more than once; each is one image")
     return lines

@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,13 @@ from training.networks import GeneratorNetwork, model_of
 __all__ = [
     "NetworkOptions",
     "Source",
+    "TruncatedOptions",
     "class_indices",
+    "class_option",
     "latents",
     "one_hot",
     "open_source",
+    "psi_option",
     "read_ws",
     "require_w",
     "the_class",
@@ -52,20 +55,42 @@ class NetworkOptions:
         metavar="FILE|NAME",
         group="Network",
     )
-    trunc_cutoff: int | None = option(
-        None, "Truncate only the first N layers", AT_LEAST_0, metavar="N", shown_default="all"
-    )
     noise_mode: str = option("const", "Noise inputs", choices=("const", "random", "none"))
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps", metavar="NAME")
 
 
+@dataclass(frozen=True, kw_only=True)
+class TruncatedOptions(NetworkOptions):
+    """And those of commands that truncate."""
+
+    trunc_cutoff: int | None = option(
+        None, "Truncate only the first N layers", AT_LEAST_0, metavar="N", shown_default="all"
+    )
+
+
+def class_option(help: str = "Class of a conditional network", metavar: str = "NAME|INDEX") -> Any:
+    """The flag --class."""
+    return option(None, help, key="class", metavar=metavar, shown_default="none")
+
+
+def psi_option() -> Any:
+    """The flag --trunc of a command that takes one number."""
+    return option("1", "Truncation psi", metavar="PSI")
+
+
 @dataclass(frozen=True)
 class Source:
-    """A generator, on its device, and the names of its classes ([]: they have none)."""
+    """A generator, on its device.
+
+    Attributes:
+        class_names: [] if the classes have no names.
+        config: of the run that trained it; None of official networks.
+    """
 
     G: GeneratorNetwork
     class_names: Sequence[str]
     device: torch.device
+    config: Mapping[str, Any] | None
 
     def class_name(self, index: int | None) -> str | int | None:
         return self.class_names[index] if index is not None and self.class_names else index
@@ -87,9 +112,10 @@ def open_source(options: NetworkOptions) -> Source:
     device = pick_device(options.device)
     snapshot = load_snapshot(options.network, device)
     G: Any = snapshot.G_ema
-    if G.has_w and (options.trunc_cutoff or 0) > G.num_ws:
-        raise UserError(f"--trunc-cutoff: {options.trunc_cutoff} was given, the network has {G.num_ws} layers")
-    return Source(G, snapshot.meta.get("class_names") or [], device)
+    cutoff = options.trunc_cutoff if isinstance(options, TruncatedOptions) else None
+    if G.has_w and (cutoff or 0) > G.num_ws:
+        raise UserError(f"--trunc-cutoff: {cutoff} was given, the network has {G.num_ws} layers")
+    return Source(G, snapshot.meta.get("class_names") or [], device, snapshot.meta.get("config"))
 
 
 def require_w(G: GeneratorNetwork, what: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,35 +17,41 @@ from tqdm import tqdm
 
 from dnnlib.cli import parse_seeds
 from dnnlib.errors import UserError
-from dnnlib.files import require_writable, write_atomic
+from dnnlib.files import require_free, require_writable, write_atomic
 from kd_plugin.config.ranges import Range
 from kd_plugin.config.schema import option
 from training.config import SIZE
-from training.generation.files import require_free
-from training.generation.inputs import NetworkOptions, Source, class_indices, open_source, require_w, the_class, the_psi
+from training.generation.inputs import (
+    Source,
+    TruncatedOptions,
+    class_indices,
+    class_option,
+    open_source,
+    psi_option,
+    require_w,
+    the_class,
+    the_psi,
+)
 from training.report.image_grid import to_pixels
 
 __all__ = ["InterpolationOptions", "film", "lerp", "slerp"]
 
 ENDINGS = (".mp4", ".gif", ".webp")
 SPACES = ("w", "z")
+Between = Callable[[Tensor, Tensor, float], Tensor]
 MOST_FRAMES = 100_000
 MOST_GIF_FPS = 50  # its delays are hundredths of a second, and programs do not take 1 seriously
 
 
 @dataclass(frozen=True, kw_only=True)
-class InterpolationOptions(NetworkOptions):
+class InterpolationOptions(TruncatedOptions):
     """The flags of `interpolate`."""
 
     seeds: str = option(MISSING, "Seeds on the way, in this order, such as 3,17,8", metavar="SEEDS", group="Film")
-    class_: str | None = option(
-        None,
-        "Class of a conditional network; one for each seed: the way leads from class to class",
-        key="class",
-        metavar="NAME|INDEX,...",
-        shown_default="none",
+    class_: str | None = class_option(
+        "Class of a conditional network; one for each seed: the way leads from class to class", "NAME|INDEX,..."
     )
-    trunc: str = option("1", "Truncation psi", metavar="PSI")
+    trunc: str = psi_option()
     space: str | None = option(
         None,
         "Where the way is: w, on straight lines; or z, on the sphere",
@@ -58,15 +64,6 @@ class InterpolationOptions(NetworkOptions):
     zoom: int = option(1, "Each pixel becomes N x N, for small networks", Range(1, 64), metavar="N")
     batch: int = option(16, "Images per batch", SIZE, metavar="N")
     out: str = option("interpolation.mp4", "The film: .mp4, .gif or .webp", metavar="FILE", group="Files")
-
-
-@dataclass(frozen=True)
-class _Way:
-    """One row for each frame: z and labels, or w."""
-
-    z: Tensor | None
-    c: Tensor
-    ws: Tensor | None
 
 
 def film(options: InterpolationOptions) -> tuple[Path, int]:
@@ -100,20 +97,28 @@ def film(options: InterpolationOptions) -> tuple[Path, int]:
     require_free(out, "--out")
     require_writable(out.parent, flag="--out")
     out.parent.mkdir(parents=True, exist_ok=True)
-    way = _way(options, source, seeds, psi, space)
-    write_atomic(out, lambda partial: _write(partial, _frames(options, source, way, psi, count), options))
+    images = _images(options, source, seeds, psi, space)
+    write_atomic(out, lambda partial: _write(partial, _frames(options, images, count), options))
     return out, count
 
 
 @torch.no_grad()
-def _way(options: InterpolationOptions, source: Source, seeds: Sequence[int], psi: float, space: str) -> _Way:
-    z = source.z(seeds)
-    c = _labels(options, source, seeds)
+def _images(
+    options: InterpolationOptions, source: Source, seeds: Sequence[int], psi: float, space: str
+) -> Callable[[Sequence[int]], Tensor]:
+    """Makes the images [N, C, R, R] of frames, by their numbers."""
+    G: Any = source.G
+    z, c = source.z(seeds), _labels(options, source, seeds)
     if space == "w":
-        G: Any = source.G
         ws = G.mapping(z, c, psi, options.trunc_cutoff, skip_w_avg_update=True)
-        return _Way(None, c, _along(ws, options.frames, options.loop, lerp))
-    return _Way(_along(z, options.frames, options.loop, slerp), _along(c, options.frames, options.loop, lerp), None)
+        return lambda frames: G.synthesis(_points(ws, frames, options.frames, lerp), options.noise_mode)
+
+    def of_z(frames: Sequence[int]) -> Tensor:
+        on_way = _points(z, frames, options.frames, slerp), _points(c, frames, options.frames, lerp)
+        images: Tensor = G(*on_way, psi, options.trunc_cutoff, options.noise_mode)
+        return images
+
+    return of_z
 
 
 def _labels(options: InterpolationOptions, source: Source, seeds: Sequence[int]) -> Tensor:
@@ -134,15 +139,13 @@ def _labels(options: InterpolationOptions, source: Source, seeds: Sequence[int])
     return torch.cat([source.label(index) for index in found])
 
 
-def _along(points: Tensor, frames: int, loop: bool, between: Any) -> Tensor:
-    """Points on the way: `frames` from each to the next, the start included; without a loop the last one too."""
-    following = points.roll(-1, 0)
-    pieces = [
-        between(start, end, frame / frames)
-        for start, end in zip(points[: None if loop else -1], following, strict=False)
-        for frame in range(frames)
-    ]
-    return torch.stack(pieces if loop else [*pieces, points[-1]])
+def _points(keys: Tensor, frames: Sequence[int], steps: int, between: Between) -> Tensor:
+    """Where frames stand, `steps` of them from each key to the next, and from the last to the first."""
+    points = []
+    for frame in frames:
+        key, step = divmod(frame, steps)
+        points.append(between(keys[key], keys[(key + 1) % len(keys)], step / steps))
+    return torch.stack(points)
 
 
 def lerp(start: Tensor, end: Tensor, share: float) -> Tensor:
@@ -169,17 +172,12 @@ def slerp(start: Tensor, end: Tensor, share: float) -> Tensor:
 
 
 @torch.no_grad()
-def _frames(options: InterpolationOptions, source: Source, way: _Way, psi: float, count: int) -> Iterator[np.ndarray]:
+def _frames(
+    options: InterpolationOptions, images: Callable[[Sequence[int]], Tensor], count: int
+) -> Iterator[np.ndarray]:
     """uint8 [H, W, 3]."""
-    G: Any = source.G
     for start in tqdm(range(0, count, options.batch), unit="batch", disable=None):
-        part = slice(start, start + options.batch)
-        if way.ws is not None:
-            images = G.synthesis(way.ws[part], options.noise_mode)
-        else:
-            assert way.z is not None
-            images = G(way.z[part], way.c[part], psi, options.trunc_cutoff, options.noise_mode)
-        for pixels in to_pixels(images):
+        for pixels in to_pixels(images(range(start, min(start + options.batch, count)))):
             large = pixels.repeat(options.zoom, 0).repeat(options.zoom, 1)
             yield large.repeat(3, 2) if large.shape[2] == 1 else large
 

@@ -17,10 +17,18 @@ from dnnlib.cli import parse_seeds
 from dnnlib.errors import UserError
 from dnnlib.files import require_writable, write_atomic
 from kd_plugin.config.schema import option
-from training.generation.files import GRID, INDEX, arrange, require_picture, save_picture
+from training.generation.files import GRID, INDEX, require_picture, save_picture
 from training.generation.images import Generated
-from training.generation.inputs import NetworkOptions, open_source, require_w, the_class, the_psi
-from training.report.image_grid import to_pixels
+from training.generation.inputs import (
+    TruncatedOptions,
+    class_option,
+    open_source,
+    psi_option,
+    require_w,
+    the_class,
+    the_psi,
+)
+from training.report.image_grid import arrange, to_pixels
 
 __all__ = ["MixingOptions", "mix_styles"]
 
@@ -28,7 +36,7 @@ MOST_SEEDS = 64  # in a row or a column of the grid
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixingOptions(NetworkOptions):
+class MixingOptions(TruncatedOptions):
     """The flags of `style-mixing`."""
 
     rows: str = option(MISSING, "Seeds of the rows, such as 85,100: coarse layers", metavar="SEEDS", group="Images")
@@ -39,10 +47,8 @@ class MixingOptions(NetworkOptions):
         metavar="LAYERS",
         shown_default="the finer half",
     )
-    class_: str | None = option(
-        None, "Class of a conditional network", key="class", metavar="NAME|INDEX", shown_default="none"
-    )
-    trunc: str = option("1", "Truncation psi", metavar="PSI")
+    class_: str | None = class_option()
+    trunc: str = psi_option()
     outdir: str = option(
         "out", "Output folder for 85-55.png ..., grid.png and index.json", metavar="DIR", group="Files"
     )

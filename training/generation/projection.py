@@ -7,7 +7,7 @@ noise inputs stay as they are: optimised, they draw what w does not, and the w f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from kd_plugin.file_kinds import what_it_is
 from training.data.decoding import UNREADABLE, decode_image, reason
 from training.data.pixels import to_float
 from training.generation.files import save_picture
-from training.generation.inputs import NetworkOptions, Source, open_source, require_w, the_class
+from training.generation.inputs import NetworkOptions, Source, class_option, open_source, require_w, the_class
 from training.generation.likeness import load_likeness
 from training.metrics.detectors import VGG
 from training.report.image_grid import to_pixels
@@ -44,9 +44,7 @@ class ProjectionOptions(NetworkOptions):
     """The flags of `project`."""
 
     target: str = option(MISSING, "The picture; its centre is cut out and resized", metavar="FILE", group="Projection")
-    class_: str | None = option(
-        None, "Class of a conditional network", key="class", metavar="NAME|INDEX", shown_default="none"
-    )
+    class_: str | None = class_option()
     steps: int = option(1000, "Steps of optimisation", Range(1, 100_000), metavar="N")
     lr: float = option(0.1, "Learning rate, at its highest", ABOVE_0, metavar="X")
     space: str = option(
@@ -195,9 +193,7 @@ def _draw(path: Path, target: np.ndarray, found: _Search) -> None:
     """The target, images on the way, and the distance over the steps."""
     from matplotlib.figure import Figure
 
-    images: Iterator[tuple[str, np.ndarray]] = iter(
-        [("target", target), *((f"step {step}", image) for step, image in found.shown)]
-    )
+    images = [("target", target), *((f"step {step}", image) for step, image in found.shown)]
     figure = Figure(figsize=(1.6 * (SHOWN + 1), 4.2), layout="constrained")
     rows = figure.add_gridspec(2, SHOWN + 1)
     for column, (title, image) in enumerate(images):

@@ -8,7 +8,7 @@ import importlib.util
 import os
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,9 @@ from torch import Tensor
 from dnnlib.errors import UserError
 from kd_plugin.config.ranges import Range
 from kd_plugin.config.schema import option
-from torch_utils.device import pick_device
-from training.checkpoint import load_snapshot
 from training.data.dataset import ImageDataset
 from training.data.image_sets import ImageOptions, open_training_set
-from training.generation.inputs import NetworkOptions, Source
+from training.generation.inputs import Source, TruncatedOptions, open_source
 from training.generation.likeness import PIXELS
 from training.generation.playground import Playground, seed_of
 from training.metrics.detectors import load_detector, pixel_detector
@@ -33,7 +31,7 @@ FONTS = ["system-ui", "sans-serif"]  # of the machine: gradio's own would be dow
 
 
 @dataclass(frozen=True, kw_only=True)
-class UiOptions(NetworkOptions):
+class UiOptions(TruncatedOptions):
     """The flags of `ui`."""
 
     data: str | None = option(
@@ -95,20 +93,20 @@ def open_playground(options: UiOptions) -> tuple[Playground, str]:
     Raises:
         UserError: the network cannot be read, or the images of --data.
     """
-    device = pick_device(options.device)
-    snapshot = load_snapshot(options.network, device)
-    source = Source(snapshot.G_ema, snapshot.meta.get("class_names") or [], device)
-    train, note = _training_images(options, source, snapshot.meta.get("config"))
+    source = open_source(options)
+    train, note = _training_images(options, source)
     detector = None
     if train is not None:
-        detector = pixel_detector(device) if options.detector == PIXELS else load_detector(options.detector, device)
+        detector = (
+            pixel_detector(source.device)
+            if options.detector == PIXELS
+            else load_detector(options.detector, source.device)
+        )
     return Playground(source, options.noise_mode, options.trunc_cutoff, train, detector), note
 
 
-def _training_images(
-    options: UiOptions, source: Source, config: Mapping[str, Any] | None
-) -> tuple[ImageDataset | None, str]:
-    known = ImageOptions.of(config) if isinstance(config, Mapping) and "data" in config else None
+def _training_images(options: UiOptions, source: Source) -> tuple[ImageDataset | None, str]:
+    known = ImageOptions.of(source.config) if source.config and "data" in source.config else None
     if options.data is not None:
         given = ImageOptions(data=options.data) if known is None else dataclasses.replace(known, data=options.data)
         return open_training_set(dataclasses.replace(given, resolution=source.G.img_resolution)), ""
