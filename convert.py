@@ -9,8 +9,7 @@
 
 FILE is a snapshot of train.py; a pickle of stylegan2-ada-pytorch, its DiffAugment fork, stylegan3 (StyleGAN2
 configuration) or the TensorFlow releases of StyleGAN2, which is read without running anything in it; or the name
-or address of a published one: ffhq256, ffhq512, ffhq1024, celebahq256, lsundog256, ffhq, metfaces, afhqcat,
-afhqdog, afhqwild, cifar10, brecahad.
+or address of a published one: {published}.
 """
 
 from __future__ import annotations
@@ -32,11 +31,13 @@ from kd_plugin.config.schema import option
 from training.checkpoint import Snapshot, load_snapshot, save_snapshot
 from training.cli import arguments_of, from_python, function, script
 from training.export import EXPORTS
+from training.official.published import PUBLISHED
 from training.official.read import ROLES
 from training.official.write import require_checkout, write_official
 from training.report.network_info import describe_networks
 
 SNAPSHOT = "snapshot"
+_HELP = (__doc__ or "").format(published=", ".join(PUBLISHED))
 SUFFIXES = {SNAPSHOT: ".safetensors", "official": ".pkl", **{name: suffix for name, (suffix, _) in EXPORTS.items()}}
 
 
@@ -59,7 +60,7 @@ class Options:
     info: bool = option(False, "Write nothing; print what FILE holds")
 
 
-@click.command(cls=GroupedCommand, help=__doc__, context_settings={"max_content_width": 120})
+@click.command(cls=GroupedCommand, help=_HELP, context_settings={"max_content_width": 120})
 @click.argument("file", metavar="FILE")
 @add_flags(Options)
 @script

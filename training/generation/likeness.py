@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dnnlib.errors import UserError
-from kd_plugin.errors import KDError
-from kd_plugin.teachers import TEACHERS, load_teacher
+from kd_plugin.teachers import TEACHERS
 from kd_plugin.teachers.protocol import HasStages
-from training.metrics.detectors import load_perceptual
+from training.metrics.detectors import load_judge, load_perceptual
 
 __all__ = ["PIXELS", "load_likeness"]
 
@@ -62,10 +60,7 @@ def _pixels(images: Tensor) -> Tensor:
 
 
 def _of_teacher(spec: str, device: torch.device) -> Features:
-    try:
-        teacher: Any = load_teacher(spec, device, "fp32")
-    except KDError as error:
-        raise UserError(str(error).replace("--kd=", "--detector=")) from None
+    teacher: Any = load_judge(spec, device)
     names = tuple(teacher.stage_names) if isinstance(teacher, HasStages) else ()
 
     def features(images: Tensor) -> Tensor:

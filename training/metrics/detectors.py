@@ -22,7 +22,16 @@ from kd_plugin.teachers import TEACHERS, Teacher, load_teacher
 from kd_plugin.teachers.torchscript import load_torchscript
 from training.data.pixels import to_float
 
-__all__ = ["INCEPTION", "OFFICIAL", "VGG", "Detector", "load_detector", "load_perceptual", "pixel_detector"]
+__all__ = [
+    "INCEPTION",
+    "OFFICIAL",
+    "VGG",
+    "Detector",
+    "load_detector",
+    "load_judge",
+    "load_perceptual",
+    "pixel_detector",
+]
 
 INCEPTION = "inception"
 # The Inception-v3 of the published figures, as TorchScript, from the stylegan2-ada-pytorch project.
@@ -131,8 +140,7 @@ def load_detector(spec: str | os.PathLike[str], device: torch.device | str = "cp
         if name.partition(":")[0] in TEACHERS:
             return _from_teacher(name, where)
     except KDError as error:
-        # The teacher's error names --kd.
-        raise UserError(str(error).replace(arg("teacher", name), f"--detector={name}")) from None
+        raise UserError(str(error)) from None
     close = nearest(name, [*OFFICIAL, *TEACHERS], exhaustive=False)
     raise UserError(f"--detector: '{name}' does not exist{close}; {_DETECTOR.expected}, '{INCEPTION}', or a teacher")
 
@@ -182,8 +190,21 @@ def _from_file(path: Path, name: str, device: torch.device) -> Detector:
     return Detector(name, sha256_of(path), width, device, features, classify)
 
 
+def load_judge(spec: str, device: torch.device) -> Teacher:
+    """A teacher for --detector, in float32.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    try:
+        return load_teacher(spec, device, "fp32")
+    except KDError as error:
+        text = str(error).replace(arg("teacher", spec), f"--detector={spec}")
+        raise UserError(text.replace("--kd=", "--detector=")) from None
+
+
 def _from_teacher(spec: str, device: torch.device) -> Detector:
-    teacher = load_teacher(spec, device, "fp32")
+    teacher = load_judge(spec, device)
 
     def features(pixels: Tensor) -> Tensor:
         return teacher.embed_images(to_float(pixels))

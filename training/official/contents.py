@@ -188,9 +188,8 @@ class _Table:
                 f"{package}.multiarray._reconstruct": _new_array,
                 f"{package}.numeric._frombuffer": _from_buffer,
             }
-        return {name: Allowed(name, call) for name, call in calls.items()} | {
-            name: Allowed(name) for name in ("numpy.ndarray", "torch.device")
-        }
+        marks = {"numpy.ndarray": Allowed("numpy.ndarray")}  # of a type, for _reconstruct
+        return marks | {name: Allowed(name, call) for name, call in calls.items()}
 
     def _storage(self, raw: bytes) -> _Storage:
         self._left -= len(raw)

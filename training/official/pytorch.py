@@ -2,7 +2,7 @@
 
 Two checkouts have other defaults for the same arguments, so it is the parts that count: a layer's clamp, a block's
 number type. Only what no part shows (the limits of the channels) comes from the arguments, and the shapes check it.
-`compare` then holds every part against the module of ours that takes its place.
+`compare` then holds every part against the module of this trainer that takes its place.
 """
 
 from __future__ import annotations
@@ -20,16 +20,21 @@ from training.official.machine import Refused, shown
 __all__ = ["LR_MULTIPLIER", "WHOLE_BATCH", "compare", "discriminator", "generator"]
 
 WHOLE_BATCH = 1 << 20  # as the group of the minibatch statistics: more than any batch
-LR_MULTIPLIER = 0.01  # of our mapping networks
-_Network = tuple[dict[str, Any], dict[str, Tensor]]  # arguments of ours, and its state
+LR_MULTIPLIER = 0.01  # of this trainer's mapping networks
+_Network = tuple[dict[str, Any], dict[str, Tensor]]  # arguments of this trainer's class, and its state
 _COMPARED = ("activation", "conv_clamp", "up", "down", "use_noise", "architecture")
-_OURS = {"activation": "lrelu", "up": 1, "down": 1, "architecture": "skip"}  # where our module has no choice
+_FIXED = {
+    "activation": "lrelu",
+    "up": 1,
+    "down": 1,
+    "architecture": "skip",
+}  # where this trainer's module has no choice
 
 
 def generator(part: Part) -> _Network:
     """
     Raises:
-        Refused: another network, or one with something that ours does not have.
+        Refused: another network, or one with something that this trainer's does not have.
     """
     children = part.children()
     if not children.keys() >= {"synthesis", "mapping"}:
@@ -86,20 +91,20 @@ def compare(part: Part, network: nn.Module) -> None:
     """
     Args:
         part: of the file.
-        network: ours, made with the arguments that `generator` or `discriminator` found.
+        network: of this trainer, made with the arguments that `generator` or `discriminator` found.
 
     Raises:
-        Refused: some layer is not what ours is.
+        Refused: some layer computes something else.
     """
     parts = dict(part.parts())
     for path, module in network.named_modules():
         theirs = parts.get(path)
         if theirs is None:
-            continue  # ours without tensors; of any other a tensor is missing
+            continue  # a module without tensors; of any other a tensor is missing
         for attribute in _COMPARED:
-            if attribute not in theirs.attributes or path == "b4":  # D's last part: its architecture is ours
+            if attribute not in theirs.attributes or path == "b4":  # D's last part: the architecture was taken from it
                 continue
-            found, expected = theirs.attributes[attribute], getattr(module, attribute, _OURS.get(attribute))
+            found, expected = theirs.attributes[attribute], getattr(module, attribute, _FIXED.get(attribute))
             if type(found) not in (str, int, float, bool, type(None)) or found != expected:
                 raise Refused(f"{path} has {attribute} {shown(found)}, expected {shown(expected)}")
         _compare_gains(path, theirs, module)
@@ -146,7 +151,7 @@ def _layers(mapping: Part) -> int:
 
 
 def _rescale(mapping: Part, state: dict[str, Tensor]) -> None:
-    """Of a mapping network with another learning rate multiplier: the stored weights for ours, the same function."""
+    """Of a mapping network with another learning rate multiplier: weights that do the same with LR_MULTIPLIER."""
     for index in range(_layers(mapping)):
         multiplier = _number(_child(mapping, f"fc{index}").attributes.get("bias_gain"))
         for kind in ("weight", "bias"):

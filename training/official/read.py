@@ -1,4 +1,4 @@
-"""The networks of an official pickle, as ours. Nothing in the file is executed; see `training.official.machine`."""
+"""The networks of an official pickle, as this trainer's. Nothing in the file is executed (training.official.machine)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from torch import Tensor
 
 from dnnlib.errors import UserError
 from kd_plugin.file_kinds import what_it_is
+from torch_utils.ops.upfirdn2d import setup_filter
 from training.networks.interface import Network
 from training.networks.stylegan2 import Discriminator, Generator
 from training.networks.stylegan2.discriminator import ARCHITECTURES
+from training.networks.stylegan2.layers import RESAMPLE_TAPS
 from training.official import pytorch, tensorflow
 from training.official.contents import Part, TensorFlowNetwork, read_pickle
 from training.official.machine import Refused, shown
@@ -127,7 +129,7 @@ def _network(role: str, saved: Part | TensorFlowNetwork, size: int) -> Network:
         saved: what stands for it in a file of `size` bytes.
 
     Raises:
-        Refused: it cannot be one of ours.
+        Refused: this trainer has no such network.
     """
     module: Any = pytorch if isinstance(saved, Part) else tensorflow
     kind: type[Network] = Discriminator if role == "D" else Generator
@@ -135,17 +137,15 @@ def _network(role: str, saved: Part | TensorFlowNetwork, size: int) -> Network:
     _check_arguments(role, arguments)
     try:
         with torch.device("meta"):  # shapes only: what the file asks for might not fit into memory
-            shapes = kind(**arguments)
+            network = kind(**arguments)
     except (ValueError, RuntimeError, UserError) as error:
         raise Refused(f"its {role} cannot be built ({shown(str(error))})") from error
     if isinstance(saved, Part):
-        pytorch.compare(saved, shapes)
-    expected = shapes.state_dict()
+        pytorch.compare(saved, network)
+    expected = network.state_dict()
     if sum(tensor.numel() for tensor in expected.values()) * 4 > size + FILTERS:
         raise Refused(f"its {role} has more weights than the file has room for")
-    state = _fitting(state, expected)
-    network = kind(**arguments)
-    network.load_state_dict(state, strict=False)
+    network.load_state_dict(_fitting(state, expected), assign=True)
     return network.eval().requires_grad_(False)
 
 
@@ -169,12 +169,14 @@ def _check_arguments(role: str, arguments: Mapping[str, Any]) -> None:
 
 
 def _fitting(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state, if it is what a network with the state `expected` takes; filters may be missing.
+    """The state, if it is what a network with the state `expected` takes; low-pass filters are added.
 
     Raises:
         Refused: a tensor too many, too few, of another shape or not finite.
     """
-    missing = [name for name in expected if name not in state and not name.endswith("resample_filter")]
+    filters = {name: setup_filter(RESAMPLE_TAPS) for name in expected if name.endswith("resample_filter")}
+    state = {**filters, **state}  # those of TensorFlow's networks are no variables
+    missing = [name for name in expected if name not in state]
     extra = [name for name in state if name not in expected]
     for names, what in ((missing, "lacks"), (extra, "has")):
         if names:
@@ -185,4 +187,4 @@ def _fitting(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dic
             raise Refused(f"{name} has shape {list(tensor.shape)}, here {list(expected[name].shape)}")
         if not tensor.is_floating_point() or not tensor.isfinite().all():
             raise Refused(f"{name} holds what is not a finite number")
-    return {name: tensor.to(torch.float32).contiguous() for name, tensor in state.items()}
+    return {name: tensor.to(torch.float32, copy=True).contiguous() for name, tensor in state.items()}

@@ -1,4 +1,4 @@
-"""StyleGAN2 networks of the TensorFlow releases: names, axes and offsets of their variables, turned into ours.
+"""StyleGAN2 networks of the TensorFlow releases: their variables' names, axes and offsets, turned into this trainer's.
 
 Kernels are stored [height, width, in, out], fully connected weights [in, out]; kernels of upsampling convolutions are
 turned by half a turn; the biases of styles lack the 1 that they start from.
@@ -55,7 +55,7 @@ def _noise(x: np.ndarray) -> np.ndarray:
     return x[0, 0]
 
 
-# A variable's name as a pattern, the name of ours, and how its values are turned.
+# A variable's name as a pattern, the name in a state_dict, and how its values are turned.
 _STYLE = (("mod_weight", "affine.weight", _matrix), ("mod_bias", "affine.bias", _plus_one))
 _PLAIN = (("bias", "bias", _same), ("noise_strength", "noise_strength", _same))
 _GENERATOR: tuple[tuple[str, str, _Turn], ...] = (
@@ -103,7 +103,7 @@ _STATE_OF_TRAINING = re.compile(r"(.*/)?lod|pl_mean.*|(.*/)?pl_mean_var")  # not
 def generator(network: TensorFlowNetwork) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     Raises:
-        Refused: another network, an older version, or something that ours does not have.
+        Refused: another network, an older version, or something that this trainer's does not have.
     """
     values, options = _variables(network), _options(network, "skip")
     state = _renamed(_without_noise(values), _GENERATOR)
@@ -231,7 +231,7 @@ def _same_value(value: Any, expected: Any) -> bool:
 
 
 def _multiplier(options: Mapping[str, Any], default: float) -> float:
-    """Of the mapping's learning rate, relative to ours."""
+    """Of the mapping's learning rate, relative to LR_MULTIPLIER."""
     value = options.get("mapping_lrmul", default)
     if type(value) not in (int, float) or not 0 < value < math.inf:
         raise Refused(f"it has mapping_lrmul {shown(value)}")
