@@ -1,4 +1,4 @@
-"""The networks of an official pickle, as this trainer's. Nothing in the file is executed (training.official.machine)."""
+"""The networks of an official pickle, as this trainer's. Nothing in the file is executed: see machine.py."""
 
 from __future__ import annotations
 
