@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from benchmarks.worker import LEARNING_RATE
-from training.config import TrainConfig, resolve
+from training.config import TrainConfig
 from training.data.image_sets import open_training_set
 from training.phases import Batch
+from training.presets import resolve
 from training.session import Session
 
 __all__ = ["a_batch", "session_of", "wait"]

@@ -12,8 +12,9 @@ import torch
 from experiments.results import seconds_per_kimg
 from experiments.runs import Run, missing_data
 from experiments.table import Table
-from training.config import TrainConfig, resolve
+from training.config import TrainConfig
 from training.networks import MODELS
+from training.presets import resolve
 
 __all__ = ["plan_lines"]
 

@@ -18,11 +18,12 @@ from kd_plugin.teachers import split_spec
 from torch_utils.place import Place, place_in_job
 from torch_utils.ranks import Ranks
 from training.checkpoint import SNAPSHOTS, load_snapshot
-from training.config import TrainConfig, image_options, resolve, with_precision
+from training.config import TrainConfig, with_precision
 from training.data.dataset import ImageDataset
 from training.data.image_sets import open_training_set
 from training.drawings import DemoSpec
 from training.loop import measure_what_was_missed, run
+from training.presets import image_options, resolve
 from training.report.describe import describe
 from training.report.image_grid import GRIDS
 from training.report.logbook import Logbook

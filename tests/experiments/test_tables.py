@@ -13,7 +13,8 @@ from experiments.plan import plan_lines
 from experiments.runs import Place, Run, chosen_cells, runs_of
 from experiments.scale import SCALES, scaled
 from experiments.table import load_table, table_names
-from training.config import TrainConfig, resolve
+from training.config import TrainConfig
+from training.presets import resolve
 
 SMALL = """
 title = "t"

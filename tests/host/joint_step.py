@@ -15,12 +15,12 @@ import torch
 from kd_plugin import Distiller
 from torch_utils.ranks import Ranks, joined_ranks
 from torch_utils.seeding import seed_step
-from training.config import resolve
 from training.data.dataset import ImageDataset
 from training.data.pixels import to_float
 from training.data.sampler import make_loader
 from training.loop import train_step
 from training.phases import Batch, Phase, StepContext
+from training.presets import resolve
 from training.session import Session
 
 STEPS = 5  # ADA's p moves in the fourth

@@ -20,10 +20,11 @@ from generate import generate
 from tests.host.conftest import stats_of
 from train import main
 from training.checkpoint import load_snapshot
-from training.config import TrainConfig, resolve
+from training.config import TrainConfig
 from training.data.dataset import ImageDataset
 from training.loop import train_step
 from training.phases import Batch
+from training.presets import resolve
 from training.session import Session
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,8 @@ from kd_plugin.config.kd import KDConfig
 from kd_plugin.config.schema import to_dict
 from kd_plugin.errors import KDError
 from kd_plugin.terms import AGKD
-from training.config import TrainConfig, preset_row, resolve
+from training.config import TrainConfig
+from training.presets import preset_row, resolve
 from training.resume import differing_fields
 
 PRESET_NAMES = ["low_shot", "auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", "biggan_cifar", "demo"]

@@ -14,13 +14,14 @@ from torch_utils.gradients import NanWatch, average_and_sanitize
 from torch_utils.ranks import ALONE
 from torch_utils.stats import Stat, Stats, Stopwatch
 from training.augment import DiffAugment
-from training.config import TrainConfig, resolve
+from training.config import TrainConfig
 from training.lecam import LeCam
 from training.monitors.strength import StrengthMonitor
 from training.monitors.variety import VarietyMonitor, spread
 from training.networks.stylegan2 import Discriminator, Generator
 from training.phases import Batch, Phase, StepContext, make_phases
 from training.precision import choose_precision, set_precision
+from training.presets import resolve
 
 CPU = torch.device("cpu")
 

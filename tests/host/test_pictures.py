@@ -14,8 +14,8 @@ from PIL import Image
 
 from kd_plugin import TermInfo
 from tests.host.conftest import SMALL
-from training.config import resolve
 from training.data.dataset import ImageDataset
+from training.presets import resolve
 from training.report import chart
 from training.report.chart import save_chart
 from training.report.panels import Panel

@@ -17,8 +17,8 @@ from PIL import Image
 from tests.host.conftest import stats_of
 from training import loop, phases
 from training.checkpoint import load_snapshot, load_state, save_snapshot
-from training.config import resolve
 from training.data.dataset import ImageDataset
+from training.presets import resolve
 from training.session import Session
 
 RunTrain = Callable[..., Result]

@@ -11,11 +11,11 @@ import torch
 from click.testing import Result
 
 from tests.host.conftest import stats_of
-from training.config import resolve
 from training.data.image_sets import open_held_out, open_training_set
 from training.data.pixels import to_float
 from training.monitors.learning import TICKS, LearningMonitor
 from training.phases import Batch
+from training.presets import resolve
 from training.probing import probe_lines
 from training.session import Session
 

@@ -9,8 +9,6 @@ import functools
 import hashlib
 import json
 import os
-import re
-import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -22,43 +20,16 @@ import numpy as np
 import torch
 
 from dnnlib.errors import UserError
-from dnnlib.tables import FileTable, open_table
-from kd_plugin.file_kinds import what_it_is
-from training.data.decoding import IMAGE_SUFFIXES, UNREADABLE, decode_image, image_size, reason
+from training.data.choice import chosen, open_files, without_grids
+from training.data.decoding import UNREADABLE, decode_image, image_size, reason
 from training.data.labels import Labels, classes_by_folder, parse_labels, read_meta
 from training.data.pixels import to_float
 
-__all__ = ["ImageDataset", "is_power_of_two", "is_usable", "nearest_resolution", "open_files"]
+__all__ = ["ImageDataset", "is_power_of_two", "is_usable", "nearest_resolution"]
 
 SMALLEST_RESOLUTION, LARGEST_RESOLUTION = 4, 2**14  # of a StyleGAN2 network, and of any image that it could make
 CHECKED_AT_START = 1000  # images whose size is read before anything else happens; the others as they are decoded
-_GENERATED = re.compile(r"(seed\d{4,}|proj\d\d)[^/]*\.(png|jpg|webp)")
 _DECODERS = min(os.cpu_count() or 1, 16)  # threads
-
-
-def open_files(path: Path, flag: str) -> FileTable:
-    """The images in a folder or a zip, and dataset.json.
-
-    Raises:
-        UserError: there are none; names `flag`.
-    """
-    if not path.exists():
-        raise UserError(f"{flag}: '{path}' does not exist")
-    if not (path.is_file() or path.is_dir()):
-        raise UserError(f"{flag}: '{path}' is neither a file nor a folder{what_it_is(path)}")
-    try:
-        files = open_table(path, IMAGE_SUFFIXES, companion="dataset.json")
-    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise UserError(
-            f"{flag}: cannot read '{path}' ({error}); expected a folder or a zip of images{what_it_is(path)}"
-        ) from None
-    if files.skipped[".pt"] and any(path.glob("training-state.pt")) | any(path.glob("*/training-state.pt")):
-        raise UserError(f"{flag}: '{path}' holds no images to use{what_it_is(path)}")  # a run's: grids
-    if not len(files):
-        zips = list(path.glob("*.zip")) if path.is_dir() else []
-        hint = f"; did you mean {flag}='{zips[0]}'?" if zips else what_it_is(path)
-        raise UserError(f"{flag}: '{path}' holds no images ({' '.join(IMAGE_SUFFIXES)}){hint}")
-    return files
 
 
 class ImageDataset:
@@ -118,7 +89,7 @@ class ImageDataset:
         self._files = open_files(self.path, flag)
         self.name = self.path.resolve().stem if self.path.is_file() else self.path.resolve().name
         names = [self._files.name(number) for number in range(len(self._files))]
-        usable = _usable(names)
+        usable = without_grids(names)
         self.raw_length = len(usable)
         self.mirror = mirror
         self._resize = resolution
@@ -127,7 +98,7 @@ class ImageDataset:
                 f"--resolution: expected a power of two from {SMALLEST_RESOLUTION} to {LARGEST_RESOLUTION}, got "
                 f"{resolution}"
             )
-        self._kept = usable[_choose(len(usable), max_size, holdout, held_out, seed)]
+        self._kept = usable[chosen(len(usable), max_size, holdout, held_out, seed)]
         self.resolution = resolution or self._common_resolution()
 
         root = self._files.companion_root  # dataset.json names the images relative to the folder it lies in
@@ -362,29 +333,6 @@ def is_usable(size: tuple[int, int]) -> bool:
 def nearest_resolution(size: tuple[int, int]) -> int:
     """The largest resolution to which images of this size can be cropped and reduced."""
     return max(1 << min(size).bit_length() - 1, SMALLEST_RESOLUTION)
-
-
-def _usable(names: list[str]) -> np.ndarray:
-    """The numbers of all files except grids that generate.py has written beside its images."""
-    beside = {name.rpartition("/")[0] for name in names if _GENERATED.fullmatch(name.rpartition("/")[2])}
-    grids = {f"{folder}/grid.{kind}".lstrip("/") for folder in beside for kind in ("png", "jpg", "webp")}
-    return np.array([number for number, name in enumerate(names) if name not in grids])
-
-
-def _choose(count: int, max_size: int | None, holdout: int, held_out: bool, seed: int) -> np.ndarray:
-    """Numbers of the images in use, ascending."""
-    if not 0 <= holdout < count:
-        raise UserError(f"--holdout: expected 0 to {count - 1}, less than the number of images, got {holdout}")
-    if max_size is None and not holdout:
-        return np.arange(count)
-    left = count - holdout
-    if max_size is not None and not 1 <= max_size <= left:
-        kept = f" less the {holdout} of --holdout" if holdout else ""
-        raise UserError(f"--subset: expected 1 to {left}, the number of images{kept}, got {max_size}")
-    # The old generator on purpose: it draws the very images that official runs of the same seed train on. Those that
-    # are held out are taken from the other end, so holding out does not change a subset.
-    order = np.random.RandomState(seed).permutation(count)
-    return np.sort(order[left:] if held_out else order[: left if max_size is None else max_size])
 
 
 def _spoken(by_folder: Labels | None) -> list[str] | None:

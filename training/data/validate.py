@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.data.dataset import is_usable, open_files
+from training.data.choice import open_files
+from training.data.dataset import is_usable
 from training.data.decoding import UNREADABLE, decode_image, reason
 from training.data.labels import classes_by_folder, read_meta
 

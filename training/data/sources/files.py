@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dnnlib.errors import UserError
 from dnnlib.tables import FileTable
-from training.data.dataset import open_files
+from training.data.choice import open_files
 from training.data.labels import classes_by_folder, parse_labels, read_meta
 from training.data.sources.base import Content, Source
 

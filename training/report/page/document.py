@@ -11,7 +11,8 @@ from typing import Any
 from dnnlib.errors import UserError
 from kd_plugin.config.schema import accepted_values, to_dict
 from kd_plugin.errors import KDError
-from training.config import TrainConfig, resolve
+from training.config import TrainConfig
+from training.presets import resolve
 from training.report.page.curves import color, overfitting_curves, training_curves
 from training.report.page.findings import Findings, Judge, Where
 from training.report.page.pictures import evenly, file_uri
