@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnnlib.errors import UserError
-from training.networks.biggan.layers import ClassBatchNorm, SpectralConv2d, SpectralLinear, block_count
+from training.networks.biggan.layers import (
+    BatchNorm,
+    ClassBatchNorm,
+    SpectralConv2d,
+    SpectralLinear,
+    StoredStatistics,
+    block_count,
+)
 from training.networks.interface import GeneratorNetwork
 from training.networks.shapes import check_labels, check_shape
 
@@ -27,7 +34,7 @@ class Block(nn.Module):
         self.conv1 = SpectralConv2d(channels, channels)
         self.conv2 = SpectralConv2d(channels, channels)
         self.conv_sc = SpectralConv2d(channels, channels, kernel_size=1)
-        self.bn1, self.bn2 = ClassBatchNorm(channels, c_dim), ClassBatchNorm(channels, c_dim)
+        self.bn1, self.bn2 = _batch_norm(channels, c_dim), _batch_norm(channels, c_dim)
 
     def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
         h = self.conv1(_double(F.relu(self.bn1(x, c))))
@@ -68,7 +75,7 @@ class Generator(GeneratorNetwork):
             nn.ModuleList([Block(channels, c_dim)]) for _ in range(block_count(img_resolution))
         )  # lists in a list: the authors' names
         output = SpectralConv2d(channels, img_channels)
-        self.output_layer = nn.Sequential(ClassBatchNorm(channels, 0), nn.ReLU(), output)
+        self.output_layer = nn.Sequential(BatchNorm(channels), nn.ReLU(), output)
 
     def forward(
         self,
@@ -101,7 +108,7 @@ class Generator(GeneratorNetwork):
         return [
             statistics
             for module in self.modules()
-            if isinstance(module, ClassBatchNorm)
+            if isinstance(module, StoredStatistics)
             for statistics in (module.stored_mean, module.stored_var)
         ]
 
@@ -115,6 +122,10 @@ def require_resolution(img_resolution: int) -> None:
         raise UserError(
             f"--resolution: {img_resolution} is not a power of two of at least 8; give 32 for CIFAR, or 8, 16, 64, ..."
         )
+
+
+def _batch_norm(channels: int, c_dim: int) -> BatchNorm | ClassBatchNorm:
+    return ClassBatchNorm(channels, c_dim) if c_dim else BatchNorm(channels)
 
 
 def _double(x: Tensor) -> Tensor:

@@ -8,7 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ClassBatchNorm", "SpectralConv2d", "SpectralEmbedding", "SpectralLinear", "block_count", "downsample"]
+__all__ = [
+    "BatchNorm",
+    "ClassBatchNorm",
+    "SpectralConv2d",
+    "SpectralEmbedding",
+    "SpectralLinear",
+    "StoredStatistics",
+    "block_count",
+    "downsample",
+]
 
 INIT_STD = 0.02  # of all weights (the authors' "N02")
 _EPSILON = 1e-8  # of a singular vector's length
@@ -78,45 +87,51 @@ class SpectralEmbedding(SpectralLayer):
         return c @ self.normalized_weight()
 
 
-class ClassBatchNorm(nn.Module):
-    """Batch norm whose gain (1 + a row of a table) and bias belong to the class; without classes, one of each.
-
-    In training mode the batch's statistics are used, and the stored ones move by a tenth; in eval mode the stored ones.
-
-    Args:
-        channels: C.
-        c_dim: width of the labels, one-hot for classes; 0: none.
+class StoredStatistics(nn.Module):
+    """Batch norm's statistics. In training mode those of the batch are used, and the stored ones move by a tenth; in
+    eval mode the stored ones.
     """
 
     stored_mean: Tensor
     stored_var: Tensor
 
-    def __init__(self, channels: int, c_dim: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.c_dim = c_dim
-        self.gain: nn.Embedding | nn.Parameter = nn.Embedding(c_dim, channels) if c_dim else _parameter(1.0, channels)
-        self.bias: nn.Embedding | nn.Parameter = nn.Embedding(c_dim, channels) if c_dim else _parameter(0.0, channels)
-        for table in (self.gain, self.bias):
-            if isinstance(table, nn.Embedding):
-                nn.init.normal_(table.weight, 0, INIT_STD)
         self.register_buffer("stored_mean", torch.zeros(channels))
         self.register_buffer("stored_var", torch.ones(channels))
 
-    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
-        """[N, C, H, W] and labels [N, c_dim] -> [N, C, H, W]."""
+    def normalized(self, x: Tensor, gain: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        """[N, C, H, W], then times the gain [C], plus the bias [C]."""
         kept = (self.stored_mean, self.stored_var)
-        if isinstance(self.gain, nn.Parameter):
-            assert isinstance(self.bias, nn.Parameter)
-            return F.batch_norm(x, *kept, self.gain, self.bias, self.training, momentum=0.1, eps=1e-5)
-        assert c is not None
-        assert isinstance(self.bias, nn.Embedding)
-        x = F.batch_norm(x, *kept, None, None, self.training, momentum=0.1, eps=1e-5)
+        return F.batch_norm(x, *kept, gain, bias, self.training, momentum=0.1, eps=1e-5)
+
+
+class BatchNorm(StoredStatistics):
+    """Batch norm with a gain and bias for each channel. [N, C, H, W] -> [N, C, H, W]; labels are ignored."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.gain, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        return self.normalized(x, self.gain, self.bias)
+
+
+class ClassBatchNorm(StoredStatistics):
+    """Batch norm whose gain (1 + a row of a table) and bias belong to the class.
+
+    [N, C, H, W] and labels [N, c_dim], one-hot for classes -> [N, C, H, W].
+    """
+
+    def __init__(self, channels: int, c_dim: int) -> None:
+        super().__init__(channels)
+        self.gain, self.bias = nn.Embedding(c_dim, channels), nn.Embedding(c_dim, channels)
+        for table in (self.gain, self.bias):
+            nn.init.normal_(table.weight, 0, INIT_STD)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
         gain, bias = c @ self.gain.weight, c @ self.bias.weight
-        return torch.addcmul(bias[:, :, None, None], x, 1 + gain[:, :, None, None])
-
-
-def _parameter(value: float, channels: int) -> nn.Parameter:
-    return nn.Parameter(torch.full([channels], value))
+        return torch.addcmul(bias[:, :, None, None], self.normalized(x), 1 + gain[:, :, None, None])
 
 
 def block_count(img_resolution: int) -> int:
