@@ -66,6 +66,12 @@ class Match(StageTerm):
     """
 
     Options = MatchOptions
+    distance = staticmethod(energy_distance)  # of [K, N, C] and [K, M, C], or [N, E] and [M, E]
+
+    @staticmethod
+    def rows(features: Tensor) -> Tensor:
+        """[N, C, g, g] -> [g g, N, C]; embeddings [N, E] as they are."""
+        return features if features.ndim == 2 else features.flatten(2).permute(2, 0, 1)
 
     def __init__(self, options: MatchOptions, embed_dim: int) -> None:
         super().__init__(options, embed_dim)
@@ -85,9 +91,4 @@ class Match(StageTerm):
         fake, real = self.fake(step), self.real(step)
         if self._memory is not None:
             real = self._memory.joined(real)
-        return joint({name: energy_distance(cells(fake[name]), cells(real[name])) for name in fake})
-
-
-def cells(features: Tensor) -> Tensor:
-    """[N, C, g, g] -> [g g, N, C]; embeddings [N, E] as they are."""
-    return features if features.ndim == 2 else features.flatten(2).permute(2, 0, 1)
+        return joint({name: self.distance(self.rows(fake[name]), self.rows(real[name])) for name in fake})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -17,7 +18,7 @@ __all__ = ["EMBEDDING", "STAGES", "StageChoice", "StageOptions", "StageTerm", "j
 
 EMBEDDING, STAGES = "embedding", "stages"  # of the option `on`
 AUTO = "auto"  # of the options `on` (stages, or the embedding where the teacher has none) and `grid`
-FINE = 4  # cells on a side: 2 are worse on drawings, and as good on photos (studies/notebook.md)
+AUTO_CELLS = 4  # cells on a side: 2 are worse on drawings, and as good on photos (studies/notebook.md)
 MOST = 4  # stages that `stages` stands for
 
 
@@ -60,13 +61,16 @@ class StageChoice:
     Args:
         options: of the term.
         shapes: C, h and w of each of the teacher's stages, early to late; empty: only the embedding can be asked for.
+        cells: on a side at most, with the grid `auto`.
 
     Raises:
         KDError: an unknown stage (with the nearest), or a grid that is finer than a stage.
     """
 
-    def __init__(self, options: StageOptions, shapes: Mapping[str, tuple[int, int, int]]) -> None:
-        self._options = options
+    def __init__(
+        self, options: StageOptions, shapes: Mapping[str, tuple[int, int, int]], cells: int = AUTO_CELLS
+    ) -> None:
+        self._options, self._auto_cells = options, cells
         asked = set(options.names)
         named = tuple(name for name in options.names if name not in (EMBEDDING, STAGES, AUTO))
         chosen = dict.fromkeys((*(() if asked.isdisjoint({STAGES, AUTO}) else spread(tuple(shapes))), *named))
@@ -93,7 +97,7 @@ class StageChoice:
             )
         side = min(shapes[name][1:])
         if options.grid == AUTO:
-            return StageView(name, min(FINE, side))
+            return StageView(name, min(self._auto_cells, side))
         if int(options.grid) > side:
             key = f"{options.term}_grid"
             raise KDError(
@@ -109,6 +113,7 @@ class StageTerm(Term):
     Options = StageOptions
     needs = Needs(real_images=True)
     sides = ("G",)
+    auto_cells: ClassVar[int] = AUTO_CELLS  # on a side at most, with the grid `auto`
 
     def __init__(self, options: StageOptions, embed_dim: int) -> None:
         super().__init__(options, embed_dim)
@@ -119,7 +124,7 @@ class StageTerm(Term):
             self.choose_stages({})
 
     def choose_stages(self, shapes: Mapping[str, tuple[int, int, int]]) -> tuple[StageView, ...]:
-        self._choice = StageChoice(self._options, shapes)
+        self._choice = StageChoice(self._options, shapes, self.auto_cells)
         self.parts = self._choice.parts if len(self._choice.parts) > 1 else ()
         return self._choice.views
 
