@@ -57,6 +57,7 @@ class KDOptions(TypedDict, total=False):
     critic_on: str
     critic_grid: str
     critic_lr: float
+    critic_augment: str
     p: float
     balance: float
     warmup: float

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from benchmarks.host import session_of
 from kd_plugin import load_teacher
+from kd_plugin.diffaugment import DiffAugment
 from kd_plugin.probe.trial import ProbeStudent, TrialOptions
-from training.augment.diffaugment import DiffAugment
 from training.cli import script
 from training.data.pixels import to_float
 from training.drawings.family import draw

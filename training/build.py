@@ -163,7 +163,7 @@ def build_distillation(
 
 def build_augmentation(config: TrainConfig, device: torch.device) -> Augmentation:
     if config.aug == "noaug":
-        return Augmentation(None, None, DiffAugment(config.diffaugment))
+        return Augmentation(None, None, DiffAugment(config.diffaugment, "--diffaugment"))
     pipe = AugmentPipe(**augpipe(config.augpipe)).to(device)
     pipe.p.fill_(config.p)
     kimg = ADA_KIMG if config.ada_kimg is None else config.ada_kimg

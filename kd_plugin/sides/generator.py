@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kd_plugin.balance import weighted
 from kd_plugin.config.kd import KDConfig
+from kd_plugin.diffaugment import NONE, DiffAugment
 from kd_plugin.distributed import gathered
 from kd_plugin.errors import KDError, arg
 from kd_plugin.sides.discriminator import Borrowed
@@ -23,7 +24,7 @@ __all__ = ["GeneratorSide"]
 
 
 class GeneratorSide:
-    """Shows G's images to the teacher.
+    """Shows G's images to the teacher, once for each augmentation that a term asks for.
 
     Args:
         borrowed: teacher and prompts.
@@ -41,15 +42,20 @@ class GeneratorSide:
         self._borrowed, self.terms, self._views, self._weights = borrowed, terms, tuple(views), config.weights
         self.needs = Needs.union(term.needs for term in terms.values())
         self._optimizers = _optimizers(terms)
+        self._policies = {name: term.augmentation(borrowed.embedder.view) for name, term in terms.items()}
+        self._augments = {policy: DiffAugment(policy) for policy in self._policies.values()}
 
     def distilled(self, fake: Tensor, real: Tensor | None, keys: Tensor | None) -> dict[str, Distilled]:
         """By term, not yet balanced. Trains the terms that have an optimiser first."""
         outputs = (fake,) if fake.requires_grad else ()
-        step = self._step(fake, real, keys)
+        if self.needs.real_images and real is not None:
+            self._borrowed.embedder.watch_real(real)
+        steps = {policy: self._step(policy, fake, real, keys) for policy in self._augments}
+        step_of = {name: steps[policy] for name, policy in self._policies.items()}
         for name, optimizer in self._optimizers.items():
-            train_term(self.terms[name], optimizer, step)
+            train_term(self.terms[name], optimizer, step_of[name])
         return {
-            name: weighted({name: term.generator_loss(step)}, self._weights, outputs)
+            name: weighted({name: term.generator_loss(step_of[name])}, self._weights, outputs)
             for name, term in self.terms.items()
         }
 
@@ -64,23 +70,29 @@ class GeneratorSide:
         for name, optimizer in self._optimizers.items():
             optimizer.load_state_dict(copy.deepcopy(state[name]))  # it would share the tensors otherwise
 
-    def _step(self, fake: Tensor, real: Tensor | None, keys: Tensor | None) -> GeneratorStep:
-        embed = self._borrowed.embedder.embed_with_stages
-        embeddings, fake_stages = embed(fake, self._views)
+    def _step(self, policy: str, fake: Tensor, real: Tensor | None, keys: Tensor | None) -> GeneratorStep:
+        """What the terms of one augmentation see."""
+        terms = {name: term for name, term in self.terms.items() if self._policies[name] == policy}
+        embeddings, fake_stages = self._embedded(policy, fake, None)
         texts = self._borrowed.texts(embeddings)
         step = GeneratorStep(gathered(embeddings), texts=texts, fake_stages=_gathered(fake_stages))
-        if not self.needs.real_images:
+        if not any(term.needs.real_images for term in terms.values()):
             return step
         if real is None:
-            name = next(name for name, term in self.terms.items() if term.needs.real_images)
+            name = next(name for name, term in terms.items() if term.needs.real_images)
             raise KDError(
                 f"{arg(name, self._weights[name])}: call kd.for_generator(fake, real, loss) with real images, or set "
                 f"{arg(name, 0)}"
             )
-        self._borrowed.embedder.watch_real(real)
         with torch.no_grad():
-            of_reals, real_stages = embed(real, self._views, keys)
+            of_reals, real_stages = self._embedded(policy, real, keys)
         return dataclasses.replace(step, real=gathered(of_reals.to(embeddings)), real_stages=_gathered(real_stages))
+
+    def _embedded(self, policy: str, images: Tensor, keys: Tensor | None) -> tuple[Tensor, dict[StageView, Tensor]]:
+        embedder = self._borrowed.embedder
+        if policy == NONE:
+            return embedder.embed_with_stages(images, self._views, keys)
+        return embedder.embed_with_stages(embedder.augmented(images, self._augments[policy]), self._views)
 
 
 def _gathered(stages: Mapping[StageView, Tensor]) -> dict[StageView, Tensor]:

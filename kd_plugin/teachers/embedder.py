@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kd_plugin.diffaugment import DiffAugment
 from kd_plugin.errors import CaptureError, TeacherError, arg
 from kd_plugin.finite_check import FiniteCheck
 from kd_plugin.teachers.cache import LIMIT, EmbeddingCache
@@ -56,6 +57,10 @@ class Embedder:
     def watch_real(self, images: Tensor) -> None:
         """Warns once if real images, as this teacher sees them, are in another range than was stated."""
         self._range.watch(images, augmented=self.view != "clean")
+
+    def augmented(self, images: Tensor, augment: DiffAugment) -> Tensor:
+        """Images in the image range, augmented as if that were [-1, 1]."""
+        return self._range.from_standard(augment(self._range.standard(images)))
 
     def embed_captured(self, real: Captured, fake: Captured) -> Tensor:
         """[N + M, E], real then fake: in one call if the sizes agree; cached for real images with keys.

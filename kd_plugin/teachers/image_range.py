@@ -48,6 +48,12 @@ class ImageRange:
             return images
         return (images.float() - self.low) * (2 / (self.high - self.low)) - 1
 
+    def from_standard(self, images: Tensor) -> Tensor:
+        """The inverse of `standard`."""
+        if (self.low, self.high) == STANDARD:
+            return images
+        return (images + 1) * ((self.high - self.low) / 2) + self.low
+
     def watch(self, real: Tensor, augmented: bool) -> None:
         """Warns once if real images are in another range: far outside, never darker than the middle, or hardly varying.
 

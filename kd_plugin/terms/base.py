@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugin.config.schema import option
+from kd_plugin.diffaugment import NONE
 from kd_plugin.registry import Registry
 from kd_plugin.terms.step import DiscriminatorStep, GeneratorStep
 from kd_plugin.types import StageView
@@ -114,6 +115,14 @@ class Term(nn.Module):
         The loss is then the mean of the parts, and each is logged as well.
         """
         raise NotImplementedError
+
+    def augmentation(self, view: str) -> str:
+        """For terms of G: how the images it sees are augmented, as a policy of DiffAugment.
+
+        Args:
+            view: `seen` or `clean`, of the images that the host gives.
+        """
+        return NONE
 
     def make_optimizer(self) -> torch.optim.Optimizer | None:
         """For terms of G with parameters: the optimiser that trains them."""

@@ -11,8 +11,10 @@ from torch.nn.functional import softplus
 
 from kd_plugin.config.ranges import Range
 from kd_plugin.config.schema import option
+from kd_plugin.diffaugment import ALL, NONE, DiffAugment
+from kd_plugin.errors import arg
 from kd_plugin.terms.base import TERMS
-from kd_plugin.terms.stage_choice import EMBEDDING, StageOptions, StageTerm, joint
+from kd_plugin.terms.stage_choice import AUTO, EMBEDDING, StageOptions, StageTerm, joint
 from kd_plugin.terms.step import GeneratorStep
 from kd_plugin.types import StageView
 
@@ -29,11 +31,21 @@ class CriticOptions(StageOptions):
 
     weight: float = option(
         0.0,
-        "Weight of the critic: a second adversarial loss of G, of a small discriminator on the teacher's features; use "
-        "it with --kd-view=seen and augmentation, or it memorises few images",
+        "Weight of the critic: a second adversarial loss of G, of a small discriminator on the teacher's features",
         metavar="WEIGHT",
     )
     lr: float = option(0.002, "Learning rate of the critic", Range(0, above=True, noun="learning rate"), metavar="RATE")
+    augment: str = option(
+        AUTO,
+        "Augmentation of what the critic sees: some of color, translation, cutout, or none; auto: all three with "
+        "--kd-view=clean, none with seen. Without any it memorises few images",
+        metavar="auto|POLICY",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.augment != AUTO:
+            DiffAugment(self.augment, arg(f"{self.term}_augment", self.augment))
 
 
 @TERMS.register("critic")
@@ -45,15 +57,14 @@ class Critic(StageTerm):
 
     Source: Kumari et al., "Ensembling Off-the-shelf Models for GAN Training" (CVPR 2022; vision-aided GAN). Differs in:
     one teacher instead of a growing ensemble; from the first step instead of after a baseline; heads on averaged cells
-    instead of whole maps, so that those of real images can be cached; the host's augmentation (view `seen`) instead of
-    one of its own; trained in G's steps.
+    instead of whole maps; trained in G's steps.
     """
 
     Options = CriticOptions
 
     def __init__(self, options: CriticOptions, embed_dim: int) -> None:
         super().__init__(options, embed_dim)
-        self._lr = options.lr
+        self._lr, self._augment = options.lr, options.augment
 
     def choose_stages(self, shapes: Mapping[str, tuple[int, int, int]]) -> tuple[StageView, ...]:
         views = super().choose_stages(shapes)
@@ -62,6 +73,11 @@ class Critic(StageTerm):
             for name in self._choice.parts
         ).requires_grad_(False)  # but in train_term()
         return views
+
+    def augmentation(self, view: str) -> str:
+        if self._augment != AUTO:
+            return self._augment
+        return ALL if view == "clean" else NONE
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.heads.parameters(), lr=self._lr, betas=BETAS)

@@ -14,7 +14,7 @@ from kd_plugin.terms.base import Needs, Term, TermOptions
 from kd_plugin.terms.step import GeneratorStep
 from kd_plugin.types import StageView
 
-__all__ = ["EMBEDDING", "STAGES", "StageChoice", "StageOptions", "StageTerm", "joint", "spread"]
+__all__ = ["AUTO", "EMBEDDING", "STAGES", "StageChoice", "StageOptions", "StageTerm", "joint", "spread"]
 
 EMBEDDING, STAGES = "embedding", "stages"  # of the option `on`
 AUTO = "auto"  # of the options `on` (stages, or the embedding where the teacher has none) and `grid`

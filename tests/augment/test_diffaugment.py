@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from kd_plugin.diffaugment import POLICIES
 from training.augment import DiffAugment
-from training.augment.diffaugment import POLICIES
 
 GOLDEN = np.load(Path(__file__).parents[1] / "data" / "diffaugment.npz")
 CASES = json.loads(str(GOLDEN["cases"]))
@@ -77,4 +77,4 @@ def test_two_derivatives(policy: str) -> None:
 
 def test_unknown_policy() -> None:
     with pytest.raises(ValueError, match=r"^--diffaugment: unknown policy 'colour'; nearest: 'color'"):
-        DiffAugment("colour,cutout")
+        DiffAugment("colour,cutout", "--diffaugment")

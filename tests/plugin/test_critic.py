@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import softplus
 
 from kd_plugin import KDError
+from kd_plugin.diffaugment import DiffAugment
 from tests.plugin.test_match_stages import StagedTeacher
 
 
@@ -102,3 +103,40 @@ def test_on_the_embedding_alone_it_needs_no_stages(attach, images, make_teacher)
 def test_a_learning_rate_that_is_none(rate, attach):
     with pytest.raises(KDError, match=r"critic_lr=.* is not a learning rate; give a number above 0"):
         attach(terms={"critic": 1.0}, critic_lr=rate)
+
+
+def test_it_sees_augmented_images_where_the_host_shows_clean_ones(attach, images, teacher):
+    """Matching, beside it, sees the images as they are, and those of real images from its cache."""
+    kd = attach(terms={"critic": 1.0, "match": 1.0}, view="clean", critic_on="early,late,embedding", match_pull=0)
+    alone = attach(terms={"match": 1.0}, view="clean", match_pull=0)
+    fake, real, keys = images(1, 6), images(2, 4), torch.arange(4)
+    torch.manual_seed(5)
+    result = kd.for_generator(fake, real, keys=keys)
+    assert result.terms["match"] == alone.for_generator(fake, real, keys=keys).terms["match"]
+
+    torch.manual_seed(5)
+    seen = logits(kd, teacher, DiffAugment("color,translation,cutout")(fake))
+    torch.testing.assert_close(result.terms["critic"], torch.stack([softplus(-rows).mean() for rows in seen]).mean())
+
+
+@pytest.mark.parametrize(("view", "given", "draws"), [("seen", "auto", 0), ("clean", "none", 0), ("seen", "cutout", 1)])
+def test_which_augmentation(view, given, draws, attach, images, monkeypatch):
+    calls = []
+    monkeypatch.setattr(DiffAugment, "__call__", lambda self, images: calls.append(self.policy) or images)
+    attach(terms={"critic": 1.0}, view=view, critic_augment=given).for_generator(images(1), images(2))
+    assert calls == ["cutout", "cutout"] * draws  # generated and real images
+
+
+def test_images_in_another_range_are_augmented_alike(attach, images):
+    """What moves in is grey, the middle of either range."""
+    values = []
+    for image_range, scale, offset in (((-1, 1), 1, 0), ((0, 255), 127.5, 127.5)):
+        kd = attach(terms={"critic": 1.0}, view="clean", image_range=image_range)
+        torch.manual_seed(3)
+        values.append(kd.for_generator(images(1) * scale + offset, images(2) * scale + offset).terms["critic"])
+    torch.testing.assert_close(*values)
+
+
+def test_an_unknown_augmentation(attach):
+    with pytest.raises(KDError, match=r"critic_augment='colour': unknown policy 'colour'; nearest: 'color'"):
+        attach(terms={"critic": 1.0}, critic_augment="colour")

@@ -1,7 +1,7 @@
 """Augmentation of D's images: ADA and DiffAugment."""
 
+from kd_plugin.diffaugment import DiffAugment
 from training.augment.ada import AdaController
-from training.augment.diffaugment import DiffAugment
 from training.augment.pipeline import AugmentPipe
 from training.augment.spec import AUGPIPES, AugmentSpec, augpipe
 

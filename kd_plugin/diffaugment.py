@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dnnlib.errors import UserError
-from kd_plugin.errors import nearest
+from kd_plugin.errors import KDError, nearest
 
-__all__ = ["POLICIES", "DiffAugment", "color", "cutout", "translation"]
+__all__ = ["ALL", "NONE", "POLICIES", "DiffAugment", "color", "cutout", "translation"]
 
 TRANSLATION_RATIO = 1 / 8  # largest shift, as a part of the side
 NONE = "none"
+ALL = "color,translation,cutout"
 CUTOUT_RATIO = 1 / 2  # side of the hole, as a part of the image's
 
 
@@ -29,17 +29,18 @@ class DiffAugment:
 
     Args:
         policy: comma-separated words of `POLICIES`, applied in the order given; "none" augments nothing.
+        given_by: what it was given by, for messages.
 
     Raises:
-        UserError: a word is not in `POLICIES`.
+        KDError: a word is not in `POLICIES`.
     """
 
-    def __init__(self, policy: str = "color,translation,cutout") -> None:
+    def __init__(self, policy: str = ALL, given_by: str = "policy") -> None:
         self.policy = policy
         self._steps = []
         for word in [] if policy == NONE else [part.strip() for part in policy.split(",")]:
             if word not in POLICIES:
-                raise UserError(f"--diffaugment: unknown policy '{word}'{nearest(word, [*POLICIES, NONE])}")
+                raise KDError(f"{given_by}: unknown policy '{word}'{nearest(word, [*POLICIES, NONE])}")
             self._steps.append(POLICIES[word])
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -75,7 +76,7 @@ def translation(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         images: [N,C,H,W].
         rows, columns: integers of any shape with N elements, at most 1/8 of the side in size (`TRANSLATION_RATIO`).
     """
-    shifted: Tensor = _Shift.apply(images, rows.flatten(), columns.flatten())
+    shifted: Tensor = _Shift.apply(images, rows.flatten(), columns.flatten())  # type: ignore[no-untyped-call]
     return shifted
 
 
@@ -96,7 +97,7 @@ class _Shift(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         rows, columns = ctx.saved_tensors
-        return _Shift.apply(grad, -rows, -columns), None, None
+        return _Shift.apply(grad, -rows, -columns), None, None  # type: ignore[no-untyped-call]
 
 
 def cutout(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
