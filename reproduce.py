@@ -102,7 +102,7 @@ def main(words: tuple[str, ...], **flags: Any) -> None:
         for line in plan_lines(table, runs):
             click.echo(line)
         return
-    require_all(table, runs, options, actions)
+    require_all(table, runs, place, options, actions)
     require_writable(place.out, flag="--out")
     claim_folder(table, place, options.scale)
     failed: list[str] = []
@@ -141,8 +141,8 @@ def listing() -> list[str]:
     lines = []
     for name in table_names():
         table = load_table(name)
-        cells = len(table.cells())
-        lines.append(f"{name:<16} {cells:>3} cells, {table.seeds} seeds: {table.title}")
+        seeds = "1 seed" if table.seeds == 1 else f"{table.seeds} seeds"
+        lines.append(f"{name:<16} {len(table.cells()):>3} cells, {seeds:<8} {table.title}")
     return lines
 
 
@@ -169,12 +169,14 @@ def _whole(name: str) -> str:
     return str(Path(name).resolve()) if Path(name).is_file() else name
 
 
-def require_all(table: Table, runs: Sequence[Run], options: Options, actions: Sequence[str]) -> None:
+def require_all(table: Table, runs: Sequence[Run], place: Place, options: Options, actions: Sequence[str]) -> None:
     """
     Raises:
-        UserError: data sets of runs to be trained are missing, or Slurm is.
+        UserError: data sets of runs to be trained are missing, or Slurm is; nothing was run of what is to be shown.
     """
     if "run" not in actions:
+        if not place.out.is_dir():
+            raise UserError(f"--out: '{place.out}' does not exist; python reproduce.py run {table.name} makes it")
         return
     if missing := missing_data(table, [run for run in runs if not run.finished]):
         made = "; ".join(f"{name}: {command}" for name, command in missing.items())

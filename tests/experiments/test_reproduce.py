@@ -181,6 +181,7 @@ def test_the_page_in_a_browser(done: tuple[Path, Result], tmp_path: Path) -> Non
         (["run", "teachers", "--slurm=gpu"], "--slurm: 'gpu' was given, expected NAME=VALUE"),
         (["run", "teachers", "--slurm=partition=gpu"], "--slurm: there is no Slurm on this machine"),
         (["run", "teachers", "--seeds=0"], "--seeds: 0 was given"),
+        (["report", "teachers"], "does not exist; python reproduce.py run teachers makes it"),
         (["run", "teachers", "--scale=tiny"], "--scale"),
     ],
 )
@@ -201,7 +202,7 @@ def test_a_folder_of_another_table(done: tuple[Path, Result], table: Path) -> No
 
 def test_the_list() -> None:
     lines = reproduce("list").output.splitlines()
-    assert next(line for line in lines if line.startswith("low_shot ")).split()[1:5] == ["60", "cells,", "3", "seeds:"]
+    assert next(line for line in lines if line.startswith("low_shot ")).split()[1:5] == ["60", "cells,", "3", "seeds"]
 
 
 def measured(run: Run, values: list[float], **protocol: Any) -> None:
