@@ -30,10 +30,7 @@ class Laplace(Match):
     """Matching by the squared maximum mean discrepancy with Laplace kernels of several widths."""
 
     Options = OffOptions
-
-    @staticmethod
-    def distance(fake: Tensor, real: Tensor) -> Tensor:
-        return laplace_discrepancy(fake, real)
+    distance = staticmethod(laplace_discrepancy)
 
 
 @TERMS.register("drift")
@@ -41,10 +38,7 @@ class Drift(Match):
     """Matching by the drifting field: every generated image is drawn to where the field points."""
 
     Options = OffOptions
-
-    @staticmethod
-    def distance(fake: Tensor, real: Tensor) -> Tensor:
-        return drift_loss(fake, real)
+    distance = staticmethod(drift_loss)
 
 
 @TERMS.register("deviations")

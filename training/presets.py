@@ -11,6 +11,7 @@ from typing import Any
 from dnnlib.errors import UserError
 from kd_plugin.config.kd import KDConfig, missing_teacher, variant_values
 from kd_plugin.config.schema import from_dict
+from kd_plugin.diffaugment import ALL
 from kd_plugin.errors import nearest
 from training.config import DEMO_HOLDOUT, TrainConfig, require_model
 from training.data.image_sets import ImageOptions
@@ -21,7 +22,7 @@ __all__ = ["image_options", "preset_row", "resolve"]
 # Sources: stylegan2-ada-pytorch (auto, stylegan2, paper*, cifar), DiffAugment-stylegan2-pytorch (low_shot);
 # BigGAN-PyTorch and DiffAugment-biggan-cifar (biggan_cifar: 0.9999 a step of G, which is 1386.2 kimg, from step 1000);
 # `demo` is ours: chosen by looking at the pictures that five minutes on two CPU cores give (studies/notebook.md).
-_THREE, _TWO, _ONE = "color,translation,cutout", "translation,cutout", "translation"
+_THREE, _TWO, _ONE = ALL, "translation,cutout", "translation"
 
 # fmt: off
 _PRESETS =          ("low_shot", "stylegan2", "paper256", "paper512", "paper1024", "cifar", "biggan_cifar",   "demo")

@@ -42,20 +42,22 @@ class GeneratorSide:
         self._borrowed, self.terms, self._views, self._weights = borrowed, terms, tuple(views), config.weights
         self.needs = Needs.union(term.needs for term in terms.values())
         self._optimizers = _optimizers(terms)
-        self._policies = {name: term.augmentation(borrowed.embedder.view) for name, term in terms.items()}
-        self._augments = {policy: DiffAugment(policy) for policy in self._policies.values()}
+        self._groups: dict[str, dict[str, Term]] = {}  # terms by the augmentation that they ask for
+        for name, term in terms.items():
+            self._groups.setdefault(term.augmentation(borrowed.embedder.view), {})[name] = term
 
     def distilled(self, fake: Tensor, real: Tensor | None, keys: Tensor | None) -> dict[str, Distilled]:
         """By term, not yet balanced. Trains the terms that have an optimiser first."""
         outputs = (fake,) if fake.requires_grad else ()
         if self.needs.real_images and real is not None:
             self._borrowed.embedder.watch_real(real)
-        steps = {policy: self._step(policy, fake, real, keys) for policy in self._augments}
-        step_of = {name: steps[policy] for name, policy in self._policies.items()}
+        steps: dict[str, GeneratorStep] = {}
+        for policy, terms in self._groups.items():
+            steps |= dict.fromkeys(terms, self._step(policy, terms, fake, real, keys))
         for name, optimizer in self._optimizers.items():
-            train_term(self.terms[name], optimizer, step_of[name])
+            train_term(self.terms[name], optimizer, steps[name])
         return {
-            name: weighted({name: term.generator_loss(step_of[name])}, self._weights, outputs)
+            name: weighted({name: term.generator_loss(steps[name])}, self._weights, outputs)
             for name, term in self.terms.items()
         }
 
@@ -70,9 +72,10 @@ class GeneratorSide:
         for name, optimizer in self._optimizers.items():
             optimizer.load_state_dict(copy.deepcopy(state[name]))  # it would share the tensors otherwise
 
-    def _step(self, policy: str, fake: Tensor, real: Tensor | None, keys: Tensor | None) -> GeneratorStep:
+    def _step(
+        self, policy: str, terms: Mapping[str, Term], fake: Tensor, real: Tensor | None, keys: Tensor | None
+    ) -> GeneratorStep:
         """What the terms of one augmentation see."""
-        terms = {name: term for name, term in self.terms.items() if self._policies[name] == policy}
         embeddings, fake_stages = self._embedded(policy, fake, None)
         texts = self._borrowed.texts(embeddings)
         step = GeneratorStep(gathered(embeddings), texts=texts, fake_stages=_gathered(fake_stages))
@@ -90,9 +93,9 @@ class GeneratorSide:
 
     def _embedded(self, policy: str, images: Tensor, keys: Tensor | None) -> tuple[Tensor, dict[StageView, Tensor]]:
         embedder = self._borrowed.embedder
-        if policy == NONE:
-            return embedder.embed_with_stages(images, self._views, keys)
-        return embedder.embed_with_stages(embedder.augmented(images, self._augments[policy]), self._views)
+        if policy != NONE:
+            images, keys = embedder.augmented(images, DiffAugment(policy)), None  # no two look the same: not cached
+        return embedder.embed_with_stages(images, self._views, keys)
 
 
 def _gathered(stages: Mapping[StageView, Tensor]) -> dict[StageView, Tensor]:

@@ -14,7 +14,7 @@ __all__ = ["evenly", "file_uri", "pixels_uri"]
 
 _WIDEST = 1280  # of a grid in the page, in pixels
 _PAIR = 144  # of a picture of a pair: twice the page's 72, for fine screens
-_LOSSLESS_BYTES = 150_000  # grids of small images; above that WebP at quality 85
+_LOSSLESS_BYTES = 100_000  # grids of small images; above that WebP at quality 85
 _QUALITY = 85
 
 
