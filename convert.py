@@ -26,7 +26,7 @@ import click
 
 from dnnlib.errors import UserError
 from dnnlib.files import require_free, require_writable
-from kd_plugin.config.click_flags import GroupedCommand, add_flags, options_from
+from kd_plugin.config.click_flags import GroupedCommand, add_flags, code_option, options_from
 from kd_plugin.config.schema import option
 from training.checkpoint import Snapshot, load_snapshot, save_snapshot
 from training.cli import arguments_of, from_python, function, script
@@ -63,6 +63,7 @@ class Options:
 @click.command(cls=GroupedCommand, help=_HELP, context_settings={"max_content_width": 120})
 @click.argument("file", metavar="FILE")
 @add_flags(Options)
+@code_option
 @script
 def main(file: str, **flags: Any) -> None:
     options = options_from(Options, flags)

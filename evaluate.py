@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from dnnlib.errors import UserError
 from dnnlib.files import require_writable
-from kd_plugin.config.click_flags import GroupedCommand, add_flags, options_from
+from kd_plugin.config.click_flags import GroupedCommand, add_flags, code_option, options_from
 from kd_plugin.config.ranges import SEED, Range
 from kd_plugin.config.schema import option
 from torch_utils.device import pick_device
@@ -104,6 +104,7 @@ class Options:
     context_settings={"max_content_width": 120},
 )
 @add_flags(Options)
+@code_option
 @script
 def main(**flags: Any) -> None:
     results, notes, write_rest = _evaluate(options_from(Options, flags))

@@ -23,7 +23,7 @@ from typing import Any
 
 import click
 
-from kd_plugin.config.click_flags import CommandGroup, GroupedCommand, add_flags, options_from
+from kd_plugin.config.click_flags import CommandGroup, GroupedCommand, add_flags, code_option, options_from
 from training.cli import arguments_of, from_python, function, script, warn
 from training.generation.images import Generated, ImagesOptions, make_images
 from training.generation.inputs import latents
@@ -67,6 +67,7 @@ def main() -> None:
 
 @main.command(DEFAULT, cls=GroupedCommand, help=__doc__, context_settings=WIDE)
 @add_flags(ImagesOptions)
+@code_option
 @script
 def images_command(**flags: Any) -> None:
     made, notes = make_images(options_from(ImagesOptions, flags))
@@ -100,6 +101,7 @@ def generate(**options: Any) -> Generated:
 
 @main.command("style-mixing", cls=GroupedCommand, help=_MIXING, context_settings=WIDE)
 @add_flags(MixingOptions)
+@code_option
 @script
 def mixing_command(**flags: Any) -> None:
     made = mix_styles(options_from(MixingOptions, flags))
@@ -108,6 +110,7 @@ def mixing_command(**flags: Any) -> None:
 
 @main.command(cls=GroupedCommand, help=_INTERPOLATION, context_settings=WIDE)
 @add_flags(InterpolationOptions)
+@code_option
 @script
 def interpolate(**flags: Any) -> None:
     options = options_from(InterpolationOptions, flags)
@@ -117,6 +120,7 @@ def interpolate(**flags: Any) -> None:
 
 @main.command(cls=GroupedCommand, help=_PROJECTION, context_settings=WIDE)
 @add_flags(ProjectionOptions)
+@code_option
 @script
 def project(**flags: Any) -> None:
     found = project_picture(options_from(ProjectionOptions, flags))
@@ -129,6 +133,7 @@ def project(**flags: Any) -> None:
 
 @main.command(cls=GroupedCommand, help=_UI, context_settings=WIDE)
 @add_flags(UiOptions)
+@code_option
 @script
 def ui(**flags: Any) -> None:
     serve(options_from(UiOptions, flags), click.echo)

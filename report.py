@@ -18,7 +18,7 @@ import click
 
 from dnnlib.errors import UserError
 from dnnlib.files import require_writable, write_atomic
-from kd_plugin.config.click_flags import GroupedCommand, add_flags, options_from
+from kd_plugin.config.click_flags import GroupedCommand, add_flags, code_option, options_from
 from kd_plugin.config.ranges import Range
 from kd_plugin.config.schema import option
 from torch_utils.device import pick_device
@@ -57,6 +57,7 @@ class Options:
 @click.command(cls=GroupedCommand, help=__doc__, context_settings={"max_content_width": 120})
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @add_flags(Options)
+@code_option
 @script
 def main(runs: tuple[str, ...], **flags: Any) -> None:
     options = options_from(Options, flags)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import generate
 import train
 import training.loop
 from tests.forked import Forked
@@ -72,6 +73,17 @@ def run_train(folder: Path, command: list[str], *more: str, widths: str = "--cba
     small = f"--data=demo --cfg=demo {widths} --batch=4 --kimg=0.008 --tick=0.004 --snap=1 --holdout=4"
     flags = [*small.split(), f"--outdir={folder / 'runs'}", *command[2:], *more]
     process = Forked(train_in, folder, flags, out=folder / f"output-{uuid.uuid4().hex}.txt")
+    process.wait()
+    return process
+
+
+def generate_in(folder: Path, flags: list[str]) -> None:
+    os.chdir(folder)
+    generate.main(flags, prog_name="generate.py")
+
+
+def run_generate(folder: Path, *flags: str) -> Forked:
+    process = Forked(generate_in, folder, list(flags), out=folder / f"output-{uuid.uuid4().hex}.txt")
     process.wait()
     return process
 
@@ -232,7 +244,7 @@ for give in (staged, without):
 
 def test_an_architecture(folder: Path) -> None:
     """Trains, is distilled, is continued, and its snapshot makes images."""
-    _, _, (command,) = blocks("Add an architecture")
+    _, _, (command, _) = blocks("Add an architecture")
     done = run_train(folder, command, widths="--cmax=8")
     assert done.returncode == 0, done.output
     assert re.search(r"tick 1 .* agkd [0-9.]+ ", done.output)
@@ -244,5 +256,16 @@ def test_an_architecture(folder: Path) -> None:
     refused = run_train(folder, command, "--w-dim=8", widths="--cmax=8 --cbase=64")
     assert refused.returncode == 2
     assert "--cbase has no effect in this run; give --model=stylegan2" in refused.output
+    snapshot = f"--network={run_dir}/network-snapshot-000000.012.safetensors"
+    code = "--kd-import=my_gan.py"
+    made = run_generate(folder, snapshot, code, "--seeds=0-3")
+    assert made.returncode == 0, made.output
+    assert len(list((folder / "out").glob("seed*.png"))) == 4
+    alone = run_generate(folder, snapshot, "--seeds=0-3")
+    assert alone.returncode == 2
+    assert "'tiny', is none of this trainer's (stylegan2, biggan); import the code that" in alone.output
+    missing = run_generate(folder, snapshot, "--kd-import=my_gam.py", "--seeds=0")
+    assert missing.returncode == 2
+    assert "--kd-import=my_gam.py: importing" in missing.output
     unknown = run_train(folder, ["python", "train.py", "--model=tiny"], widths="--cmax=8")
     assert "--model: 'tiny' is unknown" in unknown.output

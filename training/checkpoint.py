@@ -24,7 +24,7 @@ from kd_plugin.errors import first_line
 from kd_plugin.file_kinds import what_it_is
 from kd_plugin.files import DAMAGED
 from training.failures import explained
-from training.networks import MODELS, GeneratorNetwork, Network, model_of
+from training.networks import MODELS, GeneratorNetwork, Model, Network, model_of
 from training.official.published import is_published, local_file, meant
 from training.official.read import is_pickle, read_official
 
@@ -127,7 +127,7 @@ def _load_ours(path: Path, device: torch.device | str, roles: Iterable[str] | No
                     f"{flag}: '{path}' was written by a later version (format {meta['format']}; this one reads "
                     f"{_FORMAT})"
                 )
-            networks, model = {}, MODELS[meta.get("model", _FIRST_MODEL)]
+            networks, model = {}, _model(meta, path, flag)
             for role in meta["networks"] if roles is None else roles:
                 if role not in meta["networks"]:
                     held = ", ".join(meta["networks"])
@@ -152,6 +152,16 @@ def _load_ours(path: Path, device: torch.device | str, roles: Iterable[str] | No
             raise
         raise UserError(f"{flag}: the header of the snapshot '{path}' is damaged ({first_line(error)})") from error
     return Snapshot(networks, meta)
+
+
+def _model(meta: Mapping[str, Any], path: Path, flag: str) -> Model:
+    name = meta.get("model", _FIRST_MODEL)
+    if name not in MODELS:
+        raise UserError(
+            f"{flag}: the architecture of '{path}', '{name}', is none of this trainer's ({', '.join(MODELS)}); import "
+            "the code that registers it: --kd-import=FILE.py"
+        )
+    return MODELS[name]
 
 
 def save_state(run_dir: Path, state: Mapping[str, Any]) -> None:

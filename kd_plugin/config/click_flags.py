@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ __all__ = [
     "TrainCommand",
     "add_flags",
     "at_home",
+    "code_option",
     "grouped_option",
     "import_option",
     "no_value",
@@ -139,6 +140,24 @@ import_option = grouped_option(
 )
 
 
+def _import_all(ctx: click.Context, specs: Iterable[str]) -> None:
+    for spec in specs:
+        try:
+            import_code(at_home(spec), f"{IMPORT_FLAG}={spec}")
+        except KDError as error:
+            raise click.UsageError(str(error), ctx) from error
+
+
+code_option = click.option(
+    IMPORT_FLAG,
+    metavar="MODULE|FILE.py",
+    multiple=True,
+    expose_value=False,
+    callback=lambda ctx, parameter, specs: _import_all(ctx, specs),
+    help="Import your code first: a network of your own architecture needs it (docs/extending.md)",
+)
+
+
 def no_value(text: str) -> str:
     """What came instead of a value; "" for a text that can be one."""
     return "nothing" if not text else "a text with a zero byte" if "\0" in text else ""
@@ -207,11 +226,7 @@ class TrainCommand(GroupedCommand):
     """A command with the flags of KDConfig, also for terms that the modules named by `--kd-import` register."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        for spec in _values_of(IMPORT_FLAG, args):
-            try:
-                import_code(spec, f"{IMPORT_FLAG}={spec}")
-            except KDError as error:
-                raise click.UsageError(str(error), ctx) from error
+        _import_all(ctx, _values_of(IMPORT_FLAG, args))
         known = {parameter.name for parameter in self.params}
         for names, arguments in _click_options(KDConfig, "kd_", kd_flag):
             if names[1] not in known:
