@@ -46,6 +46,8 @@ SETUPS: dict[str, dict[str, Any]] = {
     "match at stages, clean": {"agkd": 0.0, "cgkd": 0.0, "match_on": "stages", "view": "clean"},
     "match at stages, memory": {"agkd": 0.0, "cgkd": 0.0, "match_on": "stages", "match_memory": 128},
     "critic": {"agkd": 0.0, "cgkd": 0.0, "match": 0.0, "critic": 1.0},
+    "critic, augments": {"agkd": 0.0, "cgkd": 0.0, "match": 0.0, "critic": 1.0, "view": "clean"},
+    "critic + match at stages": {"agkd": 0.0, "cgkd": 0.0, "match_on": "stages", "critic": 1.0, "view": "clean"},
 }
 WARM_UP = EVERY + 2  # rounds: a balance measures in each of its first steps, and then seldom
 CHANGED = {name: "Dmain" if options["agkd"] else "Gmain" for name, options in SETUPS.items() if options}
@@ -154,7 +156,10 @@ def _teacher(spec: str, device: torch.device) -> Teacher:
 
 
 def _phases(session: Session, teacher: Teacher | None, options: dict[str, Any]) -> dict[str, Phase]:
-    kd = None if teacher is None or not options else attach(session.D, teacher=teacher, prompts=PROMPTS, **options)
+    kd = None
+    if teacher is not None and options:
+        prompts = PROMPTS if teacher.vocabulary is None else list(teacher.vocabulary[: len(PROMPTS)])
+        kd = attach(session.D, teacher=teacher, prompts=prompts, **options)
     context = dataclasses.replace(session.context, kd=kd)
     return {phase.name: phase for phase in make_phases(session.config, context)}
 
