@@ -52,6 +52,7 @@ class KDOptions(TypedDict, total=False):
     match_on: str
     match_grid: str
     match_pull: float
+    match_distance: str
     match_memory: int
     critic: float
     critic_on: str

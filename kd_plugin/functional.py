@@ -15,6 +15,7 @@ __all__ = [
     "mean_row_distance",
     "mean_squared_difference",
     "row_normalized",
+    "spread",
     "sum_of_squared_differences",
 ]
 
@@ -56,6 +57,13 @@ def energy_distance(fake: Tensor, real: Tensor) -> Tensor:
     """
     among_real = _mean_among(real)
     return (2 * _pairwise(fake, real).mean() - _mean_among(fake) - among_real) / among_real
+
+
+def spread(rows: Tensor) -> Tensor:
+    """The mean distance among different rows of [..., M, E]: [..., 1, 1], without gradient, and above 0."""
+    number = rows.shape[-2]
+    distances = torch.cdist(rows.detach(), rows.detach())
+    return (distances.sum(dim=(-2, -1), keepdim=True) / (number * (number - 1))).clamp_min(SHORTEST_ROW)
 
 
 def _mean_among(rows: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
-"""Matching with other distances, or of other statistics, as terms: `train.py --kd-import=studies/kernel_terms.py`.
+"""Matching with another distance, or of other statistics, as terms: `train.py --kd-import=studies/kernel_terms.py`.
 
-`--kd-match=0 --kd-laplace=1`, `--kd-drift=1` or `--kd-deviations=1`; each has the options of matching
-(`--kd-laplace-on`, ...).
+`--kd-match=0 --kd-laplace=1` or `--kd-deviations=1`; each has the options of matching (`--kd-laplace-on`, ...).
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from torch import Tensor
 from kd_plugin.config.schema import option
 from kd_plugin.terms.base import TERMS
 from kd_plugin.terms.match import Match, MatchOptions
-from studies.kernels import drift_loss, laplace_discrepancy, means_and_deviations
+from studies.kernels import laplace_discrepancy, means_and_deviations
 
-__all__ = ["Deviations", "Drift", "Laplace"]
+__all__ = ["Deviations", "Laplace"]
 
 
 @dataclass(frozen=True)
@@ -30,15 +29,10 @@ class Laplace(Match):
     """Matching by the squared maximum mean discrepancy with Laplace kernels of several widths."""
 
     Options = OffOptions
-    distance = staticmethod(laplace_discrepancy)
 
-
-@TERMS.register("drift")
-class Drift(Match):
-    """Matching by the drifting field: every generated image is drawn to where the field points."""
-
-    Options = OffOptions
-    distance = staticmethod(drift_loss)
+    def __init__(self, options: OffOptions, embed_dim: int) -> None:
+        super().__init__(options, embed_dim)
+        self.distance = laplace_discrepancy
 
 
 @TERMS.register("deviations")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kd_plugin.config.ranges import FRACTION, Range
 from kd_plugin.config.schema import option
-from kd_plugin.functional import energy_distance
+from kd_plugin.set_distances import SET_DISTANCES
 from kd_plugin.terms.base import TERMS
 from kd_plugin.terms.memory import Memory
 from kd_plugin.terms.stage_choice import AUTO, StageOptions, StageTerm, joint
@@ -36,6 +36,12 @@ class MatchOptions(StageOptions):
         "stages if the teacher has any, else embedding",
         metavar="auto|embedding|stages|NAMES",
     )
+    distance: str = option(
+        "energy",
+        "What matching compares by: energy, the energy distance; drift, the field that draws each generated image to "
+        "the nearest real ones, best with --kd-match-memory",
+        choices=SET_DISTANCES,
+    )
     pull: float = option(
         1.0,
         "Scale the matching term up if its gradient at the generated images is less than this fraction of the "
@@ -53,7 +59,7 @@ class MatchOptions(StageOptions):
 
 @TERMS.register("match")
 class Match(StageTerm):
-    """The energy distance between the teacher's features of generated and of real images.
+    """The distance between the teacher's features of generated and of real images, as sets.
 
     Of a stage, the map is averaged in a grid of cells; the distance is that of the cells [N, C] of one place, averaged
     over the places. The loss is the mean over the embedding and the stages.
@@ -61,12 +67,11 @@ class Match(StageTerm):
     A mean over the few real images of one step is noisy. With a memory, the latest ones of earlier steps, from all
     processes, count beside them: the loss is that of a larger real batch.
 
-    Source: our own; KD-DLGAN has no such term. See `kd_plugin.functional.energy_distance`. Matching in the features of
-    several stages and places: Deng et al., "Generative Modeling via Drifting" (arXiv 2602.04770), with another loss.
+    Source: our own; KD-DLGAN has no such term. See `energy_distance` and, for Deng et al.'s "Generative Modeling via
+    Drifting" (arXiv 2602.04770), who match in the features of several stages and places, `drift_loss`.
     """
 
     Options = MatchOptions
-    distance = staticmethod(energy_distance)  # of [K, N, C] and [K, M, C], or [N, E] and [M, E]
 
     @staticmethod
     def rows(features: Tensor) -> Tensor:
@@ -75,7 +80,7 @@ class Match(StageTerm):
 
     def __init__(self, options: MatchOptions, embed_dim: int) -> None:
         super().__init__(options, embed_dim)
-        self._pull = options.pull
+        self._pull, self.distance = options.pull, SET_DISTANCES[options.distance]
 
     def choose_stages(self, shapes: Mapping[str, tuple[int, int, int]]) -> tuple[StageView, ...]:
         views = super().choose_stages(shapes)
