@@ -30,6 +30,9 @@ AT_STAGES = {  # form: label, in the second part of the page
     "matching at stages, scrambled teacher": "control: the same, scrambled teacher",
     "matching at stages, memory": "matching at stages, memory of 128",
     "matching at stages, memory, scrambled teacher": "control: the same, scrambled teacher",
+    "matching at stages, drift": "matching at stages, drift, memory of 128",
+    "matching at stages, drift, scrambled teacher": "control: the same, scrambled teacher",
+    "matching at stages, with deviations": "matching at stages, means and deviations",
     "default, embedding only": "matching, embedding only + AGKD + CGKD",
     "default, matching at stages": "matching at stages + AGKD + CGKD (the default)",
     "critic": "critic, sees what D sees",
@@ -37,6 +40,7 @@ AT_STAGES = {  # form: label, in the second part of the page
     "critic, augmented by itself": "critic, augments by itself",
     "critic + matching at stages": "critic, sees what D sees, + matching at stages",
     "critic, augmented by itself + matching at stages": "critic, augments by itself, + matching at stages",
+    "critic, augmented by itself + matching at stages, drift": "critic, augments by itself, + drift",
 }
 CONTROLS = {
     "matching": "matching, scrambled teacher",
