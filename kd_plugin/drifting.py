@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from kd_plugin.functional import spread
+from kd_plugin.functional import SHORTEST_ROW, spread
 
 __all__ = ["drift", "drift_loss"]
 
 WIDTHS = (0.02, 0.05, 0.2)  # Deng et al.'s temperatures: of the weights, in mean distances among the real images
-_SHORTEST = 1e-12
 
 
 def drift_loss(fake: Tensor, real: Tensor) -> Tensor:
@@ -28,17 +28,17 @@ def drift_loss(fake: Tensor, real: Tensor) -> Tensor:
         fake: [N, E] or [K, N, E], N at least 2; of K distributions, the loss is the mean.
         real: [M, E] or [K, M, E], M at least 2.
     """
-    width = math.sqrt(fake.shape[-1])
-    scale = spread(real) / width  # divided by it, real rows are as far apart as their width's root
+    root = math.sqrt(fake.shape[-1])
+    scale = spread(real) / root  # divided by it, real rows are as far apart as the root of E
+    at = fake / scale
     with torch.no_grad():
-        at, to = fake / scale, real / scale
-        fields = [drift(at, to, share * width) for share in WIDTHS]
-        total = torch.stack([field / field.square().mean().sqrt().clamp_min(_SHORTEST) for field in fields]).sum(dim=0)
-    return (fake / scale - (at + total)).square().mean()
+        fields = drift(at, real / scale, [share * root for share in WIDTHS])
+        target = at + sum(field / field.square().mean().sqrt().clamp_min(SHORTEST_ROW) for field in fields)
+    return (at - target).square().mean()
 
 
-def drift(fake: Tensor, real: Tensor, width: float) -> Tensor:
-    """The field at the generated rows, [..., N, E]: towards real ones, away from other generated ones.
+def drift(fake: Tensor, real: Tensor, widths: Sequence[float]) -> list[Tensor]:
+    """The field of each width at the generated rows, [..., N, E]: towards real ones, away from other generated ones.
 
     Every pair weighs exp(-|x - y| / width), divided by the geometric mean of its row's and its column's sum. The
     attraction of each row is multiplied by the sum of its repulsion's weights, and the other way round, so that they
@@ -46,7 +46,11 @@ def drift(fake: Tensor, real: Tensor, width: float) -> Tensor:
     """
     others = torch.cdist(fake, fake)
     others.diagonal(dim1=-2, dim2=-1).fill_(torch.inf)  # a row does not push itself
-    logits = -torch.cat([torch.cdist(fake, real), others], dim=-1) / width  # [..., N, M + N]
+    distances = torch.cat([torch.cdist(fake, real), others], dim=-1)  # [..., N, M + N]
+    return [_field(fake, real, -distances / width) for width in widths]
+
+
+def _field(fake: Tensor, real: Tensor, logits: Tensor) -> Tensor:
     weights = (logits.softmax(dim=-1) * logits.softmax(dim=-2)).sqrt()
     to_real, to_fake = torch.split(weights, [real.shape[-2], fake.shape[-2]], dim=-1)
     attraction = to_real * to_fake.sum(dim=-1, keepdim=True)

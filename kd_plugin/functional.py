@@ -62,14 +62,17 @@ def energy_distance(fake: Tensor, real: Tensor) -> Tensor:
 def spread(rows: Tensor) -> Tensor:
     """The mean distance among different rows of [..., M, E]: [..., 1, 1], without gradient, and above 0."""
     number = rows.shape[-2]
-    distances = torch.cdist(rows.detach(), rows.detach())
-    return (distances.sum(dim=(-2, -1), keepdim=True) / (number * (number - 1))).clamp_min(SHORTEST_ROW)
+    return (_among(rows.detach()).sum(dim=(-2, -1), keepdim=True) / (number * (number - 1))).clamp_min(SHORTEST_ROW)
 
 
 def _mean_among(rows: Tensor) -> Tensor:
-    number = rows.shape[-2]
-    many = number > MOST_EXACT and not rows.requires_grad
-    return (_fast_among(rows) if many else _pairwise(rows, rows)).sum() / (rows[..., 0].numel() * (number - 1))
+    return _among(rows).sum() / (rows[..., 0].numel() * (rows.shape[-2] - 1))
+
+
+def _among(rows: Tensor) -> Tensor:
+    """All distances, [..., M, M]."""
+    many = rows.shape[-2] > MOST_EXACT and not rows.requires_grad
+    return _fast_among(rows) if many else _pairwise(rows, rows)
 
 
 def _fast_among(rows: Tensor) -> Tensor:

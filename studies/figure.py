@@ -6,7 +6,7 @@ from pathlib import Path
 
 from studies.results import CEILING, NONE, Results
 
-__all__ = ["AT_STAGES", "CONTROLS", "EVIDENCE", "save_figure"]
+__all__ = ["CONTROLS", "EVIDENCE", "save_figure"]
 
 EVIDENCE = {  # form: label, from top to bottom
     NONE: "no distillation",
@@ -22,25 +22,6 @@ EVIDENCE = {  # form: label, from top to bottom
     "CGKD (paper), shuffled teacher": "control: CGKD, shuffled teacher",
     "diversity (paper)": "diversity, with its gradient",
     "whole method (paper)": "whole method as published",
-}
-AT_STAGES = {  # form: label, in the second part of the page
-    NONE: "no distillation",
-    "matching": "matching, embedding only",
-    "matching at stages": "matching at stages",
-    "matching at stages, scrambled teacher": "control: the same, scrambled teacher",
-    "matching at stages, memory": "matching at stages, memory of 128",
-    "matching at stages, memory, scrambled teacher": "control: the same, scrambled teacher",
-    "matching at stages, drift": "matching at stages, drift, memory of 128",
-    "matching at stages, drift, scrambled teacher": "control: the same, scrambled teacher",
-    "matching at stages, with deviations": "matching at stages, means and deviations",
-    "default, embedding only": "matching, embedding only + AGKD + CGKD",
-    "default, matching at stages": "matching at stages + AGKD + CGKD (the default)",
-    "critic": "critic, sees what D sees",
-    "critic, scrambled teacher": "control: the same, scrambled teacher",
-    "critic, augmented by itself": "critic, augments by itself",
-    "critic + matching at stages": "critic, sees what D sees, + matching at stages",
-    "critic, augmented by itself + matching at stages": "critic, augments by itself, + matching at stages",
-    "critic, augmented by itself + matching at stages, drift": "critic, augments by itself, + drift",
 }
 CONTROLS = {
     "matching": "matching, scrambled teacher",

@@ -22,22 +22,24 @@ class StageTeacher:
 
     Args:
         base: a teacher with stages.
+        device: its device.
     """
 
     vocabulary: tuple[str, ...] | None = ()
 
-    def __init__(self, base: Teacher) -> None:
+    def __init__(self, base: Teacher, device: torch.device) -> None:
         assert isinstance(base, HasStages)
-        self._base, self.stage_names = base, base.stage_names
+        self._base: HasStages = base
+        self.stage_names = base.stage_names
         self.name, self.fingerprint = f"{base.name} with stages", base.fingerprint
         with torch.no_grad():
-            self.embed_dim = self.embed_images(torch.zeros(1, 3, 32, 32)).shape[1]
+            self.embed_dim = self.embed_images(torch.zeros(1, 3, 32, 32, device=device)).shape[1]
 
     def embed_images(self, images: Tensor) -> Tensor:
         return self.embed_with_stages(images, ())[0]
 
     def embed_with_stages(self, images: Tensor, names: Sequence[str]) -> tuple[Tensor, Sequence[Tensor]]:
-        embedding, stages = self._base.embed_with_stages(images, self.stage_names)  # type: ignore[attr-defined]
+        embedding, stages = self._base.embed_with_stages(images, self.stage_names)
         quarters = [torch.nn.functional.adaptive_avg_pool2d(stage, 2).flatten(1) for stage in stages]
         maps = dict(zip(self.stage_names, stages, strict=True))
         return torch.cat([embedding, *quarters], dim=1), [maps[name] for name in names]
@@ -47,4 +49,4 @@ class StageTeacher:
 
 
 def make(device: torch.device) -> StageTeacher:
-    return StageTeacher(kd_plugin.load_teacher(os.environ["BASE_TEACHER"], device=device))
+    return StageTeacher(kd_plugin.load_teacher(os.environ["BASE_TEACHER"], device=device), device)

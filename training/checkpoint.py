@@ -159,7 +159,7 @@ def _model(meta: Mapping[str, Any], path: Path, flag: str) -> Model:
     if name not in MODELS:
         raise UserError(
             f"{flag}: the architecture of '{path}', '{name}', is none of this trainer's ({', '.join(MODELS)}); import "
-            "the code that registers it: --kd-import=FILE.py"
+            "the code that registers it (for a command: --kd-import=FILE.py)"
         )
     return MODELS[name]
 

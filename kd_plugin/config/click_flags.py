@@ -130,13 +130,16 @@ variant_option = grouped_option(
     metavar="NAME",
     help=f"Start from a published configuration ({', '.join(VARIANTS)}); other --kd-* flags override it",
 )
-import_option = grouped_option(
-    IMPORT_FLAG,
-    "kd_import",
-    group="Distillation",
-    metavar="MODULE|FILE.py",
-    multiple=True,
-    help="Import your code first; it may register terms, which then have flags (docs/extending.md)",
+
+
+def _import_option(help: str, **kwargs: Any) -> Callable[[F], F]:
+    return grouped_option(
+        IMPORT_FLAG, "kd_import", metavar="MODULE|FILE.py", multiple=True, help=f"{help} (docs/extending.md)", **kwargs
+    )
+
+
+import_option = _import_option(
+    "Import your code first; it may register terms, which then have flags", group="Distillation"
 )
 
 
@@ -148,13 +151,11 @@ def _import_all(ctx: click.Context, specs: Iterable[str]) -> None:
             raise click.UsageError(str(error), ctx) from error
 
 
-code_option = click.option(
-    IMPORT_FLAG,
-    metavar="MODULE|FILE.py",
-    multiple=True,
+code_option = _import_option(
+    "Import your code first: a network of your own architecture needs it",
+    group=OTHERS,
     expose_value=False,
     callback=lambda ctx, parameter, specs: _import_all(ctx, specs),
-    help="Import your code first: a network of your own architecture needs it (docs/extending.md)",
 )
 
 

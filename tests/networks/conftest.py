@@ -21,15 +21,10 @@ def read(name: str) -> dict[str, Tensor]:
         return {key: torch.from_numpy(arrays[key]) for key in arrays.files if arrays[key].dtype.kind == "f"}
 
 
-def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
 @pytest.fixture(scope="session")
 def weights() -> dict[str, dict[str, Tensor]]:
     """ "G" and "D": the official state_dicts."""
-    state = read("sg2_32_cond3_weights")
-    return {"G": part(state, "G_ema/"), "D": part(state, "D/")}
+    return {role: read(f"sg2_32_cond3_weights_{role}") for role in ("G", "D")}
 
 
 @pytest.fixture(scope="session")

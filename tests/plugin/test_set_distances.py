@@ -47,14 +47,14 @@ def test_the_field_by_definition() -> None:
         expected = sum(share[j] * of_fake * rows[j] for j in range(5)) - sum(
             share[j] * of_real * rows[j] for j in range(5, 8)
         )
-        torch.testing.assert_close(drift(fake, real, 0.7)[i], expected)
+        torch.testing.assert_close(drift(fake, real, [0.7])[0][i], expected)
 
 
 def test_the_field_vanishes_between_equal_sets() -> None:
     """Attraction and repulsion balance where both distributions are dense and alike."""
     fake, real = torch.randn(1500, 1), torch.randn(1500, 1)
-    apart = drift(fake, real + 2, 0.5).abs().mean()
-    assert drift(fake, real, 0.5).abs().mean() < apart / 10
+    apart = drift(fake, real + 2, [0.5])[0].abs().mean()
+    assert drift(fake, real, [0.5])[0].abs().mean() < apart / 10
 
 
 def test_the_gradient_is_the_field() -> None:
@@ -62,13 +62,11 @@ def test_the_gradient_is_the_field() -> None:
     real = 3 * torch.randn(2, 7, 9, dtype=torch.float64)
     (gradient,) = torch.autograd.grad(drift_loss(fake, real), fake)
     unit = spread(real) / 3  # the root of 9 channels
-    fields = [drift(fake.detach() / unit, real / unit, 3 * share) for share in WIDTHS]
+    fields = drift(fake.detach() / unit, real / unit, [3 * share for share in WIDTHS])
     total = torch.stack([field / field.square().mean().sqrt() for field in fields]).sum(dim=0)
     torch.testing.assert_close(gradient * unit, -2 * total / fake.numel())
-    scaled = drift_loss(10 * fake, 10 * real)
-    torch.testing.assert_close(
-        scaled, drift_loss(fake, real)
-    )  # what the teacher's features are measured in is of no account
+    # What the teacher's features are measured in is of no account.
+    torch.testing.assert_close(drift_loss(10 * fake, 10 * real), drift_loss(fake, real))
 
 
 def test_the_spread_is_that_of_each_distribution() -> None:
