@@ -15,6 +15,7 @@ loss_g = loss_g + kd.for_generator(fake, real, loss_g).total
 from kd_plugin.assembly import attach
 from kd_plugin.config.kd import VARIANTS, KDConfig
 from kd_plugin.diagnostics import gradient_ratio
+from kd_plugin.distances import DISTANCES, Distance
 from kd_plugin.distiller import Distiller
 from kd_plugin.errors import CaptureError, KDError, LayerError, PromptError, TeacherError
 from kd_plugin.interface import AnyDistiller
@@ -23,6 +24,7 @@ from kd_plugin.probe.run import probe_teacher
 from kd_plugin.prompts.bank import PromptBank
 from kd_plugin.prompts.selection import select_prompts
 from kd_plugin.prompts.sources import choose_prompts
+from kd_plugin.set_distances import SET_DISTANCES
 from kd_plugin.student.layers import list_layers
 from kd_plugin.teachers import Teacher, load_teacher, load_teachers
 from kd_plugin.terms import (
@@ -39,6 +41,8 @@ from kd_plugin.terms import (
 from kd_plugin.types import Captured, Distilled, Pairs
 
 __all__ = [
+    "DISTANCES",
+    "SET_DISTANCES",
     "TERMS",
     "VARIANTS",
     "AnyDistiller",
@@ -47,6 +51,7 @@ __all__ = [
     "ComparisonOptions",
     "ComparisonTerm",
     "DiscriminatorStep",
+    "Distance",
     "Distilled",
     "Distiller",
     "GeneratorStep",

@@ -1,6 +1,6 @@
-"""Matching with another distance, or of other statistics, as terms: `train.py --kd-import=studies/kernel_terms.py`.
+"""Matching with another distance, or of other statistics: `train.py --kd-import=studies/kernel_terms.py`.
 
-`--kd-match=0 --kd-laplace=1` or `--kd-deviations=1`; each has the options of matching (`--kd-laplace-on`, ...).
+`--kd-match-distance=laplace`; or `--kd-match=0 --kd-deviations=1`, with the options of matching (`--kd-deviations-on`).
 """
 
 from __future__ import annotations
@@ -10,29 +10,22 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kd_plugin.config.schema import option
+from kd_plugin.set_distances import SET_DISTANCES
 from kd_plugin.terms.base import TERMS
 from kd_plugin.terms.match import Match, MatchOptions
 from studies.kernels import laplace_discrepancy, means_and_deviations
 
-__all__ = ["Deviations", "Laplace"]
+__all__ = ["Deviations"]
 
 
 @dataclass(frozen=True)
 class OffOptions(MatchOptions):
     """The options of matching, off by default."""
 
-    weight: float = option(0.0, "Weight of this form of matching with another distance", metavar="WEIGHT")
+    weight: float = option(0.0, "Weight of this form of matching", metavar="WEIGHT")
 
 
-@TERMS.register("laplace")
-class Laplace(Match):
-    """Matching by the squared maximum mean discrepancy with Laplace kernels of several widths."""
-
-    Options = OffOptions
-
-    def __init__(self, options: OffOptions, embed_dim: int) -> None:
-        super().__init__(options, embed_dim)
-        self.distance = laplace_discrepancy
+SET_DISTANCES.register("laplace")(laplace_discrepancy)
 
 
 @TERMS.register("deviations")

@@ -13,7 +13,9 @@ LAPLACE_WIDTHS = (0.25, 0.5, 1.0, 2.0)  # of kernels, in mean distances among th
 
 
 def laplace_discrepancy(fake: Tensor, real: Tensor) -> Tensor:
-    """E k(f, f') + E k(r, r') - 2 E k(f, r), k the mean of exp(-|x - y| / width); pairs of different images.
+    """E k(f, f') + E k(r, r') - 2 E k(f, r): the squared maximum mean discrepancy, over pairs of different images.
+
+    k is the mean of exp(-|x - y| / width), over several widths.
 
     Args:
         fake, real: [K, N, C] and [K, M, C]; or [N, E] and [M, E].

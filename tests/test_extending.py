@@ -90,7 +90,7 @@ def run_generate(folder: Path, *flags: str) -> Forked:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for section in ("Add a term", "Add a teacher", "Add an architecture"):
+    for section in ("Add a term", "Add a distance", "Add a teacher", "Add an architecture"):
         for name, content in blocks(section)[0].items():
             (tmp_path / name).write_text(content)
     return tmp_path
@@ -146,6 +146,33 @@ assert set(kd.explained()) == {"total", "directions"}
 assert kd.config.terms["directions"].distance == "l1"
 """
     run_python(folder, SETUP + usage)
+
+
+def test_distances_in_a_users_own_loop(folder: Path) -> None:
+    _, (usage,), _ = blocks("Add a distance")
+    check = """
+kd = kd_plugin.attach(D, layer="b4.fc", teacher=teacher, terms={"match": 1}, match_on="embedding",
+                      match_pull=0, match_distance="means")
+expected = (teacher.embed_images(fake).mean(0) - teacher.embed_images(real).mean(0)).square().sum()
+torch.testing.assert_close(kd.for_generator(fake, real).total, expected)
+try:
+    kd_plugin.attach(D, layer="b4.fc", teacher=teacher, match_distance="mean")
+except kd_plugin.KDError as error:
+    print(error)
+"""
+    shown = run_python(folder, SETUP + usage + check)
+    assert "match_distance='mean' is unknown; choose one of energy, drift, means" in shown
+
+
+def test_distances_on_the_command_line(folder: Path) -> None:
+    _, _, (command,) = blocks("Add a distance")
+    done = run_train(folder, command)
+    assert done.returncode == 0, done.output
+    config = json.loads((next((folder / "runs").iterdir()) / "config.json").read_text())["kd"]
+    assert (config["match_distance"], config["distance"]) == ("means", "huber")
+    without = run_train(folder, ["python", "train.py", "--kd=demo", "--kd-match-distance=means"])
+    assert without.returncode == 2
+    assert "'means' is not one of 'energy', 'drift'" in without.output
 
 
 def test_a_teacher(folder: Path) -> None:

@@ -224,14 +224,15 @@ def require_in_range(record: type, values: Mapping[str, Any]) -> None:
 
 
 class TrainCommand(GroupedCommand):
-    """A command with the flags of KDConfig, also for terms that the modules named by `--kd-import` register."""
+    """A command with the flags of KDConfig, also for terms and names that the modules of `--kd-import` register."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         _import_all(ctx, _values_of(IMPORT_FLAG, args))
-        known = {parameter.name for parameter in self.params}
-        for names, arguments in _click_options(KDConfig, "kd_", kd_flag):
-            if names[1] not in known:
-                self.params.append(_GroupedOption(names, **arguments))
+        now: dict[str | None, click.Parameter] = {
+            names[1]: _GroupedOption(names, **arguments)
+            for names, arguments in _click_options(KDConfig, "kd_", kd_flag)
+        }
+        self.params = [now.pop(parameter.name, parameter) for parameter in self.params] + list(now.values())
         return super().parse_args(ctx, args)
 
 

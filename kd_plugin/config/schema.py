@@ -81,7 +81,7 @@ def option(
         range: the values of a number.
         key: its name in JSON and as a keyword, if it is not the field's.
         metavar: the unit or form of the value (KIMG, ZIP|DIR).
-        choices: the accepted names.
+        choices: the accepted names, of a registry those it has when the options are listed.
         flag: the flag, if it does not follow from the key; "" for a field without a flag.
         shown_default: what --help shows instead of the default if something else supplies the value.
         group: heading of this and the following options in --help.
@@ -91,7 +91,7 @@ def option(
         "help": help,
         "range": range,
         "metavar": metavar,
-        "choices": tuple(choices) if choices is not None else None,
+        "choices": choices,
         "flag": flag,
         "shown_default": shown_default,
         "group": group,
@@ -153,7 +153,7 @@ def _option_of(field: dataclasses.Field[Any], annotation: Any, group: str | None
         help=meta.get("help", ""),
         range=meta.get("range", ANY),
         metavar=meta.get("metavar"),
-        choices=meta.get("choices"),
+        choices=None if (names := meta.get("choices")) is None else tuple(names),
         flag=meta.get("flag"),
         shown_default=meta.get("shown_default"),
         group=group,
