@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kd_plugin.functional import SHORTEST_ROW, spread
+from kd_plugin.pairwise import pairwise
 
 __all__ = ["drift", "drift_loss"]
 
@@ -44,9 +45,9 @@ def drift(fake: Tensor, real: Tensor, widths: Sequence[float]) -> list[Tensor]:
     attraction of each row is multiplied by the sum of its repulsion's weights, and the other way round, so that they
     balance: where both sets are distributed alike, the field is 0.
     """
-    others = torch.cdist(fake, fake)
+    others = pairwise(fake, fake)
     others.diagonal(dim1=-2, dim2=-1).fill_(torch.inf)  # a row does not push itself
-    distances = torch.cat([torch.cdist(fake, real), others], dim=-1)  # [..., N, M + N]
+    distances = torch.cat([pairwise(fake, real), others], dim=-1)  # [..., N, M + N]
     return [_field(fake, real, -distances / width) for width in widths]
 
 

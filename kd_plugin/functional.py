@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kd_plugin.pairwise import pairwise
+
 __all__ = [
     "best_constant_l1",
     "best_constant_l2",
@@ -20,7 +22,6 @@ __all__ = [
 ]
 
 SHORTEST_ROW = 1e-12
-MOST_EXACT = 64  # rows among which all distances are computed exactly; of more only where a gradient is needed
 
 
 def row_normalized(rows: Tensor) -> Tensor:
@@ -56,36 +57,17 @@ def energy_distance(fake: Tensor, real: Tensor) -> Tensor:
         real: [M, E] or [K, M, E], M at least 2, not all equal.
     """
     among_real = _mean_among(real)
-    return (2 * _pairwise(fake, real).mean() - _mean_among(fake) - among_real) / among_real
+    return (2 * pairwise(fake, real).mean() - _mean_among(fake) - among_real) / among_real
 
 
 def spread(rows: Tensor) -> Tensor:
     """The mean distance among different rows of [..., M, E]: [..., 1, 1], without gradient, and above 0."""
-    number = rows.shape[-2]
-    return (_among(rows.detach()).sum(dim=(-2, -1), keepdim=True) / (number * (number - 1))).clamp_min(SHORTEST_ROW)
+    rows, number = rows.detach(), rows.shape[-2]
+    return (pairwise(rows, rows).sum(dim=(-2, -1), keepdim=True) / (number * (number - 1))).clamp_min(SHORTEST_ROW)
 
 
 def _mean_among(rows: Tensor) -> Tensor:
-    return _among(rows).sum() / (rows[..., 0].numel() * (rows.shape[-2] - 1))
-
-
-def _among(rows: Tensor) -> Tensor:
-    """All distances, [..., M, M]."""
-    many = rows.shape[-2] > MOST_EXACT and not rows.requires_grad
-    return _fast_among(rows) if many else _pairwise(rows, rows)
-
-
-def _fast_among(rows: Tensor) -> Tensor:
-    """By matrix products, ten times as fast. Nearly equal rows are inexact: of no account in a mean over all pairs."""
-    centred = rows - rows.mean(dim=-2, keepdim=True)  # long rows that differ little would lose the difference
-    distances = torch.cdist(centred, centred, compute_mode="use_mm_for_euclid_dist")
-    distances.diagonal(dim1=-2, dim2=-1).zero_()
-    return distances
-
-
-def _pairwise(a: Tensor, b: Tensor) -> Tensor:
-    # Computed by matrix products, small distances (the diagonal in particular) would be inexact.
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+    return pairwise(rows, rows).sum() / (rows[..., 0].numel() * (rows.shape[-2] - 1))
 
 
 def mean_absolute_difference(prediction: Tensor, target: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kd_plugin.functional import spread
+from kd_plugin.pairwise import pairwise
 
 __all__ = ["laplace_discrepancy", "means_and_deviations"]
 
@@ -23,7 +24,7 @@ def laplace_discrepancy(fake: Tensor, real: Tensor) -> Tensor:
     unit = spread(real)
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
-        distances = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist") / unit
+        distances = pairwise(a, b) / unit
         return torch.stack([torch.exp(-distances / width) for width in LAPLACE_WIDTHS]).mean(dim=0)
 
     def among(rows: Tensor) -> Tensor:
