@@ -51,6 +51,7 @@ class KDOptions(TypedDict, total=False):
     match: float
     match_on: str
     match_grid: str
+    match_augment: str
     match_pull: float
     match_distance: str
     match_memory: int

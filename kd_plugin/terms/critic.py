@@ -11,10 +11,8 @@ from torch.nn.functional import softplus
 
 from kd_plugin.config.ranges import Range
 from kd_plugin.config.schema import option
-from kd_plugin.diffaugment import ALL, NONE, DiffAugment
-from kd_plugin.errors import arg
 from kd_plugin.terms.base import TERMS
-from kd_plugin.terms.stage_choice import AUTO, EMBEDDING, StageOptions, StageTerm, joint
+from kd_plugin.terms.stage_choice import EMBEDDING, StageOptions, StageTerm, joint
 from kd_plugin.terms.step import GeneratorStep
 from kd_plugin.types import StageView
 
@@ -35,17 +33,6 @@ class CriticOptions(StageOptions):
         metavar="WEIGHT",
     )
     lr: float = option(0.002, "Learning rate of the critic", Range(0, above=True, noun="learning rate"), metavar="RATE")
-    augment: str = option(
-        AUTO,
-        "Augmentation of what the critic sees: some of color, translation, cutout, or none; auto: all three with "
-        "--kd-view=clean, none with seen. Without any it memorises few images",
-        metavar="auto|POLICY",
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.augment != AUTO:
-            DiffAugment(self.augment, arg(f"{self.term}_augment", self.augment))
 
 
 @TERMS.register("critic")
@@ -53,7 +40,8 @@ class Critic(StageTerm):
     """A head on the embedding and on each stage tells generated from real images; G is trained to deceive all of them.
 
     Every call of `kd.for_generator` trains the heads once, on the same images; call backward before the next one. Their
-    loss is the logistic one, with smoothed labels of real images; a stage's head gives one logit for each cell.
+    loss is the logistic one, with smoothed labels of real images; a stage's head gives one logit for each cell. Without
+    augmentation they memorise few images.
 
     Source: Kumari et al., "Ensembling Off-the-shelf Models for GAN Training" (CVPR 2022; vision-aided GAN). Differs in:
     one teacher instead of a growing ensemble; from the first step instead of after a baseline; heads on averaged cells
@@ -64,7 +52,7 @@ class Critic(StageTerm):
 
     def __init__(self, options: CriticOptions, embed_dim: int) -> None:
         super().__init__(options, embed_dim)
-        self._lr, self._augment = options.lr, options.augment
+        self._lr = options.lr
 
     def choose_stages(self, shapes: Mapping[str, tuple[int, int, int]]) -> tuple[StageView, ...]:
         views = super().choose_stages(shapes)
@@ -73,11 +61,6 @@ class Critic(StageTerm):
             for name in self._choice.parts
         ).requires_grad_(False)  # but in train_term()
         return views
-
-    def augmentation(self, view: str) -> str:
-        if self._augment != AUTO:
-            return self._augment
-        return ALL if view == "clean" else NONE
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.heads.parameters(), lr=self._lr, betas=BETAS)

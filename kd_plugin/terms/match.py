@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kd_plugin.config.ranges import FRACTION, Range
 from kd_plugin.config.schema import option
+from kd_plugin.diffaugment import NONE
 from kd_plugin.set_distances import SET_DISTANCES
 from kd_plugin.terms.base import TERMS
 from kd_plugin.terms.memory import Memory
@@ -35,6 +36,12 @@ class MatchOptions(StageOptions):
         "stages, spread over its depth, cell by cell; names of stages, and embedding, joined by commas; or auto: "
         "stages if the teacher has any, else embedding",
         metavar="auto|embedding|stages|NAMES",
+    )
+    augment: str = option(
+        NONE,
+        "Augmentation of what matching sees, as of the critic; with the same one as the critic the teacher looks once "
+        "for both",
+        metavar="auto|POLICY",
     )
     distance: str = option(
         "energy",

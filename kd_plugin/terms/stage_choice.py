@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from kd_plugin.config.schema import option
+from kd_plugin.diffaugment import ALL, NONE, DiffAugment
 from kd_plugin.errors import KDError, arg, nearest
 from kd_plugin.terms.base import Needs, Term, TermOptions
 from kd_plugin.terms.step import GeneratorStep
@@ -17,7 +18,7 @@ from kd_plugin.types import StageView
 __all__ = ["AUTO", "EMBEDDING", "STAGES", "StageChoice", "StageOptions", "StageTerm", "joint", "spread"]
 
 EMBEDDING, STAGES = "embedding", "stages"  # of the option `on`
-AUTO = "auto"  # of the options `on` (stages, or the embedding where the teacher has none) and `grid`
+AUTO = "auto"  # of the options `on` (stages, or the embedding where the teacher has none), `grid` and `augment`
 AUTO_CELLS = 4  # cells on a side: 2 are worse on drawings, and as good on photos (studies/notebook.md)
 MOST = 4  # stages that `stages` stands for
 
@@ -26,7 +27,7 @@ MOST = 4  # stages that `stages` stands for
 class StageOptions(TermOptions):
     """
     Raises:
-        KDError: a grid that is not a number of cells, or nothing to read.
+        KDError: a grid that is not a number of cells, nothing to read, or an unknown augmentation.
     """
 
     on: str = option(
@@ -40,6 +41,12 @@ class StageOptions(TermOptions):
         "Cells on a side in which a stage is averaged; auto: 4, or as many as the stage has places",
         metavar="auto|N",
     )
+    augment: str = option(
+        AUTO,
+        "Augmentation of what this term sees: some of color, translation, cutout, or none; auto: all three with "
+        "--kd-view=clean, none with seen",
+        metavar="auto|POLICY",
+    )
 
     def __post_init__(self) -> None:
         if self.grid != AUTO and not (self.grid.isdecimal() and int(self.grid) >= 1):
@@ -48,6 +55,8 @@ class StageOptions(TermOptions):
             raise KDError(
                 f"{arg(f'{self.term}_on', self.on)} names nothing; give embedding, stages, or names of stages"
             )
+        if self.augment != AUTO:
+            DiffAugment(self.augment, arg(f"{self.term}_augment", self.augment))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -127,6 +136,11 @@ class StageTerm(Term):
         self._choice = StageChoice(self._options, shapes, self.auto_cells)
         self.parts = self._choice.parts if len(self._choice.parts) > 1 else ()
         return self._choice.views
+
+    def augmentation(self, view: str) -> str:
+        if self._options.augment != AUTO:
+            return self._options.augment
+        return ALL if view == "clean" else NONE
 
     @property
     def row_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -119,6 +119,28 @@ def test_it_sees_augmented_images_where_the_host_shows_clean_ones(attach, images
     torch.testing.assert_close(result.terms["critic"], torch.stack([softplus(-rows).mean() for rows in seen]).mean())
 
 
+def test_the_teacher_looks_once_for_terms_with_the_same_augmentation(attach, images, teacher, monkeypatch):
+    looks, embed = [], teacher.embed_with_stages
+    monkeypatch.setattr(teacher, "embed_with_stages", lambda shown, names: looks.append(shown) or embed(shown, names))
+    for augment, count in (("none", 4), ("auto", 2), ("color,translation,cutout", 2)):
+        kd = attach(terms={"critic": 1.0, "match": 1.0}, view="clean", match_augment=augment, match_pull=0)
+        looks.clear()
+        kd.for_generator(images(1), images(2))
+        assert len(looks) == count  # of generated and of real images
+
+
+def test_matching_sees_what_its_augmentation_makes(attach, images, teacher):
+    kd, plain = (
+        attach(terms={"match": 1.0}, view="clean", match_augment=policy, match_pull=0) for policy in ("cutout", "none")
+    )
+    fake, real, keys = images(1, 6), images(2, 4), torch.arange(4)
+    torch.manual_seed(5)
+    augmented = kd.for_generator(fake, real, keys=keys).terms["match"]
+    torch.manual_seed(5)
+    shown = [DiffAugment("cutout")(images) for images in (fake, real)]
+    torch.testing.assert_close(augmented, plain.for_generator(*shown).terms["match"])
+
+
 @pytest.mark.parametrize(("view", "given", "draws"), [("seen", "auto", 0), ("clean", "none", 0), ("seen", "cutout", 1)])
 def test_which_augmentation(view, given, draws, attach, images, monkeypatch):
     calls = []
