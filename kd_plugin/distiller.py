@@ -130,7 +130,7 @@ class Distiller(AnyDistiller):
         if not (self._on_d.terms and self._schedule.active) or without_gradients:
             return self._skipped(rows)
         self._borrowed.embedder.check_capture(rows.roles, clean)
-        keys = keys if self.view == "clean" else None
+        keys = None if clean is None or self.view == "seen" else keys
         if not self._carried:
             return self._borrowed.tap.capture(rows, clean, keys)
         return self._capture_to_carry(rows, clean, keys, loss_scale)

@@ -48,7 +48,7 @@ class AnyDistiller(nn.Module, ABC):
     @property
     @abstractmethod
     def view(self) -> str:
-        """What the teacher sees: `seen` (the augmented images that D saw) or `clean`."""
+        """What the teacher sees: `seen` (the augmented images that D saw), `clean`, or `auto` (clean where given)."""
 
     @property
     @abstractmethod
@@ -78,14 +78,15 @@ class AnyDistiller(nn.Module, ABC):
             roles: `real` or `fake`: the images that D is called with inside. Where it is called with both at once:
                 their order, `("fake", "real")` for `D(torch.cat([fake, real]))`; if they differ in number,
                 `{"fake": len(fake), "real": len(real)}`.
-            clean: [N, C, H, W], the same images before augmentation; required for the view `clean`.
+            clean: [N, C, H, W], the same images before augmentation; required for the view `clean`. With the view
+                `auto` give them in all blocks or in none.
             keys: [N] integers on the CPU, one for each distinct clean image (dataset index, and whether it is
-                mirrored): with the view `clean` the teacher then embeds each image once per run. With both roles, of
-                the real images only.
+                mirrored): the teacher then embeds each image once per run, but with the view `seen`. With both roles,
+                of the real images only.
             loss_scale: carried only: the factor of the loss that is backpropagated (`GradScaler.get_scale()`).
 
         Raises:
-            CaptureError: no clean images for the view `clean`, or a problem in the block (see FeatureTap.capture).
+            CaptureError: clean images are missing, or a problem in the block (see FeatureTap.capture).
         """
 
     @abstractmethod
@@ -114,7 +115,7 @@ class AnyDistiller(nn.Module, ABC):
         With several processes they are those of the joint batch.
 
         Args:
-            fake: [N, C, H, W], attached to G's graph.
+            fake: [N, C, H, W], attached to G's graph; before augmentation, but with the view `seen` as D sees them.
             real: [M, C, H, W], treated like `fake`: both augmented or neither; see `generator_needs`.
             adversarial: the loss of G on these images; required by a term with a least gradient ratio.
             keys: [M], for real images that are not augmented: as in `capture`, each is embedded once.

@@ -142,11 +142,11 @@ class Gmain(Phase):
     def _distil(self, kd: AnyDistiller, fake: Tensor, seen: Tensor, batch: Batch, adversarial: Tensor) -> Tensor:
         context = self.context
         with context.kd_watch.running():
-            if kd.view == "clean":
-                distilled = kd.for_generator(fake, batch.real, adversarial, batch.indices)
-            else:
+            if kd.view == "seen":
                 real = context.augment(batch.real) if kd.generator_needs.real_images else None
                 distilled = kd.for_generator(seen, real, adversarial)
+            else:
+                distilled = kd.for_generator(fake, batch.real, adversarial, batch.indices)
             self.report(distilled, adversarial, "Loss/KD/grad_ratio_G")
         return distilled.total
 

@@ -15,7 +15,7 @@ from kd_plugin.terms import TERMS, TermOptions
 __all__ = ["HEADS", "VARIANTS", "VIEWS", "KDConfig", "missing_teacher", "require_numbers", "variant_values"]
 
 HEADS = ("auto", "identity", "linear", "mlp", "orthogonal")
-VIEWS = ("seen", "clean")
+VIEWS = ("auto", "seen", "clean")
 CONTROLS = ("none", "shuffle", "scramble")
 PREPROCESSES = ("teacher", "release")
 LENGTH, STEPS = Range(0, noun="length in kimg"), Range(1, noun="number of steps")
@@ -76,7 +76,12 @@ class KDConfig:
         choices=NORMS,
     )
     centre: bool = option(True, "Subtract the teacher's mean embedding before CGKD's correlations are formed")
-    view: str = option("seen", "What the teacher sees: seen (the augmented images D saw) or clean", choices=VIEWS)
+    view: str = option(
+        "auto",
+        "What the teacher sees: seen (the augmented images D saw), clean, or auto: clean where the host gives such "
+        "images, as train.py does",
+        choices=VIEWS,
+    )
     preprocess: str = option(
         "teacher",
         "Preprocessing: the teacher's, or the published code's (nearest-neighbour resize, pixels in [-1, 1])",

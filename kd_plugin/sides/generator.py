@@ -50,7 +50,7 @@ class GeneratorSide:
         """By term, not yet balanced. Trains the terms that have an optimiser first."""
         outputs = (fake,) if fake.requires_grad else ()
         if self.needs.real_images and real is not None:
-            self._borrowed.embedder.watch_real(real)
+            self._borrowed.embedder.watch_real(real, augmented=self._borrowed.embedder.view == "seen")
         steps: dict[str, GeneratorStep] = {}
         for policy, terms in self._groups.items():
             steps |= dict.fromkeys(terms, self._step(policy, terms, fake, real, keys))

@@ -27,7 +27,7 @@ class Embedder:
 
     Args:
         teacher: frozen.
-        view: `seen` (what D saw) or `clean` (before augmentation).
+        view: `seen` (what D saw), `clean` (before augmentation), or `auto` (clean where such images are given).
         preprocess: `teacher` (its own) or `release` (as in the authors' published code).
         image_range: of the images it is given.
     """
@@ -40,23 +40,34 @@ class Embedder:
         self._embeddings = EmbeddingCache(teacher.embed_dim)
         self._caches: dict[StageView | None, EmbeddingCache] = {}
         self._shapes: dict[str, tuple[int, int, int]] = {}
+        self._has_clean: bool | None = None  # whether captures have clean images
         self._finite = FiniteCheck()
 
     def check_capture(self, roles: Sequence[str], clean: Tensor | None) -> None:
         """
         Raises:
-            CaptureError: the view `clean`, and no clean images.
+            CaptureError: no clean images, with the view `clean`; with `auto`, only some of the blocks have them.
         """
-        if self.view == "clean" and clean is None:
-            block = f"'{roles[0]}'" if len(roles) == 1 else str(tuple(roles))
+        if self.view == "seen":
+            return
+        if self._has_clean is None:
+            self._has_clean = clean is not None or self.view == "clean"
+        if self._has_clean == (clean is not None):
+            return
+        block = f"'{roles[0]}'" if len(roles) == 1 else str(tuple(roles))
+        if clean is None:
             raise CaptureError(
-                f"{arg('view', 'clean')}: capture({block}) needs the images before augmentation; write "
-                f"capture({block}, clean=images)"
+                f"{arg('view', self.view)}: capture({block}) needs the images before augmentation"
+                f"{'' if self.view == 'clean' else ', as earlier blocks had'}; write capture({block}, clean=images)"
             )
+        raise CaptureError(
+            f"{arg('view', self.view)}: capture({block}) has the images before augmentation, but earlier blocks had "
+            f"none; give them in all blocks (clean=images) or in none"
+        )
 
-    def watch_real(self, images: Tensor) -> None:
+    def watch_real(self, images: Tensor, augmented: bool) -> None:
         """Warns once if real images, as this teacher sees them, are in another range than was stated."""
-        self._range.watch(images, augmented=self.view != "clean")
+        self._range.watch(images, augmented=augmented)
 
     def augmented(self, images: Tensor, augment: DiffAugment) -> Tensor:
         """Images in the image range, augmented as if that were [-1, 1]."""
@@ -69,10 +80,10 @@ class Embedder:
         size, and a resumed run, whose cache is empty, must repeat the original one exactly.
 
         Raises:
-            CaptureError: the view `seen`, and D was given no image tensor.
+            CaptureError: no clean images, and D was given no image tensor.
         """
         real_images, fake_images = self._shown(real), self._shown(fake)
-        self.watch_real(real_images)
+        self.watch_real(real_images, augmented=not self._shows_clean(real))
         if real.keys is not None:
             fakes = self.embed(fake_images)
             return torch.cat([self.embed_cached(real_images, real.keys).to(fakes), fakes])
@@ -88,7 +99,7 @@ class Embedder:
         """
         images = self._shown(captured)
         if role == "real":
-            self.watch_real(images)
+            self.watch_real(images, augmented=not self._shows_clean(captured))
         return self.embed_cached(images, captured.keys)
 
     def embed_cached(self, images: Tensor, keys: Tensor | None) -> Tensor:
@@ -194,14 +205,18 @@ class Embedder:
 
     def _shown(self, captured: Captured) -> Tensor:
         """The images of one role that the teacher sees."""
-        if self.view == "clean":
-            assert captured.clean is not None  # check_capture()
+        if self._shows_clean(captured):
+            assert captured.clean is not None
             return captured.clean
         if captured.seen is None:
             raise CaptureError(
-                f"{arg('view', 'seen')}: D was given no image tensor [N, C, H, W]; use {arg('view', 'clean')}"
+                f"{arg('view', self.view)}: D was given no image tensor [N, C, H, W]; use {arg('view', 'clean')} and "
+                "capture(..., clean=images)"
             )
         return captured.seen
+
+    def _shows_clean(self, captured: Captured) -> bool:
+        return self.view != "seen" and captured.clean is not None
 
     def _checked(self, embeddings: Tensor, images: Tensor) -> Tensor:
         expected = (len(images), self.teacher.embed_dim)

@@ -120,7 +120,7 @@ class Term(nn.Module):
         """For terms of G: how the images it sees are augmented, as a policy of DiffAugment.
 
         Args:
-            view: `seen` or `clean`, of the images that the host gives.
+            view: `auto`, `seen` or `clean`; with `seen` the images that the host gives are augmented.
         """
         return NONE
 

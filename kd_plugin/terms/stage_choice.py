@@ -43,8 +43,8 @@ class StageOptions(TermOptions):
     )
     augment: str = option(
         AUTO,
-        "Augmentation of what this term sees: some of color, translation, cutout, or none; auto: all three with "
-        "--kd-view=clean, none with seen",
+        "Augmentation of what this term sees: some of color, translation, cutout, or none; auto: all three, but none "
+        "with --kd-view=seen",
         metavar="auto|POLICY",
     )
 
@@ -140,7 +140,7 @@ class StageTerm(Term):
     def augmentation(self, view: str) -> str:
         if self._options.augment != AUTO:
             return self._options.augment
-        return ALL if view == "clean" else NONE
+        return NONE if view == "seen" else ALL
 
     @property
     def row_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -114,7 +114,7 @@ def test_config_survives_json(attach):
         ({"terms": {"agkd": 1}, "agkd": 2}, KDError, "the weight of 'agkd' is given twice"),
         ({"lyer": "b4.fc"}, KDError, "unknown argument of attach() 'lyer'; nearest: 'layer'"),
         ({"layer": "b4.fcc"}, LayerError, "layer='b4.fcc' is not in the discriminator; nearest: 'b4.fc'"),
-        ({"view": "augmented"}, KDError, "view='augmented' is unknown; choose one of seen, clean"),
+        ({"view": "augmented"}, KDError, "view='augmented' is unknown; choose one of auto, seen, clean"),
         (
             {"head": "conv"},
             KDError,

@@ -34,6 +34,23 @@ def test_each_real_image_is_embedded_once(attach, discriminator, teacher, images
         assert calls == ([4, 4] if chosen != [0, 5, 1, 4] else [4])
 
 
+def test_auto_is_clean_where_there_are_clean_images(attach, discriminator, teacher, images):
+    kd, clean, seen = attach(p=0), attach(view="clean", p=0), attach(view="seen", p=0)
+    real, fake = images(1), images(2)
+    totals = [step(each, discriminator, real, fake, [0, 1, 2, 3]).total for each in (kd, clean, seen)]
+    assert totals[0] == totals[1]
+    assert totals[0] != totals[2]
+    without = [run_without(each, discriminator, real, fake) for each in (attach(p=0), attach(view="seen", p=0))]
+    assert without[0] == without[1]
+
+
+def run_without(kd, discriminator, real, fake):
+    for role, images in (("real", real), ("fake", fake)):
+        with kd.capture(role):
+            discriminator(images.flip(3))
+    return kd().total
+
+
 def test_view_seen_keeps_nothing(attach, discriminator, teacher, images):
     kd = attach(view="seen")
     for _ in range(2):

@@ -159,7 +159,7 @@ def test_optional_fields_take_none():
         ({"p": 2.0}, "p=2.0 is not a probability; give a number from 0 to 1"),
         ({"p": math.nan}, "p=nan is not a probability"),
         ({"head": "mpl"}, "head='mpl' is unknown; choose one of auto, identity, linear"),
-        ({"view": "sen"}, "view='sen' is unknown; choose one of seen, clean"),
+        ({"view": "sen"}, "view='sen' is unknown; choose one of auto, seen, clean"),
     ],
 )
 def test_config_refuses(values, message):

@@ -32,14 +32,28 @@ def test_unequal_batches(attach, discriminator, images, run):
     assert run(attach(terms={"cgkd": 1.0}), discriminator, images(1, 3), images(2, 4)).total > 0
 
 
-def test_view_seen_of_a_discriminator_without_an_image_tensor(attach, images, run):
+def test_views_of_a_discriminator_without_an_image_tensor(attach, images, run):
     flat = nn.Sequential(nn.Linear(192, 6))
-    message = re.escape("view='seen': D was given no image tensor [N, C, H, W]; use view='clean'")
-    with pytest.raises(CaptureError, match=message):
-        run(attach(flat, layer="0"), flat, images(1).flatten(1), images(2).flatten(1))
-    kd = attach(flat, layer="0", view="clean")
-    step = run(kd, flat, images(1).flatten(1), images(2).flatten(1), clean=(images(1), images(2)))
-    assert step.total > 0
+    for view in ("seen", "auto"):
+        message = re.escape(f"view='{view}': D was given no image tensor [N, C, H, W]; use view='clean'")
+        with pytest.raises(CaptureError, match=message):
+            run(attach(flat, layer="0", view=view), flat, images(1).flatten(1), images(2).flatten(1))
+    for view in ("clean", "auto"):
+        kd = attach(flat, layer="0", view=view)
+        step = run(kd, flat, images(1).flatten(1), images(2).flatten(1), clean=(images(1), images(2)))
+        assert step.total > 0
+
+
+def test_view_auto_with_clean_images_in_some_blocks(attach, discriminator, images):
+    for first, message in (
+        (images(1), "needs the images before augmentation, as earlier blocks had"),
+        (None, "earlier blocks had none"),
+    ):
+        kd = attach(view="auto")
+        with kd.capture("real", clean=first):
+            discriminator(images(1))
+        with pytest.raises(CaptureError, match=message):
+            kd.capture("fake", clean=images(2) if first is None else None)
 
 
 def test_nan_is_blamed_on_its_source(attach, discriminator, teacher, images, run):
