@@ -35,22 +35,27 @@ from training.phases import Phase, make_phases
 from training.session import Session
 
 PROMPTS = [f"a photo of a cat, number {i}" for i in range(32)]
+OF_D = {"match": 0.0, "critic": 0.0}
+MATCH = {"agkd": 0.0, "cgkd": 0.0, "critic": 0.0, "match_memory": 0}
+CRITIC = {"agkd": 0.0, "cgkd": 0.0, "match": 0.0}
 SETUPS: dict[str, dict[str, Any]] = {
     "no teacher": {},
-    "view seen": {"agkd": 1.0, "cgkd": 1.0, "match": 0.0},
-    "view clean": {"agkd": 1.0, "cgkd": 1.0, "match": 0.0, "view": "clean"},
-    "diversity": {"agkd": 0.0, "cgkd": 0.0, "match": 0.0, "diversity": 1.0},
-    "match": {"agkd": 0.0, "cgkd": 0.0},
-    "match, view clean": {"agkd": 0.0, "cgkd": 0.0, "view": "clean"},
-    "match at stages": {"agkd": 0.0, "cgkd": 0.0, "match_on": "stages"},
-    "match at stages, clean": {"agkd": 0.0, "cgkd": 0.0, "match_on": "stages", "view": "clean"},
-    "match at stages, memory": {"agkd": 0.0, "cgkd": 0.0, "match_on": "stages", "match_memory": 128},
-    "critic": {"agkd": 0.0, "cgkd": 0.0, "match": 0.0, "critic": 1.0},
-    "critic, augments": {"agkd": 0.0, "cgkd": 0.0, "match": 0.0, "critic": 1.0, "view": "clean"},
-    "critic + match at stages": {"agkd": 0.0, "cgkd": 0.0, "match_on": "stages", "critic": 1.0, "view": "clean"},
+    "view seen": {**OF_D, "agkd": 1.0, "view": "seen"},
+    "view clean": {**OF_D, "agkd": 1.0, "view": "clean"},
+    "diversity": {**OF_D, "agkd": 0.0, "cgkd": 0.0, "diversity": 1.0},
+    "match": {**MATCH, "match_on": "embedding", "view": "seen"},
+    "match, view clean": {**MATCH, "match_on": "embedding", "view": "clean"},
+    "match at stages": {**MATCH, "match_on": "stages", "view": "seen"},
+    "match at stages, clean": {**MATCH, "match_on": "stages", "view": "clean"},
+    "match at stages, memory": {**MATCH, "match_on": "stages", "match_memory": 128, "view": "clean"},
+    "critic": {**CRITIC, "view": "seen"},
+    "critic, augments": {**CRITIC, "view": "clean"},
+    "critic + match": {"agkd": 0.0, "cgkd": 0.0},
+    "critic + match, one look": {"agkd": 0.0, "cgkd": 0.0, "match_augment": "auto"},
+    "default": {},
 }
 WARM_UP = EVERY + 2  # rounds: a balance measures in each of its first steps, and then seldom
-CHANGED = {name: "Dmain" if options["agkd"] else "Gmain" for name, options in SETUPS.items() if options}
+CHANGED = {name: "Gmain" if "agkd" in options and not options["agkd"] else "Dmain" for name, options in SETUPS.items()}
 
 
 @click.command()

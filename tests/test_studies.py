@@ -202,9 +202,9 @@ def test_forms_with_code_of_the_study(form: str) -> None:
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     terms = json.loads(done.stdout)["kd"]
-    active = [name for name in ("agkd", "cgkd", "match", "deviations") if terms[name]]
+    active = [name for name in ("agkd", "cgkd", "match", "critic", "deviations") if terms[name]]
     laplace = "--kd-match-distance=laplace" in FORMS[form]
-    assert (active, terms["match_distance"]) == ((["match"], "laplace") if laplace else (["deviations"], "energy"))
+    assert (active, terms["match_distance"]) == ((["match"], "laplace") if laplace else (["deviations"], "drift"))
 
 
 def test_the_laplace_discrepancy_is_unbiased() -> None:

@@ -39,7 +39,7 @@ __all__ = [
 CONFIG = "config.json"  # in the folder of a run
 LATEST = "latest"
 # Options of the distillation that are newer than some runs, and what those runs did: not today's defaults.
-_BEFORE_IT_EXISTED = {"match_on": EMBEDDING}
+_BEFORE_IT_EXISTED = {"match_on": EMBEDDING, "match_distance": "energy", "match_memory": 0, "critic": 0.0}
 # In config.json beside the options: the chosen prompts, for the reader; and what content_of returned.
 _PROMPTS, _CONTENT = "kd_prompts_used", "content"
 

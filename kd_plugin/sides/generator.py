@@ -70,6 +70,11 @@ class GeneratorSide:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name, optimizer in self._optimizers.items():
+            if name not in state:
+                raise KDError(
+                    f"the saved distillation has no '{name}', which is trained now; give {arg(name, 0)} to continue "
+                    "without it"
+                )
             optimizer.load_state_dict(copy.deepcopy(state[name]))  # it would share the tensors otherwise
 
     def _step(

@@ -28,7 +28,7 @@ class CriticOptions(StageOptions):
     """The options of the critic."""
 
     weight: float = option(
-        0.0,
+        1.0,
         "Weight of the critic: a second adversarial loss of G, of a small discriminator on the teacher's features",
         metavar="WEIGHT",
     )

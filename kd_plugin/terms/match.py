@@ -13,7 +13,7 @@ from kd_plugin.diffaugment import NONE
 from kd_plugin.set_distances import SET_DISTANCES
 from kd_plugin.terms.base import TERMS
 from kd_plugin.terms.memory import Memory
-from kd_plugin.terms.stage_choice import AUTO, StageOptions, StageTerm, joint
+from kd_plugin.terms.stage_choice import StageOptions, StageTerm, joint
 from kd_plugin.terms.step import GeneratorStep
 from kd_plugin.types import StageView
 
@@ -30,13 +30,6 @@ class MatchOptions(StageOptions):
         "generated and real images",
         metavar="WEIGHT",
     )
-    on: str = option(
-        AUTO,
-        "What is matched: embedding; stages, that is, the embedding and up to four of the teacher's intermediate "
-        "stages, spread over its depth, cell by cell; names of stages, and embedding, joined by commas; or auto: "
-        "stages if the teacher has any, else embedding",
-        metavar="auto|embedding|stages|NAMES",
-    )
     augment: str = option(
         NONE,
         "Augmentation of what matching sees, as of the critic; with the same one as the critic the teacher looks once "
@@ -44,9 +37,9 @@ class MatchOptions(StageOptions):
         metavar="auto|POLICY",
     )
     distance: str = option(
-        "energy",
-        "What matching compares by: energy, the energy distance; drift, the field that draws each generated image to "
-        "the nearest real ones, best with --kd-match-memory",
+        "drift",
+        "What matching compares by: drift, the field that draws each generated image to the nearest real ones; energy, "
+        "the energy distance",
         choices=SET_DISTANCES,
     )
     pull: float = option(
@@ -57,7 +50,7 @@ class MatchOptions(StageOptions):
         metavar="FRACTION",
     )
     memory: int = option(
-        0,
+        128,
         "Real images of earlier steps that generated images are matched to, besides those of the step; 0: none",
         Range(0, noun="number of images"),
         metavar="N",

@@ -31,10 +31,11 @@ class StageOptions(TermOptions):
     """
 
     on: str = option(
-        STAGES,
-        "What is read: embedding; stages, that is, the embedding and up to four of the teacher's intermediate stages, "
-        "spread over its depth; or names of stages, and embedding, joined by commas",
-        metavar="embedding|stages|NAMES",
+        AUTO,
+        "What is compared: embedding; stages, that is, the embedding and up to four of the teacher's intermediate "
+        "stages, spread over its depth, cell by cell; names of stages, and embedding, joined by commas; or auto: "
+        "stages if the teacher has any, else embedding",
+        metavar="auto|embedding|stages|NAMES",
     )
     grid: str = option(
         AUTO,

@@ -71,8 +71,10 @@ def steps(ranks: Ranks, out: Path, data: Path, *flags: str) -> None:
             "agkd": 1.0,
             "match_on": "stages",
             "match_grid": "2",
+            "match_memory": 0,  # tests/plugin/ddp_step.py has one
             "critic": 0.5,
             "critic_grid": "2",
+            "critic_augment": "none",
         },
         dataset.resolution,
     )

@@ -143,7 +143,7 @@ def test_a_continued_run_equals_one_that_was_not_stopped(
 
 def test_a_teacher_without_weight_changes_nothing(classes: Path) -> None:
     """Building and attaching look through D: singular vectors must not move."""
-    off = {"teacher": "demo", "agkd": 0.0, "cgkd": 0.0, "match": 0.0, "diversity_on": "off"}
+    off = {"teacher": "demo", "agkd": 0.0, "cgkd": 0.0, "match": 0.0, "critic": 0.0, "diversity_on": "off"}
     sessions = [built(configured(classes, kd), classes) for kd in ({"teacher": "none"}, off)]
     for session in sessions:
         for batch in batches(session, 3):

@@ -57,7 +57,7 @@ def test_an_old_state_of_two_teachers_loads() -> None:
     state = torch.load(OLD / "kd-two-teachers.pt", weights_only=True)
     D = Discriminator(c_dim=0, img_resolution=32, img_channels=3, channel_base=64, channel_max=4)
     teachers = [(1.0, load_teacher("demo")), (0.5, load_teacher("demo"))]
-    kd = kd_plugin.attach(D, teacher=teachers, prompts=["a cat", "an owl"])
+    kd = kd_plugin.attach(D, teacher=teachers, prompts=["a cat", "an owl"], critic=0, match_memory=0)
     kd.load_state_dict(state)
     new = kd.state_dict()
     for place in (0, 1):

@@ -97,7 +97,7 @@ def test_the_grid_of_reals_shows_the_training_images(run_train: RunTrain, tmp_pa
 
 
 def test_weight_zero_is_the_baseline_to_the_bit(run_train: RunTrain, tmp_path: Path) -> None:
-    zeros = ("--kd=demo", "--kd-agkd=0", "--kd-cgkd=0", "--kd-match=0")
+    zeros = ("--kd=demo", "--kd-agkd=0", "--kd-cgkd=0", "--kd-match=0", "--kd-critic=0")
     assert run_train(f"--outdir={tmp_path / 'plain'}").exit_code == 0
     assert run_train(f"--outdir={tmp_path / 'zero'}", *zeros).exit_code == 0
     assert run_train(f"--outdir={tmp_path / 'one'}", "--kd=demo").exit_code == 0
@@ -397,7 +397,14 @@ def test_dry_run_writes_nothing(run_train: RunTrain, tmp_path: Path) -> None:
         (("--target=0.5",), "--target has no effect in this run; give --aug=ada, or leave --target out"),
         (("--pl-every=8",), "--pl-every has no effect in this run; give --pl-weight above 0"),
         (("--best=kid8_full",), "--best has no effect in this run; give --metrics, or leave --best out"),
-        (("--kd=demo", "--kd-critic-lr=0.1"), "--kd-critic-lr has no effect in this run; give --kd-critic above 0"),
+        (
+            ("--kd=demo", "--kd-diversity-on=student"),
+            "--kd-diversity-on has no effect in this run; give --kd-diversity above 0",
+        ),
+        (
+            ("--kd=demo", "--kd-variant=paper", "--kd-critic-lr=0.1"),
+            "--kd-critic-lr has no effect in this run; give --kd-critic above 0",
+        ),
         (("--kd=demo", "--kd-variant=paper", "--kd-match-on=stages"), "--kd-match-on has no effect in this run"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -112,7 +112,7 @@ def test_a_rehearsal_distils_and_touches_nothing(rehearsed: Rehearsed) -> None:
 
 
 def test_at_weight_0_the_official_code_itself_runs(rehearsed: Rehearsed) -> None:
-    output, run_dir = rehearsed.run("--kd-agkd=0", "--kd-cgkd=0", "--kd-match=0")
+    output, run_dir = rehearsed.run("--kd-agkd=0", "--kd-cgkd=0", "--kd-match=0", "--kd-critic=0")
     assert "nothing is distilled; the official code runs as it is" in output
     assert sorted(path.name for path in run_dir.iterdir()) == ["network-snapshot-000000.pkl", "stats.jsonl"]
     pairs = zip(weights(run_dir, rehearsed.repo), weights(rehearsed.plain, rehearsed.repo), strict=True)

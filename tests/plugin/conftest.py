@@ -118,7 +118,10 @@ def prompts() -> list[str]:
 
 
 # One thing at a time: no normalisation, no centring, no balance, and nothing on the generator.
-BARE = {"p": 0.7, "norm": "none", "centre": False, "balance": 0.0, "match_pull": 0.0, "match": 0.0}
+BARE = {
+    "p": 0.7, "norm": "none", "centre": False, "balance": 0.0, "match_pull": 0.0, "match": 0.0, "critic": 0.0,
+    "match_distance": "energy", "match_memory": 0,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -128,7 +131,7 @@ def attach(discriminator: Discriminator, teacher: FakeTeacher) -> Callable[..., 
     def make(d: nn.Module = discriminator, **options: Any) -> Distiller:
         bare = {} if options.keys() & {"config", "variant"} else dict(BARE)
         if "terms" in options:
-            bare.pop("match", None)
+            bare.pop("match", None), bare.pop("critic", None)
         return kd_plugin.attach(d, **{"teacher": teacher, "prompts": PROMPTS, **bare, **options})
 
     return make

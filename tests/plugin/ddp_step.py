@@ -49,7 +49,8 @@ def main(folder: Path, how: str) -> None:
         d = inner if how == "by hand" else DistributedDataParallel(inner)
     kd = kd_plugin.attach(
         d, teacher=FakeTeacher(9), prompts=PROMPTS, head="linear", p=0.5, norm="standardise", centre=True,
-        balance=0.0 if how == "carried" else 0.5, match=1.0, diversity=0.5, match_pull=40.0, match_memory=12,
+        balance=0.0 if how == "carried" else 0.5, match=1.0, critic=0.0, diversity=0.5, match_distance="energy",
+        match_pull=40.0, match_memory=12,
         carried=how == "carried",
     )  # fmt: skip
     optimizer = torch.optim.SGD([*d.parameters(), *kd.parameters()], lr=0.05)

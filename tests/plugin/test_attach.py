@@ -24,7 +24,7 @@ def weights(kd):
 def test_defaults_are_those_of_the_config(discriminator, teacher, prompts):
     kd = kd_plugin.attach(discriminator, teacher=teacher, prompts=prompts)
     assert to_dict(kd.config) == to_dict(KDConfig())
-    assert weights(kd) == {"agkd": 1.0, "cgkd": 1.0, "match": 1.0}
+    assert weights(kd) == {"agkd": 1.0, "cgkd": 1.0, "critic": 1.0, "match": 1.0}
 
 
 def test_terms_replace_the_weights_of_the_config(attach):
@@ -51,7 +51,7 @@ def test_without_prompts_terms_that_need_them_are_off(discriminator, teacher, im
     ) as warned:
         kd = kd_plugin.attach(discriminator, layer="b4.fc", teacher=teacher, balance=0)
     assert len(warned) == 1
-    assert weights(kd) == {"agkd": 1.0, "match": 1.0}
+    assert weights(kd) == {"agkd": 1.0, "critic": 1.0, "match": 1.0}
     assert run(kd, discriminator, images(1), images(2)).total > 0
     assert teacher.text_calls == 0
 

@@ -137,14 +137,14 @@ def test_they_are_added_once(attach, discriminator, images):
 
 @pytest.mark.parametrize("pull", [0.0, 5.0])
 def test_the_gradients_of_g_are_those_of_the_joint_form(attach, discriminator, images, pull):
-    kd = attach(terms=None, match=2.0, match_pull=pull, agkd=0.0, cgkd=0.0)
+    kd = attach(terms=None, match=2.0, match_pull=pull, agkd=0.0, cgkd=0.0, critic=0.0)
     generator = nn.Conv2d(3, 3, 1)
     fake = generator(images(2))
     loss = softplus(-discriminator(fake)).mean()
     (loss + kd.for_generator(fake, images(1), loss).total).backward()
     expected = gradients(generator)
     generator.zero_grad()
-    kd = attach(terms=None, match=2.0, match_pull=pull, agkd=0.0, cgkd=0.0)
+    kd = attach(terms=None, match=2.0, match_pull=pull, agkd=0.0, cgkd=0.0, critic=0.0)
     fake = kd.guided(generator(images(2)), images(1))
     softplus(-discriminator(fake)).mean().backward()
     assert equal(gradients(generator), expected)

@@ -87,4 +87,4 @@ def test_nobody_reads_texts(attach, discriminator, make_teacher):
     one_reads = [blind[0], (1.0, make_teacher())]
     with pytest.warns(UserWarning, match="cgkd is off: it compares images with texts"):
         kd = kd_plugin.attach(discriminator, teacher=one_reads)
-    assert {info.name for info in kd.terms_info} == {"agkd", "match"}
+    assert {info.name for info in kd.terms_info} == {"agkd", "critic", "match"}

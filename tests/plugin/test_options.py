@@ -170,7 +170,7 @@ def test_config_refuses(values, message):
 def test_config_is_off_by_default():
     assert not KDConfig().enabled
     assert KDConfig(teacher="clip").enabled
-    assert KDConfig().weights == {"agkd": 1.0, "cgkd": 1.0, "critic": 0.0, "diversity": 0.0, "match": 1.0}
+    assert KDConfig().weights == {"agkd": 1.0, "cgkd": 1.0, "critic": 1.0, "diversity": 0.0, "match": 1.0}
 
 
 def test_nearest():

@@ -36,7 +36,8 @@ def describe(session: Session) -> list[str]:
     if session.kd is not None:
         lines.append(
             f"Teacher:     {config.kd.teacher}, "
-            f"{', '.join(f'{term.name} {term.weight:g}' for term in session.terms_info) or 'no term'}, view {'clean' if kd.view == 'auto' else kd.view}, "
+            f"{', '.join(f'{term.name} {term.weight:g}' for term in session.terms_info) or 'no term'}, "
+            f"view {'clean' if kd.view == 'auto' else kd.view}, "
             f"student {kd.layer}, norm {kd.norm}, {kd.precision}"
         )
         lines += [f"             {t.name}: its parts are {', '.join(t.parts)}" for t in session.terms_info if t.parts]
