@@ -25,27 +25,28 @@ TITLES = {
     "dogs": "Photos of golden retrievers at 32 pixels, 90 for training, 30 kimg",
     "transfer": "What D learns from the teacher: 100 drawings, 20 kimg",
 }
+SCRAMBLED = "control: the same, scrambled teacher"
 AT_STAGES = {  # form: label, in the second part of the page
     NONE: "no distillation",
     "matching": "matching, embedding only",
     "matching at stages": "matching at stages",
-    "matching at stages, scrambled teacher": "control: the same, scrambled teacher",
+    "matching at stages, scrambled teacher": SCRAMBLED,
     "matching at stages, memory": "matching at stages, memory of 128",
-    "matching at stages, memory, scrambled teacher": "control: the same, scrambled teacher",
+    "matching at stages, memory, scrambled teacher": SCRAMBLED,
     "matching at stages, drift": "matching at stages, drift, memory of 128",
-    "matching at stages, drift, scrambled teacher": "control: the same, scrambled teacher",
+    "matching at stages, drift, scrambled teacher": SCRAMBLED,
     "matching at stages, with deviations": "matching at stages, means and deviations",
     "default, embedding only": "matching, embedding only + AGKD + CGKD",
     "default, matching at stages": "matching at stages + AGKD + CGKD",
     "critic": "critic, sees what D sees",
-    "critic, scrambled teacher": "control: the same, scrambled teacher",
+    "critic, scrambled teacher": SCRAMBLED,
     "critic, augmented by itself": "critic, augments by itself",
     "critic + matching at stages": "critic, sees what D sees, + matching at stages",
     "critic, augmented by itself + matching at stages": "critic, augments by itself, + matching at stages",
     "critic + matching at stages, drift": "critic, sees what D sees, + drift",
     "critic + matching at stages, drift, both augmented": "critic + drift, both augmented",
     "critic, augmented by itself + matching at stages, drift": "critic, augments by itself, + drift",
-    "critic, augmented by itself + matching at stages, drift, scrambled teacher": "control: the same, scrambled teacher",
+    "critic, augmented by itself + matching at stages, drift, scrambled teacher": SCRAMBLED,
     "default, critic, matching at stages, drift": "**the default: critic + drift + AGKD + CGKD**",
 }
 LEGEND = """\

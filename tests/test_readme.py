@@ -125,14 +125,21 @@ def test_files_that_are_named_exist() -> None:
 
 def test_numbers_are_those_of_the_study() -> None:
     """Means of KID in the text, from studies/results."""
-    kid = [load_results(RESULTS / "drawings.jsonl").mean_kid(form) for form in ("none", "matching", "all images")]
+    sets = {name: load_results(RESULTS / f"{name}.jsonl") for name in ("drawings", "cats", "dogs")}
+    forms = ("none", "default, critic, matching at stages, drift", "all images")
+    kid = {
+        name: [f"{value.mean:.2f}" for form in forms if (value := part.mean_kid(form))] for name, part in sets.items()
+    }
     text = " ".join(TEXT.split())
-    drawings = [f"{value.mean:.2f}" for value in kid if value is not None]
-    assert "falls from {} to {} (trained on 5,000 drawings: {})".format(*drawings) in text
-    cats = load_results(RESULTS / "cats.jsonl")
-    none, matching = (sorted(cats.kid(form, seed) for seed in range(3)) for form in ("none", "matching"))
-    seeds = f"from {none[0]:.2f} and {none[1]:.2f} (a third baseline failed: {none[2]:.2f})"
-    assert f"{seeds} to {matching[0]:.2f} to {matching[2]:.2f} after 30 kimg" in text
+    assert "falls from {} to {} (trained on 5,000 drawings: {})".format(*kid["drawings"]) in text
+    assert (
+        "on cats from {} to {}, on golden retrievers from {} to {}.".format(*kid["cats"][:2], *kid["dogs"][:2]) in text
+    )
+    failed = max(sets["cats"].kid("none", seed) for seed in range(3))
+    assert f"one of which failed on cats ({failed:.2f})" in text
+    scrambled = sets["dogs"].mean_kid("critic, augmented by itself + matching at stages, drift, scrambled teacher")
+    assert scrambled is not None
+    assert f"with scrambled weights it has {scrambled.mean:.2f} on retrievers" in text
 
 
 def test_numbers_have_a_leading_zero() -> None:
