@@ -52,10 +52,15 @@ SETUPS: dict[str, dict[str, Any]] = {
     "critic, augments": {**CRITIC, "view": "clean"},
     "critic + match": {"agkd": 0.0, "cgkd": 0.0},
     "critic + match, one look": {"agkd": 0.0, "cgkd": 0.0, "match_augment": "auto"},
-    "default": {},
+    "default": {"agkd": 1.0},
 }
 WARM_UP = EVERY + 2  # rounds: a balance measures in each of its first steps, and then seldom
-CHANGED = {name: "Gmain" if "agkd" in options and not options["agkd"] else "Dmain" for name, options in SETUPS.items()}
+PHASES = ("Gmain", "Greg", "Dmain", "Dreg")
+CHANGED = {  # by setup, the phases that it changes
+    name: ("Gmain",) if not options["agkd"] else ("Dmain",) if options.keys() >= OF_D.keys() else ("Gmain", "Dmain")
+    for name, options in SETUPS.items()
+    if options
+}
 
 
 @click.command()
@@ -85,8 +90,7 @@ def main(
     parts: dict[str, Callable[[], object]] = {
         f"{phase} {name}": lambda run=run, phase=phase: run[phase].step([images])
         for name, run in runs.items()
-        for phase in ("Gmain", "Greg", "Dmain", "Dreg")
-        if phase == CHANGED.get(name, phase)
+        for phase in CHANGED.get(name, PHASES)
     }
     parts["teacher alone"] = torch.no_grad()(lambda: loaded.embed_images(both))
     seconds: dict[str, list[float]] = {name: [] for name in parts}
@@ -105,19 +109,20 @@ def main(
 def _report(seconds: dict[str, float], counts: dict[str, int]) -> None:
     plain = [f"{phase} no teacher" for phase in ("Gmain", "Dmain", "Greg", "Dreg")]
     iteration = sum(seconds[name] / every for name, every in zip(plain, (1, 1, 4, 16), strict=True))
-    click.echo(f"{'':28}{'ms':>9}{'of an iteration':>18}{'operations':>12}")
+    click.echo(f"{'':42}{'ms':>9}{'of an iteration':>18}{'operations':>12}")
     for name, time_ in seconds.items():
-        click.echo(f"{name:28}{time_ * 1000:>9.2f}{'':>18}{counts[name]:>12}")
-    click.echo(f"{'iteration without KD':28}{iteration * 1000:>9.2f}{1:>18.1%}")
+        click.echo(f"{name:42}{time_ * 1000:>9.2f}{'':>18}{counts[name]:>12}")
+    click.echo(f"{'iteration without KD':42}{iteration * 1000:>9.2f}{1:>18.1%}")
 
     def added(what: str, *terms: str) -> None:
         """The first of the terms, less the others."""
         (time_, *times), (count, *others) = ([of[term] for term in terms] for of in (seconds, counts))
         more = time_ - sum(times)
-        click.echo(f"{what:28}{more * 1000:>9.2f}{more / iteration:>18.1%}{count - sum(others):>12}")
+        click.echo(f"{what:42}{more * 1000:>9.2f}{more / iteration:>18.1%}{count - sum(others):>12}")
 
-    for name, phase in CHANGED.items():
-        added(f"added by {name}", f"{phase} {name}", f"{phase} no teacher")
+    for name, phases in CHANGED.items():
+        for phase in phases:
+            added(f"added to {phase} by {name}", f"{phase} {name}", f"{phase} no teacher")
     added("of it not the teacher (seen)", "Dmain view seen", "Dmain no teacher", "teacher alone")
 
 

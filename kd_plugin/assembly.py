@@ -112,7 +112,8 @@ def attach(
         carried: the host's own backward passes add the terms' gradients, for hosts that call backward for generated
             and real images separately; see AnyDistiller.capture and AnyDistiller.guided.
         averages: the heads' gradients over processes, in the backward pass; False if the loop does that itself.
-        seed: of the initial weights of head and terms, and of the coin; must be the same in all processes.
+        seed: of the initial weights of head and terms, of the coin and of the terms' augmentation; must be the same in
+            all processes.
         device: of head and teacher; by default D's.
         options: override those of `config` and `variant`: layer= (names, or what list_layers() returned), view=, ...
 

@@ -25,7 +25,8 @@ CUTOUT_RATIO = 1 / 2  # side of the hole, as a part of the image's
 
 
 class DiffAugment:
-    """Images [N,C,H,W] -> images of the same shape, each with its own draws from torch's global generator.
+    """Images [N,C,H,W] -> images of the same shape, each with its own draws: from torch's global generator, unless
+    another one is given.
 
     Args:
         policy: comma-separated words of `POLICIES`, applied in the order given; "none" augments nothing.
@@ -43,9 +44,9 @@ class DiffAugment:
                 raise KDError(f"{given_by}: unknown policy '{word}'{nearest(word, [*POLICIES, NONE])}")
             self._steps.append(POLICIES[word])
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         for step in self._steps:
-            images = step.apply(images, *step.draw(images))
+            images = step.apply(images, *step.draw(images, generator))
         return images
 
     def __repr__(self) -> str:
@@ -123,25 +124,30 @@ def _part(length: int, ratio: float) -> int:
     return int(length * ratio + 0.5)
 
 
-def _draw_color(images: Tensor) -> list[Tensor]:
-    return [torch.rand(len(images), 1, 1, 1, dtype=images.dtype, device=images.device) for _ in range(3)]
+def _draw_color(images: Tensor, generator: torch.Generator | None) -> list[Tensor]:
+    like: dict[str, Any] = {"dtype": images.dtype, "device": images.device, "generator": generator}
+    return [torch.rand(len(images), 1, 1, 1, **like) for _ in range(3)]
 
 
-def _draw_translation(images: Tensor) -> list[Tensor]:
+def _draw_translation(images: Tensor, generator: torch.Generator | None) -> list[Tensor]:
     reaches = [_part(length, TRANSLATION_RATIO) for length in images.shape[2:]]
-    return [torch.randint(-reach, reach + 1, (len(images), 1, 1), device=images.device) for reach in reaches]
+    return [_integers(-reach, reach + 1, images, generator) for reach in reaches]
 
 
-def _draw_cutout(images: Tensor) -> list[Tensor]:
+def _draw_cutout(images: Tensor, generator: torch.Generator | None) -> list[Tensor]:
     # An even hole is centred between pixels: one place more than there are pixels.
     places = [length + 1 - _part(length, CUTOUT_RATIO) % 2 for length in images.shape[2:]]
-    return [torch.randint(0, place, (len(images), 1, 1), device=images.device) for place in places]
+    return [_integers(0, place, images, generator) for place in places]
+
+
+def _integers(low: int, high: int, images: Tensor, generator: torch.Generator | None) -> Tensor:
+    return torch.randint(low, high, (len(images), 1, 1), device=images.device, generator=generator)
 
 
 class Step(NamedTuple):
     """One word of a policy: what it draws for a batch, and what it does with the draws."""
 
-    draw: Callable[[Tensor], list[Tensor]]
+    draw: Callable[[Tensor, torch.Generator | None], list[Tensor]]
     apply: Callable[..., Tensor]
 
 

@@ -45,7 +45,7 @@ class Distiller(AnyDistiller):
         borrowed: tap on D, teacher and prompts.
         head: [N, F] -> [N, E].
         config: everything else; a term of weight 0 is never computed.
-        seed: of the coin and of the terms' initial weights; must be the same in all processes.
+        seed: of the coin, the terms' initial weights and their augmentation; must be the same in all processes.
         carried: the host's backward pass carries the gradients of D's terms, instead of adding their loss to its own.
         share: of this teacher among several; multiplies the gradients that are carried.
     """
@@ -73,7 +73,7 @@ class Distiller(AnyDistiller):
         self.normalization = Normalization(config.norm, config.centre, embed_dim, device)
         on_d, on_g = ({name: term for name, term in self._terms() if side in term.sides} for side in ("D", "G"))
         self._on_d = DiscriminatorSide(borrowed, head, self.normalization, on_d, config)
-        self._on_g = GeneratorSide(borrowed, on_g, views, config)
+        self._on_g = GeneratorSide(borrowed, on_g, views, config, seed)
         self._balances = _balances(config, on_g)
         self._schedule = Schedule(config.warmup, config.until, config.every, config.p, seed)
         self._unasked = 0  # steps of D since the terms of G were last asked for
@@ -199,6 +199,7 @@ class Distiller(AnyDistiller):
             **self._schedule.state_dict(),
             "balances": {name: balance.state_dict() for name, balance in self._balances.items()},
             "optimizers": self._on_g.state_dict(),
+            "generator_calls": self._on_g.calls,
             "carried": self._on_d.state_dict(),
         }
 
@@ -211,6 +212,7 @@ class Distiller(AnyDistiller):
             if name in balances:
                 balance.load_state_dict(balances[name])
         self._on_g.load_state_dict(state.get("optimizers", {}))
+        self._on_g.calls = state.get("generator_calls", 0)
         self._on_d.load_state_dict(state.get("carried", {}))
 
     def _terms(self) -> Iterator[tuple[str, Term]]:

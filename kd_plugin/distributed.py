@@ -8,7 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-__all__ = ["average_gradients", "averaged", "gathered", "summed", "world"]
+__all__ = ["average_gradients", "averaged", "gathered", "rank", "summed", "world"]
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if world() > 1 else 0
 
 
 def world() -> int:

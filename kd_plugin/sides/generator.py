@@ -13,8 +13,9 @@ from torch import Tensor
 from kd_plugin.balance import weighted
 from kd_plugin.config.kd import KDConfig
 from kd_plugin.diffaugment import NONE, DiffAugment
-from kd_plugin.distributed import gathered
+from kd_plugin.distributed import gathered, rank
 from kd_plugin.errors import KDError, arg
+from kd_plugin.seeding import draws_of
 from kd_plugin.sides.discriminator import Borrowed
 from kd_plugin.terms import GeneratorStep, Needs, Term
 from kd_plugin.terms.training import train_term
@@ -31,17 +32,19 @@ class GeneratorSide:
         terms: those of G, by name.
         views: of the teacher's stages that these terms read.
         config: their weights.
+        seed: of the augmentation.
 
     Raises:
         KDError: a term with parameters has no optimiser.
     """
 
     def __init__(
-        self, borrowed: Borrowed, terms: Mapping[str, Term], views: Sequence[StageView], config: KDConfig
+        self, borrowed: Borrowed, terms: Mapping[str, Term], views: Sequence[StageView], config: KDConfig, seed: int
     ) -> None:
         self._borrowed, self.terms, self._views, self._weights = borrowed, terms, tuple(views), config.weights
         self.needs = Needs.union(term.needs for term in terms.values())
         self._optimizers = _optimizers(terms)
+        self._seed, self.calls = seed, 0
         self._groups: dict[str, dict[str, Term]] = {}  # terms by the augmentation that they ask for
         for name, term in terms.items():
             self._groups.setdefault(term.augmentation(borrowed.embedder.view), {})[name] = term
@@ -51,6 +54,8 @@ class GeneratorSide:
         outputs = (fake,) if fake.requires_grad else ()
         if self.needs.real_images and real is not None:
             self._borrowed.embedder.watch_real(real, augmented=self._borrowed.embedder.view == "seen")
+        self._draws = draws_of(self._seed, rank(), self.calls, fake.device)  # the caller's generators stay as they are
+        self.calls += 1
         steps: dict[str, GeneratorStep] = {}
         for policy, terms in self._groups.items():
             steps |= dict.fromkeys(terms, self._step(policy, terms, fake, real, keys))
@@ -66,6 +71,7 @@ class GeneratorSide:
         return {id(p) for name in self._optimizers for p in self.terms[name].parameters()}
 
     def state_dict(self) -> dict[str, Any]:
+        """Of the optimisers, by term."""
         return {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -99,7 +105,8 @@ class GeneratorSide:
     def _embedded(self, policy: str, images: Tensor, keys: Tensor | None) -> tuple[Tensor, dict[StageView, Tensor]]:
         embedder = self._borrowed.embedder
         if policy != NONE:
-            images, keys = embedder.augmented(images, DiffAugment(policy)), None  # no two look the same: not cached
+            # No two look the same, so they are not cached.
+            images, keys = embedder.augmented(images, DiffAugment(policy), self._draws), None
         return embedder.embed_with_stages(images, self._views, keys)
 
 

@@ -69,9 +69,9 @@ class Embedder:
         """Warns once if real images, as this teacher sees them, are in another range than was stated."""
         self._range.watch(images, augmented=augmented)
 
-    def augmented(self, images: Tensor, augment: DiffAugment) -> Tensor:
+    def augmented(self, images: Tensor, augment: DiffAugment, draws: torch.Generator) -> Tensor:
         """Images in the image range, augmented as if that were [-1, 1]."""
-        return self._range.from_standard(augment(self._range.standard(images)))
+        return self._range.from_standard(augment(self._range.standard(images), draws))
 
     def embed_captured(self, real: Captured, fake: Captured) -> Tensor:
         """[N + M, E], real then fake: in one call if the sizes agree; cached for real images with keys.

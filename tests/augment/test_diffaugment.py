@@ -31,7 +31,7 @@ def test_golden(case: dict) -> None:
 def test_translation_against_a_loop(height: int, width: int) -> None:
     torch.manual_seed(0)
     images = torch.randn(6, 4, height, width)
-    rows, columns = POLICIES["translation"].draw(images)
+    rows, columns = POLICIES["translation"].draw(images, None)
     assert rows.shape == columns.shape == (6, 1, 1)
     expected = torch.zeros_like(images)
     for n in range(6):
@@ -48,9 +48,9 @@ def test_translation_against_a_loop(height: int, width: int) -> None:
 def test_ranges_of_the_draws() -> None:
     torch.manual_seed(0)
     images = torch.zeros(4000, 1, 20, 31)
-    rows, columns = POLICIES["translation"].draw(images)  # 20/8 = 2.5 -> 3, 31/8 = 3.9 -> 4
+    rows, columns = POLICIES["translation"].draw(images, None)  # 20/8 = 2.5 -> 3, 31/8 = 3.9 -> 4
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (-3, 3, -4, 4)
-    rows, columns = POLICIES["cutout"].draw(images)  # holes of 10 and 16: even, one place more than pixels
+    rows, columns = POLICIES["cutout"].draw(images, None)  # holes of 10 and 16: even, one place more than pixels
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (0, 20, 0, 31)
 
 
