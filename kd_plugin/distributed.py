@@ -45,7 +45,7 @@ def gathered(rows: Tensor) -> Tensor:
         return rows
     parts = [torch.empty_like(rows) for _ in range(world())]
     dist.all_gather(parts, rows.detach().contiguous())
-    parts[dist.get_rank()] = rows + (world() - 1) * (rows - rows.detach())
+    parts[rank()] = rows + (world() - 1) * (rows - rows.detach())
     return torch.cat(parts)
 
 

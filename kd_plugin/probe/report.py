@@ -94,7 +94,7 @@ class Report:
     def flags(self) -> tuple[str, ...]:
         """The suggested flags of `train.py` (without the leading `--kd-`: options of `attach`).
 
-        If D learned nothing, its terms are turned off, which leaves matching for the generator; if the teacher does not
+        If D learned nothing, its terms are turned off, which leaves those of G; if the teacher does not
         tell the images apart either, nothing is suggested.
         """
         best = self.best

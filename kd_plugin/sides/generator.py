@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,8 @@ from kd_plugin.terms.training import train_term
 from kd_plugin.types import Distilled, StageView
 
 __all__ = ["GeneratorSide"]
+
+Augmentation = Callable[[Tensor], Tensor]
 
 
 class GeneratorSide:
@@ -54,11 +56,10 @@ class GeneratorSide:
         outputs = (fake,) if fake.requires_grad else ()
         if self.needs.real_images and real is not None:
             self._borrowed.embedder.watch_real(real, augmented=self._borrowed.embedder.view == "seen")
-        self._draws = draws_of(self._seed, rank(), self.calls, fake.device)  # the caller's generators stay as they are
-        self.calls += 1
         steps: dict[str, GeneratorStep] = {}
         for policy, terms in self._groups.items():
-            steps |= dict.fromkeys(terms, self._step(policy, terms, fake, real, keys))
+            steps |= dict.fromkeys(terms, self._step(self._augmentation(policy, fake), terms, fake, real, keys))
+        self.calls += 1
         for name, optimizer in self._optimizers.items():
             train_term(self.terms[name], optimizer, steps[name])
         return {
@@ -83,11 +84,23 @@ class GeneratorSide:
                 )
             optimizer.load_state_dict(copy.deepcopy(state[name]))  # it would share the tensors otherwise
 
+    def _augmentation(self, policy: str, images: Tensor) -> Augmentation | None:
+        """Of this step; the caller's generators stay as they are."""
+        if policy == NONE:
+            return None
+        augment, draws = DiffAugment(policy), draws_of(self._seed, rank(), self.calls, images.device)
+        return lambda images: self._borrowed.embedder.augmented(images, augment, draws)
+
     def _step(
-        self, policy: str, terms: Mapping[str, Term], fake: Tensor, real: Tensor | None, keys: Tensor | None
+        self,
+        augment: Augmentation | None,
+        terms: Mapping[str, Term],
+        fake: Tensor,
+        real: Tensor | None,
+        keys: Tensor | None,
     ) -> GeneratorStep:
         """What the terms of one augmentation see."""
-        embeddings, fake_stages = self._embedded(policy, fake, None)
+        embeddings, fake_stages = self._embedded(augment, fake, None)
         texts = self._borrowed.texts(embeddings)
         step = GeneratorStep(gathered(embeddings), texts=texts, fake_stages=_gathered(fake_stages))
         if not any(term.needs.real_images for term in terms.values()):
@@ -99,15 +112,15 @@ class GeneratorSide:
                 f"{arg(name, 0)}"
             )
         with torch.no_grad():
-            of_reals, real_stages = self._embedded(policy, real, keys)
+            of_reals, real_stages = self._embedded(augment, real, keys)
         return dataclasses.replace(step, real=gathered(of_reals.to(embeddings)), real_stages=_gathered(real_stages))
 
-    def _embedded(self, policy: str, images: Tensor, keys: Tensor | None) -> tuple[Tensor, dict[StageView, Tensor]]:
-        embedder = self._borrowed.embedder
-        if policy != NONE:
-            # No two look the same, so they are not cached.
-            images, keys = embedder.augmented(images, DiffAugment(policy), self._draws), None
-        return embedder.embed_with_stages(images, self._views, keys)
+    def _embedded(
+        self, augment: Augmentation | None, images: Tensor, keys: Tensor | None
+    ) -> tuple[Tensor, dict[StageView, Tensor]]:
+        if augment is not None:
+            images, keys = augment(images), None  # no two look the same: not cached
+        return self._borrowed.embedder.embed_with_stages(images, self._views, keys)
 
 
 def _gathered(stages: Mapping[StageView, Tensor]) -> dict[StageView, Tensor]:

@@ -62,7 +62,7 @@ class Embedder:
             )
         raise CaptureError(
             f"{arg('view', self.view)}: capture({block}) has the images before augmentation, but earlier blocks had "
-            f"none; give them in all blocks (clean=images) or in none"
+            "none; give them in all blocks (clean=images) or in none"
         )
 
     def watch_real(self, images: Tensor, augmented: bool) -> None:

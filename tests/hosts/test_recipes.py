@@ -28,7 +28,7 @@ from tests.hosts.recipes import DOCUMENT, RECIPES, Recipe, document
 from tests.hosts.shared import hashed, write_images
 from tests.hosts.test_launcher import isolated
 
-OFF = {"agkd": 0.0, "cgkd": 0.0, "match": 0.0}
+OFF = {"agkd": 0.0, "cgkd": 0.0, "match": 0.0, "critic": 0.0}
 
 
 def test_the_page_is_made_of_the_recipes() -> None:
@@ -56,7 +56,7 @@ def test_weight_0_changes_nothing_and_distillation_does(recipe: Recipe, tmp_path
     plain, zero, full = (outcome(recipe, tmp_path / mode, mode) for mode in ("plain", "zero", "full"))
     assert plain.weights == zero.weights != full.weights
     assert plain.terms == zero.terms == {}
-    expected = {"agkd", "cgkd"} if recipe.variable == "KD_TAMING" else {"agkd", "cgkd", "match"}
+    expected = {"agkd", "cgkd"} if recipe.variable == "KD_TAMING" else {"agkd", "cgkd", "match", "critic"}
     assert {name for name, value in full.terms.items() if value > 0} >= expected, full.terms
     assert min(full.moved) > 0
 

@@ -91,7 +91,7 @@ def test_a_run_weight_0_and_resume(checkout: tuple[Path, list[str]], images: Pat
     assert "stats.jsonl has Loss/KD/" in output
     assert "KD/explained/agkd" in output
     _, plain = rehearse(checkout, tmp_path / "plain", images, "--kd=none")
-    off = ("--kd=demo", "--kd-agkd=0", "--kd-cgkd=0", "--kd-match=0")
+    off = ("--kd=demo", "--kd-agkd=0", "--kd-cgkd=0", "--kd-match=0", "--kd-critic=0")
     _, zero = rehearse(checkout, tmp_path / "zero", images, *off)
     hashes = [hash_of(run_dir, checkout[0]) for run_dir in (taught, plain, zero)]
     assert hashes[1] == hashes[2] != hashes[0]

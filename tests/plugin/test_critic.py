@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import softplus
 
 from kd_plugin import KDError
-from kd_plugin.diffaugment import DiffAugment
+from kd_plugin.diffaugment import ALL, DiffAugment
 from kd_plugin.seeding import draws_of
 from tests.plugin.test_match_stages import StagedTeacher
 
@@ -141,12 +141,15 @@ def test_matching_sees_what_its_augmentation_makes(attach, images, teacher):
     torch.testing.assert_close(augmented, plain.for_generator(*shown).terms["match"])
 
 
-@pytest.mark.parametrize(("view", "given", "draws"), [("seen", "auto", 0), ("clean", "none", 0), ("seen", "cutout", 1)])
-def test_which_augmentation(view, given, draws, attach, images, monkeypatch):
+@pytest.mark.parametrize(
+    ("view", "given", "policies"),
+    [("seen", "auto", []), ("clean", "none", []), ("seen", "cutout", ["cutout"]), ("auto", "auto", [ALL])],
+)
+def test_which_augmentation(view, given, policies, attach, images, monkeypatch):
     calls = []
     monkeypatch.setattr(DiffAugment, "__call__", lambda self, images, draws: calls.append(self.policy) or images)
     attach(terms={"critic": 1.0}, view=view, critic_augment=given).for_generator(images(1), images(2))
-    assert calls == ["cutout", "cutout"] * draws  # generated and real images
+    assert calls == policies * 2  # generated and real images
 
 
 def test_images_in_another_range_are_augmented_alike(attach, images):
