@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import convert
@@ -157,3 +158,15 @@ def test_the_overview_is_drawn_by_its_script(tmp_path: Path) -> None:
     script = runpy.run_path(str(ROOT / "docs" / "overview.py"))
     script["draw"](tmp_path / "overview.png")
     assert (tmp_path / "overview.png").stat().st_size > 10_000
+
+
+def test_the_demos_picture_is_drawn_by_its_script(tmp_path: Path) -> None:
+    """It takes the latest samples."""
+    for name, colour in (("reals", "red"), ("fakes_init", "black"), ("fakes000010", "white"), ("fakes000020", "blue")):
+        Image.new("RGB", (512, 256), colour).save(tmp_path / f"{name}.png")
+    script = runpy.run_path(str(ROOT / "docs" / "demo.py"))
+    script["draw"](tmp_path, tmp_path / "demo.png")
+    with Image.open(tmp_path / "demo.png") as drawn, Image.open(ROOT / "docs" / "demo.png") as shown:
+        assert drawn.size == shown.size
+        assert drawn.getpixel((0, 0)) == (255, 0, 0)
+        assert drawn.getpixel((drawn.width - 1, drawn.height - 1)) == (0, 0, 255)
