@@ -18,7 +18,7 @@ from torch import Tensor
 from kd_plugin.download import sha256_of
 from kd_plugin.errors import PromptError, TeacherError, arg, nearest
 from kd_plugin.file_kinds import what_it_is
-from kd_plugin.teachers.base import Frozen, check_images, freeze, nearest_file
+from kd_plugin.teachers.base import Frozen, check_images, fastest_layout, freeze, nearest_file
 from kd_plugin.teachers.torchscript import is_torchscript, load_torchscript
 
 __all__ = ["ScriptTeacher", "TextTable", "split_spec"]
@@ -112,6 +112,7 @@ class ScriptTeacher(Frozen):
         self._device = probe.device
         self.embed_dim = int(probe.shape[1])
         self.stage_names = _stage_names(self.network, _ramp(device), tower_path)
+        self._layout = fastest_layout(self._embed_both_ways, _ramp(device))
         self._table = TextTable.load(table_path, self._device) if table_path else None
         if self._table and self._table.embeddings.shape[1] != self.embed_dim:
             raise TeacherError(
@@ -130,14 +131,14 @@ class ScriptTeacher(Frozen):
         """[N, 3, H, W] in [-1, 1] -> [N, E] float32; see `Teacher`."""
         check_images(images, self._device)
         with torch.autocast(self._device.type, enabled=False):
-            embeddings: Tensor = self.network(images.float())
+            embeddings: Tensor = self.network(self._laid_out(images))
         return embeddings.float()
 
     def embed_with_stages(self, images: Tensor, names: Sequence[str]) -> tuple[Tensor, Sequence[Tensor]]:
         """As `embed_images`, and the stages `names`; see `HasStages`."""
         check_images(images, self._device)
         with torch.autocast(self._device.type, enabled=False):
-            stages: list[Tensor] = self.network.stages(images.float())
+            stages: list[Tensor] = self.network.stages(self._laid_out(images))
             embeddings: Tensor = self.network.embed_stages(stages)
         return embeddings.float(), [stages[self.stage_names.index(name)] for name in names]
 
@@ -152,6 +153,14 @@ class ScriptTeacher(Frozen):
         if not texts:
             raise PromptError(f"teacher '{self.name}' was given no prompt to embed; give texts with {arg('prompts')}")
         return self._table.embeddings[[self._table.row(text) for text in texts]]  # [P, E]
+
+    def _embed_both_ways(self, images: Tensor) -> None:
+        self.network(images)
+        if self.stage_names:
+            self.network.embed_stages(self.network.stages(images))
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        return images.float().contiguous(memory_format=self._layout)
 
     @torch.no_grad()
     def _run(self, images: Tensor, path: Path) -> Tensor:

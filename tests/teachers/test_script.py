@@ -226,3 +226,39 @@ def test_a_tower_of_constants_cannot_be_scrambled(tmp_path: Path, tower: Tower) 
     torch.jit.freeze(torch.jit.script(tower)).save(tmp_path / "constants.pt")
     with pytest.raises(TeacherError, match=r"--kd-control=scramble: .* cannot be reached"):
         load_teachers(f"script:{tmp_path}/constants.pt", control="scramble")
+
+
+class Convolutions(nn.Module):
+    """With `flatten`, runs in every layout of the images; with view, only where each channel lies in one piece."""
+
+    def __init__(self, viewed: bool) -> None:
+        super().__init__()
+        self.viewed = viewed
+        self.convolution = nn.Conv2d(3, 5, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.convolution(images)
+        rows = maps.view(maps.shape[0], -1) if self.viewed else maps.flatten(1)
+        return rows.unflatten(1, (5, -1)).mean(dim=2)
+
+
+@pytest.mark.parametrize("viewed", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_images_of_every_layout(viewed: bool, layout: torch.memory_format, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = Convolutions(viewed)
+    torch.jit.script(module).save(tmp_path / "tower.pt")
+    teacher = load_teacher(f"script:{tmp_path}/tower.pt")
+    images = torch.rand(2, 3, 8, 8)
+    embeddings = teacher.embed_images(images.contiguous(memory_format=layout))
+    torch.testing.assert_close(embeddings, module(images))
+
+
+def test_on_a_cpu_convolutions_get_channels_last(tmp_path: Path) -> None:
+    class Strides(Convolutions):
+        def forward(self, images: Tensor) -> Tensor:
+            return self.convolution(images).mean(dim=[2, 3]) * 0 + float(images.stride(1))
+
+    torch.jit.script(Strides(False)).save(tmp_path / "tower.pt")
+    teacher = load_teacher(f"script:{tmp_path}/tower.pt")
+    assert teacher.embed_images(torch.rand(2, 3, 8, 8)).unique().item() == 1
