@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test lint check clean
 
-demo: $(READY)  ## train on 100 drawings with the demo teacher (4 to 15 minutes on two CPU cores)
+demo: $(READY)  ## train on 100 drawings with the demo teacher (6 to 25 minutes on two CPU cores)
 	$(PY) train.py --kd=demo --data=demo
 
 test: $(READY)  ## the test suite: CPU only, no network
