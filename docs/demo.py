@@ -1,4 +1,4 @@
-"""docs/demo.png: training drawings and samples of a run of the demo. Drawn by `python docs/demo.py RUN_FOLDER`."""
+"""docs/demo.png: training drawings and samples of a run of the demo. Drawn by `python -m docs.demo RUN_FOLDER`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from pathlib import Path
 
 from PIL import Image
 
+from dnnlib.files import files_by_kimg
+from training.report.image_grid import GRIDS
+
 TILE, COLUMNS, ROWS = 32, 8, 4  # of the grids that a run writes, from their upper left corner
 SCALE, GAP = 2, 32
 
 
 def draw(run: Path, path: Path) -> None:
     """Training images on the left, the latest samples on the right."""
-    grids = [run / "reals.png", max(run.glob("fakes0*.png"))]
+    samples = files_by_kimg(run, *GRIDS)
+    grids = [run / "reals.png", samples[max(samples)]]
     width, height = COLUMNS * TILE * SCALE, ROWS * TILE * SCALE
     picture = Image.new("RGB", (2 * width + GAP, height), "white")
     for column, grid in enumerate(grids):

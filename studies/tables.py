@@ -134,11 +134,7 @@ def judges_table(results: dict[str, Results]) -> Iterator[str]:
     yield f"| last snapshot | {' | '.join(f'{name}: SWD | judge | copies' for name in results)} |"
     yield f"|{'---|' * (1 + 3 * len(results))}"
     for form, label in AT_STAGES.items():
-        cells = [
-            plus_minus(part.mean_of(form, *path), decimals)
-            for part in results.values()
-            for path, decimals in ((("swd",), 0), (("judge",), 4), (("mem", "mem1k_auc"), 2))
-        ]
+        cells = [cell for part in results.values() for cell in judged(part, form)]
         if any(cells):
             yield f"| {' | '.join([label, *cells])} |"
 
@@ -149,14 +145,14 @@ def long_table(results: Results) -> Iterator[str]:
     yield f"|{'---|' * 6}"
     for form, label in AT_STAGES.items():
         if results.seeds(form):
-            cells = [
-                str(len(results.seeds(form))),
-                plus_minus(results.mean_kid(form), 3),
-                plus_minus(results.mean_of(form, "swd"), 0),
-                plus_minus(results.mean_of(form, "judge"), 4),
-                plus_minus(results.mean_of(form, "mem", "mem1k_auc")),
-            ]
-            yield f"| {' | '.join([label, *cells])} |"
+            kid = plus_minus(results.mean_kid(form), 3)
+            yield f"| {' | '.join([label, str(len(results.seeds(form))), kid, *judged(results, form)])} |"
+
+
+def judged(results: Results, form: str) -> list[str]:
+    """SWD, second judge and copies of the last snapshot."""
+    columns = (("swd",), 0), (("judge",), 4), (("mem", "mem1k_auc"), 2)
+    return [plus_minus(results.mean_of(form, *path), decimals) for path, decimals in columns]
 
 
 def by_seed(results: Results, form: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kd_plugin.errors import TeacherError, arg, nearest
 from kd_plugin.teachers.protocol import Teacher
 
-__all__ = ["Frozen", "check_images", "fastest_layout", "fingerprint_of", "freeze", "nearest_file", "scramble"]
+__all__ = ["Frozen", "check_images", "fingerprint_of", "freeze", "nearest_file", "scramble"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -52,22 +52,6 @@ def freeze(module: M) -> M:
     for parameter in module.parameters():  # TorchScript modules have no requires_grad_() of their own
         parameter.requires_grad_(False)
     return module.eval()
-
-
-@torch.no_grad()
-def fastest_layout(embed: Callable[[Tensor], object], images: Tensor) -> torch.memory_format:
-    """Of the images that a convolutional network gets.
-
-    On a CPU, channels-last saves 15 to 30 % of the time (docs/performance.md). A network that calls view() may not run
-    with it: it is tried on `images`.
-    """
-    if images.device.type != "cpu":
-        return torch.contiguous_format
-    try:
-        embed(images.contiguous(memory_format=torch.channels_last))
-    except RuntimeError:
-        return torch.contiguous_format
-    return torch.channels_last
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugin.errors import PromptError, TeacherError, arg
-from kd_plugin.teachers.base import Frozen, check_images, fastest_layout, fingerprint_of, freeze
+from kd_plugin.teachers.base import Frozen, check_images, fingerprint_of, freeze
 from kd_plugin.teachers.precision import cast, choose_precision
 from kd_plugin.teachers.preprocess import Preprocess
 from kd_plugin.teachers.stages import BlockOutputs, find_blocks
@@ -59,9 +59,6 @@ class NetworkTeacher(Frozen):
         self.vocabulary: tuple[str, ...] | None = None if text_side else ()  # any text, or none
         probe = torch.zeros(_PROBE_IMAGES, 3, preprocess.crop, preprocess.crop, device=device)
         self._device = probe.device  # 'cuda:0' where the caller said 'cuda': it is compared with that of tensors
-        self._layout = torch.preserve_format
-        if _is_convolutional(model):
-            self._layout = fastest_layout(image_side, self._prepared(probe))
         self._blocks = BlockOutputs(find_blocks(model))
         with torch.no_grad():
             embeddings = self._blocks.learn_layout(lambda: self.embed_images(probe), len(probe))
@@ -75,12 +72,9 @@ class NetworkTeacher(Frozen):
         """[N, 3, H, W] in [-1, 1] -> [N, E] float32, not normalised; see `Teacher`."""
         check_images(images, self._device)
         with torch.autocast(self._device.type, enabled=False):
-            return self._image_side(self._prepared(images).to(memory_format=self._layout)).float()
-
-    def _prepared(self, images: Tensor) -> Tensor:
-        """As the image tower takes them, in the type of its weights."""
-        weight = next(value for value in self.network.parameters() if value.is_floating_point())
-        return self._preprocess(images.float()).to(weight.dtype)
+            shown = self._preprocess(images.float())
+            weight = next(value for value in self.network.parameters() if value.is_floating_point())
+            return self._image_side(shown.to(weight.dtype)).float()
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -127,11 +121,6 @@ class NetworkTeacher(Frozen):
                 f"{self.embed_dim}: they cannot be compared; set {arg('cgkd', 0)} and {arg('diversity', 0)}"
             )
         return embeddings
-
-
-def _is_convolutional(model: nn.Module) -> bool:
-    """A transformer has one convolution, which cuts the patches."""
-    return sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 1
 
 
 def ready(model: nn.Module, precision: str, device: torch.device) -> tuple[str, str]:

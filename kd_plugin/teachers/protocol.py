@@ -49,7 +49,8 @@ class Teacher(Protocol):
         """Embeds images, differentiably with respect to them.
 
         Args:
-            images: [N, 3, H, W] in [-1, 1], on the teacher's device; any H and W.
+            images: [N, 3, H, W] in [-1, 1], on the teacher's device; any H and W, in any memory layout (our trainer's
+                are channels-last on a CPU).
 
         Returns:
             [N, E] float32, not normalised.
