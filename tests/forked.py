@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from torch_utils.launch import free_port
+from torch_utils.stop_signals import STOP_SIGNALS
 
 __all__ = ["Forked", "ranks"]
 
@@ -31,6 +33,7 @@ def _run(function: Callable[..., Any], args: tuple[Any, ...], out: str, environm
     os.dup2(target, 2)
     sys.stdout, sys.stderr = (os.fdopen(fd, "w", buffering=1, encoding="utf-8", closefd=False) for fd in (1, 2))
     os.environ.update(environment)
+    _obey_stop_signals()
     torch.set_num_threads(1)  # threads do not survive a fork
     code = 0
     try:
@@ -45,6 +48,13 @@ def _run(function: Callable[..., Any], args: tuple[Any, ...], out: str, environm
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # without the exit handlers of the test process
+
+
+def _obey_stop_signals() -> None:
+    """A shell's background job ignores SIGINT, and nohup's SIGHUP: the tests' programs must not inherit that."""
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 class Forked:
