@@ -6,16 +6,21 @@ from pathlib import Path
 
 from studies.results import CEILING, NONE, Results
 
-__all__ = ["CONTROLS", "EVIDENCE", "save_figure"]
+__all__ = ["CONTROLS", "DEFAULT", "EVIDENCE", "save_figure"]
 
+DEFAULT = "default, critic, matching at stages, drift"
 EVIDENCE = {  # form: label, from top to bottom
     NONE: "no distillation",
     CEILING: "no distillation, all images",
-    "default, embedding only": "matching + AGKD + CGKD",
-    "matching": "matching alone",
-    "matching, scrambled teacher": "control: matching, scrambled teacher",
-    "matching, weight 1, teacher of drawings": "matching weight 1, teacher of drawings",
-    "matching, weight 1, scrambled teacher of drawings": "control: the same, scrambled",
+    DEFAULT: "the default: all four terms",
+    f"{DEFAULT}, scrambled teacher": "control: the default, scrambled teacher",
+    "critic, augmented by itself": "critic alone",
+    "matching at stages, drift": "matching alone",
+    "default, embedding only": "matching the embedding + AGKD + CGKD",
+    "matching": "matching the embedding alone",
+    "matching, scrambled teacher": "control: the same, scrambled teacher",
+    "matching, weight 1, teacher of drawings": "matching the embedding, teacher of drawings",
+    "matching, weight 1, scrambled teacher of drawings": "control: the same, scrambled teacher",
     "AGKD (paper)": "AGKD as published",
     "AGKD (paper), shuffled teacher": "control: AGKD, shuffled teacher",
     "CGKD (paper)": "CGKD as published",
@@ -24,17 +29,24 @@ EVIDENCE = {  # form: label, from top to bottom
     "whole method (paper)": "whole method as published",
 }
 CONTROLS = {
+    DEFAULT: f"{DEFAULT}, scrambled teacher",
     "matching": "matching, scrambled teacher",
     "AGKD (paper)": "AGKD (paper), shuffled teacher",
     "CGKD (paper)": "CGKD (paper), shuffled teacher",
 }
-TITLES = {"drawings": "100 drawings, 120 kimg", "cats": "90 photos of cats, 30 kimg"}
-BASELINE, CONTROL, METHOD = "#444444", "#b07c1e", "#2166ac"
+TITLES = {
+    "drawings": "100 drawings, 120 kimg",
+    "cats": "90 photos of cats, 30 kimg",
+    "retrievers": "90 photos of retrievers, 30 kimg",
+}
+BASELINE, CONTROL, METHOD, CHOSEN = "#444444", "#b07c1e", "#2166ac", "#1b7837"
 
 
 def colour(form: str) -> str:
     if form in (NONE, CEILING):
         return BASELINE
+    if form == DEFAULT:
+        return CHOSEN
     return CONTROL if EVIDENCE[form].startswith("control") else METHOD
 
 
@@ -42,7 +54,7 @@ def save_figure(results: dict[str, Results], folder: Path) -> None:
     """Draw `folder`/evidence.png: a dot per seed, a bar at the mean, a line at the baseline's mean."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.5, 4.2), layout="constrained", dpi=110)
+    figure = Figure(figsize=(11, 5), layout="constrained", dpi=110)
     panels = figure.subplots(1, len(results), sharey=True, squeeze=False)[0]
     forms = list(EVIDENCE)
     for panel, (name, part) in zip(panels, results.items(), strict=True):
