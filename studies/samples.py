@@ -1,4 +1,4 @@
-"""Samples of several runs side by side, not selected: the first 8 x 8 tiles of grids that training wrote.
+"""Samples of several runs side by side, not selected: the first tiles of grids that training wrote.
 
 python -m studies.samples --out=docs/evidence-drawings.png "no distillation=RUN/fakes000120.png" ...
 """
@@ -19,30 +19,23 @@ __all__ = ["side_by_side"]
 CAPTION, GAP = 22, 12  # pixels
 
 
-def side_by_side(grids: Mapping[str, Image.Image], tiles: int = 8, size: int = 32, columns: int = 3) -> Image.Image:
-    """The first `tiles` x `tiles` tiles of each grid below its name, three grids in a row.
+def side_by_side(grids: Mapping[str, Image.Image], side: int = 256, columns: int = 3) -> Image.Image:
+    """The top left corner of each grid below its name, three grids in a row.
 
     Args:
-        grids: RGB images of tiles without space between them, by name; at least `tiles` * `size` pixels wide and high.
-        tiles: per side.
-        size: of a tile in pixels.
+        grids: RGB images by name, of tiles without space between them.
+        side: of a corner in pixels, 8 tiles of 32; where a grid is smaller, all corners are.
         columns: grids in a row.
-
-    Raises:
-        ValueError: a grid is smaller.
     """
-    side = tiles * size
-    for name, grid in grids.items():
-        if min(grid.size) < side:
-            raise ValueError(f"{name}: the grid has {grid.width} x {grid.height} pixels, {side} x {side} are needed")
+    width, height = (min(side, *(grid.size[axis] for grid in grids.values())) for axis in range(2))
     rows = -(-len(grids) // columns)
     columns = min(columns, len(grids))
-    sheet = Image.new("RGB", (columns * (side + GAP) - GAP, rows * (side + CAPTION + GAP) - GAP), "white")
+    sheet = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + CAPTION + GAP) - GAP), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for place, (name, grid) in enumerate(grids.items()):
-        x, y = place % columns * (side + GAP), place // columns * (side + CAPTION + GAP)
+        x, y = place % columns * (width + GAP), place // columns * (height + CAPTION + GAP)
         pen.text((x, y + 2), name, "black", font=font)
-        sheet.paste(grid.crop((0, 0, side, side)), (x, y + CAPTION))
+        sheet.paste(grid.crop((0, 0, width, height)), (x, y + CAPTION))
     return sheet
 
 
@@ -60,10 +53,7 @@ def main(grids: tuple[str, ...], out: Path) -> None:
             shown[name] = Image.open(path).convert("RGB")
         except OSError as error:
             raise UserError(f"{given}: cannot be read as an image: {error}") from error
-    try:
-        side_by_side(shown).save(out)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    side_by_side(shown).save(out)
 
 
 if __name__ == "__main__":

@@ -241,15 +241,19 @@ def test_samples_side_by_side(tmp_path: Path) -> None:
     assert caption.getextrema() == (0, 255)
 
 
+def test_all_samples_have_the_size_of_the_smallest_grid() -> None:
+    sheet = samples.side_by_side({"a": Image.new("RGB", (512, 256)), "b": Image.new("RGB", (512, 224))})
+    assert sheet.size == (2 * 256 + 12, 224 + 22)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
-    [("grid.png", "expected NAME=PNG"), ("a=missing.png", "cannot be read"), ("a=small.png", "256 x 256 are needed")],
+    [("grid.png", "expected NAME=PNG"), ("a=missing.png", "cannot be read")],
 )
 def test_samples_that_cannot_be_shown(
     given: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Image.new("RGB", (32, 32)).save("small.png")
     done = CliRunner().invoke(samples.main, [given, "--out=sheet.png"])
     assert done.exit_code == 2
     assert message in done.stderr
