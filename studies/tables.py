@@ -34,6 +34,7 @@ AT_STAGES = {  # form: label, in the second part of the page
     "matching at stages, scrambled teacher": SCRAMBLED,
     "matching at stages, memory": "matching at stages, memory of 128",
     "matching at stages, memory, scrambled teacher": SCRAMBLED,
+    "matching at stages, Laplace kernels": "matching at stages, Laplace kernels",
     "matching at stages, drift": "matching at stages, drift, memory of 128",
     "matching at stages, drift, scrambled teacher": SCRAMBLED,
     "matching at stages, with deviations": "matching at stages, means and deviations",
