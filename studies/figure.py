@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from studies.results import CEILING, NONE, Results
+from studies.results import CEILING, DEFAULT, NONE, Results
 
-__all__ = ["CONTROLS", "DEFAULT", "EVIDENCE", "save_figure"]
+__all__ = ["CONTROLS", "EVIDENCE", "SCRAMBLED", "save_figure"]
 
-DEFAULT = "default, critic, matching at stages, drift"
+SCRAMBLED = "control: the same, scrambled teacher"
 EVIDENCE = {  # form: label, from top to bottom
     NONE: "no distillation",
     CEILING: "no distillation, all images",
     DEFAULT: "the default: all four terms",
-    f"{DEFAULT}, scrambled teacher": "control: the default, scrambled teacher",
+    f"{DEFAULT}, scrambled teacher": SCRAMBLED,
     "critic, augmented by itself": "critic alone",
     "matching at stages, drift": "matching alone",
     "default, embedding only": "matching the embedding + AGKD + CGKD",
     "matching": "matching the embedding alone",
-    "matching, scrambled teacher": "control: the same, scrambled teacher",
+    "matching, scrambled teacher": SCRAMBLED,
     "matching, weight 1, teacher of drawings": "matching the embedding, teacher of drawings",
-    "matching, weight 1, scrambled teacher of drawings": "control: the same, scrambled teacher",
+    "matching, weight 1, scrambled teacher of drawings": SCRAMBLED,
     "AGKD (paper)": "AGKD as published",
     "AGKD (paper), shuffled teacher": "control: AGKD, shuffled teacher",
     "CGKD (paper)": "CGKD as published",

@@ -11,11 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CEILING", "FORMS", "NONE", "RESULTS", "Estimate", "Results", "estimate", "load_results"]
+__all__ = ["CEILING", "DEFAULT", "FORMS", "NONE", "RESULTS", "Estimate", "Results", "estimate", "load_results"]
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 NONE, CEILING = "none", "all images"  # without distillation, on few images and on many
+DEFAULT = "default, critic, matching at stages, drift"  # what train.py does
 LAST = 4  # snapshots whose KID is averaged
 T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # two-sided 95 % quantiles of Student's t by degrees of freedom
 

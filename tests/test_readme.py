@@ -19,8 +19,8 @@ import generate
 import kd_plugin
 import report
 import train
-from studies.figure import DEFAULT
-from studies.results import RESULTS, load_results
+from studies.figure import CONTROLS
+from studies.results import DEFAULT, RESULTS, load_results
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -139,7 +139,7 @@ def test_numbers_are_those_of_the_study() -> None:
     )
     failed = max(sets["cats"].kid("none", seed) for seed in range(3))
     assert f"one of which failed on cats ({failed:.2f})" in text
-    controls = {name: part.mean_kid(f"{DEFAULT}, scrambled teacher") for name, part in sets.items()}
+    controls = {name: part.mean_kid(CONTROLS[DEFAULT]) for name, part in sets.items()}
     scrambled = {name: f"{value.mean:.2f}" for name, value in controls.items() if value}
     assert f"the default has {scrambled['cats']} on cats and {scrambled['dogs']} on retrievers" in text
     assert f"scrambled weights gain as much ({scrambled['drawings']})" in text
